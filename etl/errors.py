@@ -1,0 +1,172 @@
+"""Name everything that can go wrong, in three kinds, each with the exit code it ends in.
+
+::
+
+    EtlError                    1   a bug, when nothing more precise fits
+    ├── TryAgain               75   the same call may succeed later
+    │   ├── DatabaseBusy       75   locked, deadlocked or gone for longer than we wait
+    │   ├── Throttled          75   the API answered 429
+    │   │   └── NoSlot         75   the allowance had no room, so that nothing was asked
+    │   └── TransientFailure   75   one request failed in a way that passes
+    │       └── Unreachable    75   it could not even be sent: refused, unresolved, TLS
+    ├── Stop                    1   the run cannot go on; no row is to blame
+    │   ├── ConfigError        78   a setting is missing or wrong
+    │   ├── SchemaError        78   the tables are not those of this version
+    │   ├── CredentialsRefused 77   401 or 403
+    │   ├── StorageError       74   disk full, file read-only or unreadable
+    │   ├── ApiUnreachable     69   the circuit is open
+    │   ├── ApiContractBroken  76   the API broke its own rules (paging, origin)
+    │   ├── InputError         65   lines of a file that cannot be SIDs
+    │   └── OptionError         2   an option's value that cannot be read
+    └── Reject                 65   this one row or answer, and no other
+        ├── MalformedSid            refused before a URL is built
+        ├── NotFound                404
+        ├── BadBody                 not the attempt that was asked for
+        └── BodyTooLarge            more decoded bytes than an attempt can have
+
+A message says what was being done, to what, and ``hint`` what to do about it. No message carries
+a body, a secret or a phone number.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Exit(IntEnum):
+    """The exit codes other programs rely on; of several that apply, the first listed wins."""
+
+    CONFIG = 78
+    CREDENTIALS = 77
+    IO = 74
+    UNREACHABLE = 69
+    PROTOCOL = 76
+    TRY_LATER = 75
+    DATA = 65
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    SIGINT = 130
+    SIGTERM = 143
+
+
+def sentence(text: str) -> str:
+    """End a text with a full stop, so that another sentence can follow."""
+    return text if text.endswith((".", "!", "?", ":", ")")) else f"{text}."
+
+
+class EtlError(Exception):
+    """Carry a sentence for a person, and in ``hint`` what that person can do."""
+
+    exit_code: ClassVar[Exit] = Exit.BUG
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{sentence(self.message)} {self.hint}".rstrip()
+
+
+class TryAgain(EtlError):
+    """Report what may succeed when it is tried again."""
+
+    exit_code = Exit.TRY_LATER
+
+
+class DatabaseBusy(TryAgain):
+    """Report a database that stayed locked, deadlocked or unreachable for as long as we wait."""
+
+
+class Throttled(TryAgain):
+    """Report a 429; ``retry_after_ms`` is the clamped pause asked for, None when none was."""
+
+    def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class NoSlot(Throttled):
+    """Report that no request slot came free in time; the API itself refused nothing."""
+
+
+class TransientFailure(TryAgain):
+    """Report one request that failed in a way that passes (5xx, reset, time-out, short body)."""
+
+
+class Unreachable(TransientFailure):
+    """Report one request that could not be sent: connecting, TLS, the name or the proxy failed."""
+
+
+class Stop(EtlError):
+    """Report what ends the run: leases go back and no row pays for it."""
+
+
+class ConfigError(Stop):
+    """Report settings that are missing or wrong, all of them at once."""
+
+    exit_code = Exit.CONFIG
+
+
+class SchemaError(Stop):
+    """Report tables that are not those of this version of the program."""
+
+    exit_code = Exit.CONFIG
+
+
+class CredentialsRefused(Stop):
+    """Report a 401 or 403 by the *name* of the credential, never by its value."""
+
+    exit_code = Exit.CREDENTIALS
+
+
+class StorageError(Stop):
+    """Report a disk that is full, or a file that cannot be read or written."""
+
+    exit_code = Exit.IO
+
+
+class ApiUnreachable(Stop):
+    """Report an API that does not answer as itself: refused, unresolved, TLS, a row of failures."""
+
+    exit_code = Exit.UNREACHABLE
+
+
+class ApiContractBroken(Stop):
+    """Report paging or an origin that breaks the API's own rules."""
+
+    exit_code = Exit.PROTOCOL
+
+
+class InputError(Stop):
+    """Report a file in which some lines cannot be SIDs."""
+
+    exit_code = Exit.DATA
+
+
+class OptionError(Stop):
+    """Report an option of the command line whose value cannot be read."""
+
+    exit_code = Exit.USAGE
+
+
+class Reject(EtlError):
+    """Report one row or answer that cannot be used; the others go on."""
+
+    exit_code = Exit.DATA
+
+
+class MalformedSid(Reject):
+    """Report a value that is no Verification Attempt SID, before it gets near a URL."""
+
+
+class NotFound(Reject):
+    """Report a 404: missing, deleted, of another account, or too young to be seen."""
+
+
+class BadBody(Reject):
+    """Report an answer that is not the attempt asked for: a proxy's page, cut JSON, another SID."""
+
+
+class BodyTooLarge(Reject):
+    """Report a body of more decoded bytes than an attempt or a page can have."""
