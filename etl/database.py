@@ -1,0 +1,296 @@
+"""Open engines, and hold the few differences between the databases in one place.
+
+SQLite: ``BEGIN IMMEDIATE`` for every transaction that may write (a plain BEGIN loses half of
+concurrent read-then-writes to busy errors). PostgreSQL and MariaDB: READ COMMITTED, and
+``FOR UPDATE SKIP LOCKED`` with SELECT then UPDATE in one transaction.
+"""
+
+import math
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import tenacity
+from sqlalchemy import Connection, Engine, Insert, Select, Table, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from etl.database_errors import Fault, classify, explain
+from etl.dialects import mysql_insert, postgresql_insert, sqlite_insert
+from etl.errors import ConfigError, SchemaError
+from etl.schema import REVISION, VERSION_TABLE
+
+T = TypeVar("T")
+Clock = Callable[[Connection], int]
+"""Reads the time that decides leases, slots and due times: epoch milliseconds UTC."""
+
+PATIENCE_S: Final = 30.0
+"""How long a transaction is tried again while the database is busy or gone."""
+
+READ_ONLY: Final = {"verify_etl_read_only": True}
+"""Execution options of a connection that will not write: SQLite then takes no write lock."""
+
+_DRIVERS: Final = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+ANSWER_S: Final = 60.0
+"""How long one of our short transactions waits for PostgreSQL's answer to one statement."""
+
+_IMPATIENT: Final = "verify_etl_answer_s"
+_EXTRAS: Final = {"psycopg": "postgres", "pymysql": "mysql"}
+_BUSY_TIMEOUT_MS: Final = 10_000
+
+
+def parse_url(url: str) -> URL:
+    """Read a database address; plain schemes mean psycopg 3 and PyMySQL.
+
+    Raises ``ConfigError`` that never shows the address, for it may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # ValueError: a password with an unescaped '/' or '@' is read as the port, and quoted.
+        msg = "DATABASE_URL is not a database address."
+        raise ConfigError(
+            msg,
+            hint="Write sqlite:///FILE, postgresql://USER@HOST/NAME or mariadb://USER@HOST/NAME.",
+        ) from None
+    if "@" in (parsed.host or ""):
+        # The rest of the password, which an error of the driver would quote as the host.
+        msg = "DATABASE_URL has an @ in its password or user."
+        raise ConfigError(msg, hint="Write it as %40 (and / as %2F, : as %3A, % as %25).")
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    if parsed.get_backend_name() not in {"sqlite", "postgresql", "mysql", "mariadb"}:
+        msg = f"DATABASE_URL names {parsed.get_backend_name()!r}, which is not supported."
+        raise ConfigError(msg, hint="Use SQLite, PostgreSQL, MariaDB or MySQL.")
+    return parsed
+
+
+def open_engine(url: str) -> Engine:
+    """Create an engine with our transaction rules; nothing is connected yet.
+
+    Raises ``ConfigError`` for an address that cannot be read or a driver that is not installed.
+    """
+    parsed = parse_url(url)
+    backend = parsed.get_backend_name()
+    options: dict[str, Any] = {"hide_parameters": True}
+    if backend == "postgresql":
+        options["isolation_level"] = "READ COMMITTED"
+        options["connect_args"] = {"connect_timeout": 10, **_KEEPALIVE}
+    elif backend in {"mysql", "mariadb"}:
+        parsed = parsed.update_query_dict({"charset": "utf8mb4"})
+        options["isolation_level"] = "READ COMMITTED"
+        options["connect_args"] = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
+    try:
+        engine = create_engine(parsed, **options)
+    except NoSuchModuleError as error:
+        msg = f"DATABASE_URL names a driver that does not exist: {parsed.drivername}."
+        raise ConfigError(
+            msg, hint="Write postgresql:// or mariadb:// without a driver."
+        ) from error
+    except ImportError as error:
+        extra = _EXTRAS.get(error.name or "", "all")
+        msg = f"the driver for {backend} is not installed."
+        raise ConfigError(msg, hint=f"Run: pip install 'verify-attempts-etl[{extra}]'") from error
+    event.listen(engine, "connect", _SETUP[backend])
+    if backend == "sqlite":
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+# A peer that vanished without a word is noticed within a minute, not after the kernel's two hours.
+_KEEPALIVE: Final = {
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+
+def _setup_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
+    # The driver's own transactions are switched off: BEGIN is ours (see _begin_sqlite).
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if wal_is_safe(sqlite3.sqlite_version_info):
+        # Best effort: it needs the file to itself for a moment, and is kept once it worked.
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _setup_postgresql(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
+    waits = connection.wait
+    connection.wait = lambda steps, *args, **options: waits(
+        _answered(connection, steps, record.info), *args, **options
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+        cursor.execute("SET DateStyle = 'ISO'")
+        cursor.execute("SET lock_timeout = '10s'")
+        # A plan that is kept was made for a table of another size, and searches arrays linearly.
+        cursor.execute("SET plan_cache_mode = force_custom_plan")
+        # It would compile for half a second what runs for a tenth. Forks may not have it.
+        cursor.execute("SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit'")
+    connection.commit()
+
+
+def _answered(connection: Any, steps: Any, info: dict[Any, Any]) -> Generator[Any, Any, Any]:  # noqa: ANN401 - psycopg's
+    """Pass psycopg's waiting on, and give up on a peer that says nothing but keeps the line open.
+
+    Keepalives tell of a machine that is gone, not of a proxy that has hung.
+    """
+    give_up = time.monotonic() + info.get(_IMPATIENT, math.inf)
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > give_up:
+                connection.close()
+                msg = f"no answer within {info[_IMPATIENT]:g} s"
+                raise sys.modules["psycopg"].OperationalError(msg)
+            wanted = steps.send(ready)
+    except StopIteration as done:
+        return done.value
+
+
+def _setup_mysql(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION time_zone = '+00:00', SESSION innodb_lock_wait_timeout = 10")
+        cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+
+
+_SETUP: Final = {
+    "sqlite": _setup_sqlite,
+    "postgresql": _setup_postgresql,
+    "mysql": _setup_mysql,
+    "mariadb": _setup_mysql,
+}
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get("verify_etl_read_only")
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def wal_is_safe(version: tuple[int, ...]) -> bool:
+    """Say whether this SQLite has the fix without which WAL can corrupt (sqlite.org, 2026)."""
+    if version >= (3, 51, 3):
+        return True
+    return (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+
+
+_CLOCKS: Final = {
+    "postgresql": text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"),
+    "mysql": text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"),
+    "mariadb": text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"),
+}
+
+
+def clock(connection: Connection) -> int:
+    """Read the database's clock; on SQLite that is the machine's. Call it after taking locks."""
+    statement = _CLOCKS.get(connection.dialect.name)
+    if statement is None:
+        return time.time_ns() // 1_000_000
+    return int(connection.execute(statement).scalar_one())
+
+
+def moment(ms: int) -> datetime:
+    """Turn epoch milliseconds into a UTC time for people's columns."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def moment_ms(value: object) -> int | None:
+    """Turn a people's time as any driver returns it into epoch milliseconds.
+
+    Other programs write ``enqueued_at`` too, and SQLite keeps whatever text they write: what
+    cannot be read is None, never an error.
+    """
+    with suppress(ValueError, OverflowError):
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value.strip())
+        if isinstance(value, datetime):
+            value = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return int(value.timestamp() * 1000)
+    return None
+
+
+def locked(statement: Select[Any], *, skip: bool = False) -> Select[Any]:
+    """Add FOR UPDATE (SKIP LOCKED); SQLite, whose writers are alone, renders nothing."""
+    return statement.with_for_update(skip_locked=skip)
+
+
+def insert_ignore(connection: Connection, table: Table, *key: str) -> Insert:
+    """Build an INSERT that leaves a row alone whose ``key`` (its columns) is there already.
+
+    Nothing else is ignored: MySQL's INSERT IGNORE would turn wrong values into warnings.
+    """
+    return insert_ignore_on(connection.dialect.name, table, *key)
+
+
+def insert_ignore_on(dialect: str, table: Table, *key: str) -> Insert:
+    """Build it for a kind of database; see ``insert_ignore``."""
+    if dialect in {"mysql", "mariadb"}:
+        return mysql_insert(table).on_duplicate_key_update({key[0]: table.c[key[0]]})
+    if dialect == "postgresql":
+        return postgresql_insert(table).on_conflict_do_nothing(index_elements=[*key])
+    return sqlite_insert(table).on_conflict_do_nothing(index_elements=[*key])
+
+
+def check_revision(connection: Connection) -> None:
+    """Raise ``SchemaError`` unless the schema is of this version; part of every claim."""
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all()  # noqa: S608 - a constant
+    if found != [REVISION]:
+        have = ", ".join(found) or "none"
+        msg = f"the database's schema is at revision {have}, this program needs {REVISION}."
+        raise SchemaError(msg, hint="Run: verify-etl db upgrade (with the newest program).")
+
+
+def transact(
+    engine: Engine,
+    work: Callable[[Connection], T],
+    *,
+    doing: str,
+    patience_s: float = PATIENCE_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Run ``work`` in one transaction and commit; the whole of it again when the database is busy.
+
+    ``work`` may run more than once, and once more after a commit whose answer was lost: it must
+    look before it writes. Raises ``DatabaseBusy`` after ``patience_s``, ``StorageError``,
+    ``SchemaError`` or ``ConfigError`` with ``doing`` in words, and lets a refused row's own
+    ``DBAPIError`` through.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_passes),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
+        stop=tenacity.stop_after_delay(patience_s),
+        sleep=sleep,
+        reraise=True,
+    )
+
+    def once() -> T:
+        with engine.connect() as connection:
+            info = connection.info
+            info[_IMPATIENT] = ANSWER_S
+            try:
+                with connection.begin():
+                    return work(connection)
+            finally:
+                # A migration, or a report, may take as long as it takes.
+                info.pop(_IMPATIENT, None)
+
+    try:
+        return retrying(once)
+    except DBAPIError as error:
+        raise (explain(error, doing) or error) from error
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and classify(error) in {Fault.BUSY, Fault.LOST}

@@ -1,0 +1,181 @@
+"""Sort what a database says into what to do about it, and say it in words.
+
+Each driver names a lost connection, a full disk and a refused row differently: by SQLSTATE, by
+MySQL's numbers, by SQLite's codes.
+"""
+
+import sqlite3
+from enum import Enum
+from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError
+
+from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError
+from etl.schema import VERSION_TABLE
+
+
+class Fault(Enum):
+    """Sort what a database says into what to do about it."""
+
+    BUSY = "busy"
+    LOST = "lost"
+    STORAGE = "storage"
+    SCHEMA = "schema"
+    CONFIG = "config"
+    REFUSED = "refused"
+    # Nobody foresaw it: the run's, not the row's.
+    OTHER = "other"
+
+
+_POSTGRES: Final = {
+    "40001": Fault.BUSY, "40P01": Fault.BUSY, "55P03": Fault.BUSY, "53300": Fault.BUSY,
+    "57014": Fault.BUSY, "25P02": Fault.BUSY, "25P03": Fault.LOST, "25P04": Fault.BUSY,
+    "40003": Fault.LOST,
+    "53100": Fault.STORAGE, "25006": Fault.STORAGE, "3F000": Fault.SCHEMA,
+    "28P01": Fault.CONFIG, "28000": Fault.CONFIG, "3D000": Fault.CONFIG,
+}  # fmt: skip
+_POSTGRES_CLASSES: Final = {
+    "08": Fault.LOST, "40": Fault.BUSY, "42": Fault.SCHEMA, "53": Fault.BUSY, "57": Fault.LOST,
+    "58": Fault.STORAGE, "72": Fault.BUSY, "XX": Fault.STORAGE,
+    # Wrong values, constraints, limits, and what a trigger says: the row's own fault.
+    "09": Fault.REFUSED, "22": Fault.REFUSED, "23": Fault.REFUSED, "27": Fault.REFUSED,
+    "38": Fault.REFUSED, "39": Fault.REFUSED, "44": Fault.REFUSED, "54": Fault.REFUSED,
+    "P0": Fault.REFUSED,
+}  # fmt: skip
+_MYSQL: Final = {
+    1213: Fault.BUSY, 1205: Fault.BUSY, 1020: Fault.BUSY, 1040: Fault.BUSY, 1203: Fault.BUSY,
+    1969: Fault.BUSY, 3024: Fault.BUSY, 1412: Fault.BUSY, 1047: Fault.BUSY,
+    1135: Fault.BUSY, 1206: Fault.BUSY, 1226: Fault.BUSY,
+    0: Fault.LOST, 2003: Fault.LOST, 2006: Fault.LOST, 2013: Fault.LOST, 2014: Fault.LOST,
+    1053: Fault.LOST, 1927: Fault.LOST, 1317: Fault.LOST, 4031: Fault.LOST,
+    1021: Fault.STORAGE, 1114: Fault.STORAGE, 1290: Fault.STORAGE, 1836: Fault.STORAGE,
+    1792: Fault.STORAGE, 1030: Fault.STORAGE, 1036: Fault.STORAGE, 1026: Fault.STORAGE,
+    1180: Fault.STORAGE,
+    1158: Fault.LOST, 1159: Fault.LOST, 1160: Fault.LOST, 1161: Fault.LOST,
+    1064: Fault.SCHEMA, 1146: Fault.SCHEMA, 1054: Fault.SCHEMA, 1142: Fault.SCHEMA, 1143: Fault.SCHEMA,
+    1044: Fault.CONFIG, 1045: Fault.CONFIG, 1049: Fault.CONFIG, 1698: Fault.CONFIG,
+    # Wrong values, constraints, limits, and what a trigger says: the row's own fault.
+    1048: Fault.REFUSED, 1062: Fault.REFUSED, 1153: Fault.REFUSED, 1264: Fault.REFUSED,
+    1265: Fault.REFUSED, 1292: Fault.REFUSED, 1300: Fault.REFUSED, 1364: Fault.REFUSED,
+    1366: Fault.REFUSED, 1406: Fault.REFUSED, 1451: Fault.REFUSED, 1452: Fault.REFUSED,
+    1644: Fault.REFUSED, 1690: Fault.REFUSED, 3140: Fault.REFUSED, 3819: Fault.REFUSED,
+    4025: Fault.REFUSED,
+}  # fmt: skip
+_SQLITE: Final = {
+    sqlite3.SQLITE_BUSY: Fault.BUSY, sqlite3.SQLITE_LOCKED: Fault.BUSY,
+    sqlite3.SQLITE_FULL: Fault.STORAGE, sqlite3.SQLITE_READONLY: Fault.STORAGE,
+    sqlite3.SQLITE_IOERR: Fault.STORAGE, sqlite3.SQLITE_CANTOPEN: Fault.STORAGE,
+    sqlite3.SQLITE_CORRUPT: Fault.STORAGE, sqlite3.SQLITE_NOTADB: Fault.STORAGE,
+    sqlite3.SQLITE_PERM: Fault.STORAGE,
+    sqlite3.SQLITE_PROTOCOL: Fault.BUSY, sqlite3.SQLITE_ERROR: Fault.SCHEMA,
+    sqlite3.SQLITE_CONSTRAINT: Fault.REFUSED, sqlite3.SQLITE_TOOBIG: Fault.REFUSED,
+    sqlite3.SQLITE_MISMATCH: Fault.REFUSED, sqlite3.SQLITE_RANGE: Fault.REFUSED,
+}  # fmt: skip
+
+
+def classify(error: DBAPIError) -> Fault:
+    """Sort an error by the driver's own code; each driver names a lost connection differently.
+
+    A row is to blame only for what is known to be a row's fault; whatever else a database says is
+    the run's, so that a broken server parks no rows.
+    """
+    error = _first(error)
+    cause: Any = error.orig
+    if isinstance(cause, sqlite3.Error):
+        said = str(cause)
+        if said.startswith(("no such table", "no such column")) or "has no column named" in said:
+            return Fault.SCHEMA
+        code = getattr(cause, "sqlite_errorcode", None)
+        # The low byte is the primary code; the rest says more than we need.
+        return _SQLITE.get(code & 0xFF, Fault.OTHER) if code is not None else Fault.REFUSED
+    code = cause.args[0] if cause is not None and cause.args else None
+    # PyMySQL's own numbers first: since 1.2 its errors have a sqlstate, too, and a coarser one.
+    if not isinstance(code, int) and hasattr(cause, "sqlstate"):
+        return _classify_postgresql(error, cause.sqlstate)
+    if error.connection_invalidated:
+        return Fault.LOST
+    return _MYSQL.get(code, Fault.OTHER) if isinstance(code, int) else Fault.REFUSED
+
+
+def _classify_postgresql(error: DBAPIError, sqlstate: str | None) -> Fault:
+    if sqlstate is None:
+        # psycopg has no code for a refused password or an absent database at connect time.
+        said = str(error.orig)
+        absent = "does not exist" in said and ('database "' in said or 'role "' in said)
+        if "authentication failed" in said or "no pg_hba.conf entry" in said or absent:
+            return Fault.CONFIG
+        return Fault.LOST if type(error.orig).__name__ in _CONNECTION_ERRORS else Fault.REFUSED
+    fault = _POSTGRES.get(sqlstate) or _POSTGRES_CLASSES.get(sqlstate[:2])
+    return fault or (Fault.LOST if error.connection_invalidated else Fault.OTHER)
+
+
+_CONNECTION_ERRORS: Final = {"OperationalError", "ConnectionTimeout", "InterfaceError"}
+
+
+def _first(error: DBAPIError) -> DBAPIError:
+    """Return the error that ended a transaction, when it made the savepoint's end fail too.
+
+    SQLite rolls all of it back on a full disk, and then knows of no savepoint.
+    """
+    found: BaseException | None = error
+    while found is not None and "no such savepoint" in str(found):
+        found = found.__context__
+    return found if isinstance(found, DBAPIError) else error
+
+
+def explain(error: DBAPIError, doing: str) -> EtlError | None:
+    """Say a database's error in words; None for a row that was refused, which is its caller's."""
+    fault = classify(error)
+    error = _first(error)
+    said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else fault.value
+    is_sqlite = isinstance(error.orig, sqlite3.Error)
+    if fault is Fault.BUSY:
+        why = (
+            "the database is locked by another process"
+            if is_sqlite
+            else f"the database is busy ({said})"
+        )
+        return DatabaseBusy(f"While {doing}, {why}.", hint="Nothing is lost; run it again.")
+    if fault is Fault.LOST:
+        return DatabaseBusy(
+            f"While {doing}, the database could not be reached ({said}).",
+            hint="Nothing is lost; check DATABASE_URL and run it again.",
+        )
+    if fault in {Fault.STORAGE, Fault.OTHER}:
+        return _storage_error(doing, said, known=fault is Fault.STORAGE)
+    if fault is Fault.SCHEMA:
+        return _schema_error(doing, said)
+    if fault is Fault.CONFIG:
+        return ConfigError(
+            f"While {doing}, the database refused the login ({said}).", hint="Check DATABASE_URL."
+        )
+    return None
+
+
+def _schema_error(doing: str, said: str) -> SchemaError:
+    if "denied" in said:
+        hint = (
+            "Grant this user SELECT, INSERT, UPDATE and DELETE on our tables (and USAGE on their "
+            "sequences)."
+        )
+        return SchemaError(f"While {doing}, a table was not as expected ({said}).", hint=hint)
+    hint = "Run: verify-etl db upgrade (or check DATABASE_URL)."
+    why = (
+        f"the database was found without our tables ({said})"
+        if VERSION_TABLE in said
+        else f"a table was not as expected ({said})"
+    )
+    return SchemaError(f"While {doing}, {why}.", hint=hint)
+
+
+def _storage_error(doing: str, said: str, *, known: bool) -> StorageError:
+    if not known:
+        msg = f"While {doing}, the database failed ({said})."
+        return StorageError(msg, hint="Its log may say more; nothing is lost.")
+    if "not a database" in said:
+        msg = f"While {doing}, the file was found to be no database ({said})."
+        return StorageError(msg, hint="Check DATABASE_URL.")
+    return StorageError(
+        f"While {doing}, the database could not be written ({said}).",
+        hint="Check the disk's space and the file's permissions.",
+    )

@@ -1,0 +1,68 @@
+"""Check how the drivers' errors are sorted and said."""
+
+import sqlite3
+
+import psycopg.errors
+import pymysql.err
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from etl.database_errors import Fault, classify, explain
+from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError
+
+
+def _postgresql(code: str) -> DBAPIError:
+    return DBAPIError("", None, psycopg.errors.lookup(code)("said"))
+
+
+def _mysql(code: int) -> DBAPIError:
+    return DBAPIError("", None, pymysql.err.OperationalError(code, "said"))
+
+
+def _sqlite(code: int) -> DBAPIError:
+    cause = sqlite3.OperationalError("said")
+    cause.sqlite_errorcode = code
+    return DBAPIError("", None, cause)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        _postgresql("23505"), _postgresql("22001"), _postgresql("P0001"), _postgresql("44000"),
+        _postgresql("54000"), _mysql(1062), _mysql(1366), _mysql(1406), _mysql(4025),
+        _sqlite(sqlite3.SQLITE_CONSTRAINT_CHECK), _sqlite(sqlite3.SQLITE_TOOBIG),
+        DBAPIError("", None, psycopg.DataError("PostgreSQL text fields cannot contain NUL")),
+    ],
+)  # fmt: skip
+def test_a_row_is_to_blame_for_its_values_alone(error: DBAPIError) -> None:
+    """Constraints, wrong values and triggers are a row's fault, which its caller handles."""
+    assert classify(error) is Fault.REFUSED
+    assert explain(error, "testing") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        *((DatabaseBusy, _postgresql(c)) for c in ("55P03", "08006", "57P01", "53200", "40003")),
+        *((DatabaseBusy, _postgresql(c)) for c in ("25P04", "72000")),
+        (ConfigError, _postgresql("28P01")),
+        *(
+            (ConfigError, DBAPIError("", None, psycopg.OperationalError(f"FATAL:  {said}")))
+            for said in (
+                'role "x" does not exist', 'database "x" does not exist',
+                'password authentication failed for user "x"', 'no pg_hba.conf entry for host "x"',
+            )
+        ),
+        (DatabaseBusy, DBAPIError("", None, psycopg.OperationalError("connection refused"))),
+        *((StorageError, _postgresql(c)) for c in ("53100", "58030", "XX001", "55000", "0A000")),
+        (SchemaError, _postgresql("42883")),
+        *((DatabaseBusy, _mysql(code)) for code in (1206, 1226, 1135, 1160)),
+        *((StorageError, _mysql(code)) for code in (1180, 1026, 1037, 1041, 1114, 9999)),
+        *((StorageError, _sqlite(code)) for code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM)),
+        (SchemaError, _sqlite(sqlite3.SQLITE_ERROR)),
+    ],
+)  # fmt: skip
+def test_what_is_no_rows_fault_ends_the_run(kind: type[EtlError], error: DBAPIError) -> None:
+    """Each other error, known or not, is the run's, in words and with a hint."""
+    found = explain(error, "testing")
+    assert (type(found), bool(found and found.hint)) == (kind, True)
