@@ -1,0 +1,334 @@
+"""Describe the tables once: columns, named constraints, indexes, and what each column means.
+
+The database is built by the migrations, never from here; a test holds the two equal. Other
+programs read these tables and insert into ``attempt_queue``, so names and meanings are a contract.
+
+A SID's life, as ``attempt_queue.state``::
+
+    pending --claim--> leased --final answer--> settled
+                         |----can still change--> refresh --due--> pending
+                         |----failure that passes--> retry --due--> pending
+                         |----given back, or the lease ran out--> pending
+                         '----permanent or exhausted--> dead --a person's retry--> pending
+
+    pending, retry, refresh, dead (not_found, expired) --seen on a list page--> settled, refresh
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
+
+REVISION: Final = "0002"
+"""The revision of the schema that this version of the program reads and writes."""
+
+VERSION_TABLE: Final = "verify_etl_version"
+"""Alembic's table, under a name of its own: the database is often the application's."""
+
+CK_QUEUE_STATE: Final = "ck_attempt_queue_state"
+UQ_QUEUE_SID: Final = "uq_attempt_queue_sid"
+IX_QUEUE_CLAIM: Final = "ix_attempt_queue_claim"
+IX_QUEUE_DUE: Final = "ix_attempt_queue_due"
+
+BigKey: Final = BigInteger().with_variant(Integer, "sqlite")
+"""An autoincrement key: SQLite gives one to INTEGER only."""
+
+
+class Moment(TypeDecorator[datetime]):
+    """Store a time for people, UTC: TIMESTAMPTZ, DATETIME(3), or text on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Keep milliseconds on MySQL, whose dialect is imported for it alone."""
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects.mysql import DATETIME  # noqa: PLC0415 - half as long as all else
+
+            return dialect.type_descriptor(DATETIME(fsp=3))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+
+class Money(TypeDecorator[Decimal]):
+    """Store an exact amount in NUMERIC(18,6).
+
+    SQLite keeps it as a REAL, which holds 15 digits exactly: it is bound as a float and read back
+    through the shortest decimal that means that float. Views there sum integer millionths.
+    """
+
+    impl = Numeric(18, 6)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Let SQLite deal in floats; its driver knows no decimals."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Numeric(18, 6, asdecimal=False))
+        return dialect.type_descriptor(Numeric(18, 6))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ANN401 - as the driver gives it
+        """Return a ``Decimal`` whatever the driver returned."""
+        del dialect
+        if value is None or isinstance(value, Decimal):
+            return value
+        return Decimal(repr(value))
+
+
+metadata = MetaData()
+
+
+def _zero(name: str, kind: Any = BigInteger) -> Column[Any]:  # noqa: ANN401 - any integer type
+    return Column(name, kind, nullable=False, server_default=text("0"))
+
+
+attempt_queue = Table(
+    "attempt_queue",
+    metadata,
+    # First in, first out.
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    # Compared exactly; no format check: nonsense is parked by the job, not refused to the inserter.
+    Column("sid", String(64), nullable=False),
+    # Whose credentials; '' is the only account.
+    Column("account", String(64), nullable=False, server_default=text("''")),
+    # pending, leased, retry, refresh, settled, dead; see the picture above.
+    Column("state", String(16), nullable=False, server_default=text("'pending'")),
+    # retry, refresh: not before; leased: end of the lease.
+    _zero("due_at"),
+    # When the API forgets it (created + retention); 0 = age unknown.
+    _zero("expires_at"),
+    # Fencing token, +1 at every claim.
+    _zero("claim_no"),
+    # Failures in a row; good fetches; leases that ran out in a row.
+    _zero("attempts", Integer),
+    _zero("fetches", Integer),
+    _zero("lost_leases", Integer),
+    # Why it rests: final, last_known, not_found, expired, malformed_sid, ...
+    Column("outcome", String(32)),
+    # For people.
+    Column("leased_by", String(128)),
+    Column("last_error", String(500)),
+    Column("source", String(255)),
+    Column("enqueued_at", Moment, nullable=False, server_default=text("CURRENT_TIMESTAMP")),
+    Column("settled_at", Moment),
+    CheckConstraint(
+        "state IN ('pending', 'leased', 'retry', 'refresh', 'settled', 'dead')",
+        name=CK_QUEUE_STATE,
+    ),
+    UniqueConstraint("sid", name=UQ_QUEUE_SID),
+    Index(IX_QUEUE_CLAIM, "account", "state", "expires_at", "id"),
+    Index(IX_QUEUE_DUE, "state", "due_at"),
+    sqlite_autoincrement=True,
+)
+
+verification_queue = Table(
+    "verification_queue",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    # A Verification's SID (VE...), for applications that keep no attempts' SIDs.
+    Column("sid", String(64), nullable=False),
+    Column("account", String(64), nullable=False, server_default=text("''")),
+    # pending: to be listed, not before due_at; listed: all its attempts are stored and final;
+    # missing: the API knows no attempt of it.
+    Column("state", String(16), nullable=False, server_default=text("'pending'")),
+    _zero("due_at"),
+    # Lists that showed no attempt, in a row; attempts that the last one showed.
+    _zero("tries", Integer),
+    _zero("found", Integer),
+    Column("source", String(255)),
+    Column("enqueued_at", Moment, nullable=False, server_default=text("CURRENT_TIMESTAMP")),
+    Column("listed_at", Moment),
+    CheckConstraint(
+        "state IN ('pending', 'listed', 'missing')", name="ck_verification_queue_state"
+    ),
+    UniqueConstraint("sid", name="uq_verification_queue_sid"),
+    Index("ix_verification_queue_due", "state", "due_at", "id"),
+    sqlite_autoincrement=True,
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("sid", String(64), primary_key=True),
+    Column("account_sid", String(64)),
+    Column("service_sid", String(64)),
+    Column("verification_sid", String(64)),
+    # Lower case, never constrained: the set has changed several times.
+    Column("channel", String(64)),
+    Column("conversion_status", String(64)),
+    # Exact, as sent; excludes Twilio's fee for each successful verification.
+    Column("price_amount", Money),
+    Column("price_currency", String(3)),
+    Column("date_created", Moment),
+    Column("date_updated", Moment),
+    Column("url", Text),
+    # When the first and the newest request for it were sent, epoch milliseconds.
+    Column("first_fetched_at", BigInteger, nullable=False),
+    Column("fetched_at", BigInteger, nullable=False),
+    # Fetched at an age when neither price nor conversion can change.
+    Column("is_final", Boolean, nullable=False),
+    Index("ix_attempts_date_created", "date_created"),
+    Index("ix_attempts_verification_sid", "verification_sid"),
+)
+
+attempt_channel_data = Table(
+    "attempt_channel_data",
+    metadata,
+    Column(
+        "attempt_sid",
+        String(64),
+        ForeignKey("attempts.sid", name="fk_attempt_channel_data_attempt_sid", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    # Personal data: the payload's `to`, and its first seven characters ('+' and six digits).
+    Column("destination", String(320)),
+    Column("destination_prefix", String(7)),
+    Column("country", String(64)),
+    Column("mcc", String(16)),
+    Column("mnc", String(16)),
+    Column("carrier", String(255)),
+    Column("locale", String(64)),
+    Column("status", String(64)),
+    Column("message_status", String(64)),
+    Column("call_status", String(64)),
+    # NULL for 0, "0" and "": no error.
+    Column("error_code", String(64)),
+    Column("code_length", Integer),
+    # Keys without a column, as sent; unknown top-level keys under `_attempt`.
+    Column("extra", JSON(none_as_null=True)),
+)
+
+attempt_changes = Table(
+    "attempt_changes",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column(
+        "attempt_sid",
+        String(64),
+        ForeignKey("attempts.sid", name="fk_attempt_changes_attempt_sid", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    # price_amount, price_currency, conversion_status, channel, status, message_status,
+    # call_status, error_code.
+    Column("field", String(32), nullable=False),
+    Column("old_value", String(64)),
+    Column("new_value", String(64)),
+    # When the request that showed the new value was sent, epoch milliseconds.
+    Column("seen_at", BigInteger, nullable=False),
+    Index("ix_attempt_changes_attempt_sid", "attempt_sid", "seen_at"),
+    sqlite_autoincrement=True,
+)
+
+api_slots = Table(
+    "api_slots",
+    metadata,
+    # Twilio's account SID.
+    Column("account", String(64), primary_key=True),
+    # 0..99 are requests of a window; GATE is the row that is locked first.
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    # A slot: when it may be used again. The gate: the end of the pause after a 429.
+    Column("free_at", BigInteger, nullable=False),
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("account", String(64), nullable=False),
+    # Creation times, epoch milliseconds: from (inclusive) to (exclusive, frozen at the start).
+    Column("window_from", BigInteger, nullable=False),
+    Column("window_to", BigInteger, nullable=False),
+    # '' or the one service (VA...) that is listed.
+    Column("scope", String(255), nullable=False, server_default=text("''")),
+    # sweep (queued SIDs only) or discover (every attempt).
+    Column("purpose", String(16), nullable=False),
+    # listing, done, abandoned.
+    Column("state", String(16), nullable=False),
+    Column("page_size", Integer, nullable=False),
+    # The page to read next; NULL is the first one.
+    Column("next_page", Text),
+    _zero("pages", Integer),
+    _zero("seen"),
+    _zero("matched"),
+    _zero("claim_no"),
+    # End of the lease of the worker that is listing it.
+    _zero("due_at"),
+    Column("leased_by", String(128)),
+    Column("created_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Index("ix_sweeps_state", "account", "state", "due_at"),
+    sqlite_autoincrement=True,
+)
+
+sync_runs = Table(
+    "sync_runs",
+    metadata,
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    Column("command", String(32), nullable=False),
+    Column("account", String(64), nullable=False, server_default=text("''")),
+    Column("version", String(32), nullable=False),
+    Column("worker", String(128), nullable=False),
+    # What it was asked: the options, without secrets.
+    Column("asked", JSON, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    # NULL while it runs, and for ever if it was killed.
+    Column("ended_at", Moment),
+    # What it did: the counts that `run --json` prints.
+    Column("did", JSON(none_as_null=True)),
+    # How it ended.
+    Column("exit_code", Integer),
+    Column("error", String(500)),
+    Index("ix_sync_runs_started_at", "started_at"),
+    sqlite_autoincrement=True,
+)
+
+verification_fees = Table(
+    "verification_fees",
+    metadata,
+    # What Twilio charges for each successful Verification, which the API's prices leave out.
+    # '' = any channel, any country; the most specific row counts, then the newest.
+    Column("channel", String(64), primary_key=True, server_default=text("''")),
+    Column("country", String(64), primary_key=True, server_default=text("''")),
+    Column("currency", String(3), primary_key=True),
+    Column("valid_from", Date, primary_key=True),
+    Column("amount", Money, nullable=False),
+)
+
+report_views = Table(
+    "report_views",
+    metadata,
+    # Which text of each report's view `db upgrade` has created: SHA-256, hexadecimal.
+    Column("name", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+)
+
+rollup_marks = Table(
+    "rollup_marks",
+    metadata,
+    # Whose roll-ups do not hold yet what the raw rows say. Append only, the same one many times:
+    # two loaders must not wait for each other.
+    Column("id", BigKey, primary_key=True, autoincrement=True),
+    # The beginning of a quarter of an hour, seconds since 1970; UNKNOWN for an unknown time.
+    Column("start", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,80 @@
+"""Run the revisions on a lent connection, or write their SQL.
+
+The program lends a connection that is locked and in a transaction (``etl.migrate``); ``alembic``
+in a checkout gets the same one, for the database that the settings name. With ``--sql`` nothing is
+connected.
+"""
+
+from typing import Any
+
+from alembic import context
+from alembic.runtime.environment import NameFilterParentNames, NameFilterType
+from sqlalchemy import Connection
+
+from etl.schema import VERSION_TABLE
+from etl.schema_rollups import metadata
+
+
+def ours(name: str | None, kind: NameFilterType, _parents: NameFilterParentNames) -> bool:
+    """Keep autogenerate to our own tables: the database is often the application's."""
+    return kind != "table" or name in metadata.tables
+
+
+OPTIONS: dict[str, Any] = {
+    "target_metadata": metadata,
+    "version_table": VERSION_TABLE,
+    "include_name": ours,
+    # SQLite alters a table by copying it.
+    "render_as_batch": True,
+}
+
+
+def run_offline() -> None:
+    """Write the SQL for the dialect that was asked for."""
+    name = context.config.attributes.get("dialect") or _configured_dialect()
+    sqlite = name == "sqlite"
+    context.configure(
+        dialect_name=name,
+        literal_binds=True,
+        # Alembic doubts that SQLite has transactional DDL; it has, when BEGIN is written out.
+        transactional_ddl=sqlite or name == "postgresql",
+        **OPTIONS,
+    )
+    write = context.get_context().impl.static_output
+    if sqlite:
+        # Inside a transaction this would be ignored, and copying a table would cascade.
+        write("PRAGMA foreign_keys = OFF;\n")
+    with context.begin_transaction():
+        context.run_migrations()
+    if sqlite:
+        write("PRAGMA foreign_keys = ON;\n")
+
+
+def run_online(connection: Connection) -> None:
+    """Run the revisions inside the transaction of ``connection``."""
+    context.configure(connection=connection, **OPTIONS)
+    context.run_migrations()
+
+
+def run_from_the_alembic_command() -> None:
+    """Open, lock and run as ``verify-etl db upgrade`` does, in a checkout."""
+    from etl import database, migrate, settings  # noqa: PLC0415 - only this road needs them
+
+    engine = database.open_engine(settings.load().database_url.get_secret_value())
+    with migrate.exclusive(engine) as connection:
+        run_online(connection)
+
+
+def _configured_dialect() -> str:
+    from etl import database, settings  # noqa: PLC0415 - only the alembic command needs them
+
+    url = settings.load().database_url.get_secret_value()
+    return database.parse_url(url).get_backend_name()
+
+
+if context.is_offline_mode():
+    run_offline()
+elif (lent := context.config.attributes.get("connection")) is not None:
+    run_online(lent)
+else:
+    run_from_the_alembic_command()
