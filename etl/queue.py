@@ -1,0 +1,328 @@
+"""Move rows of ``attempt_queue`` between their states: claim, give back, promote, revive, count.
+
+Every function takes a connection inside the caller's transaction. SELECT .. FOR UPDATE, then
+UPDATE by key: PostgreSQL may run a subquery with SKIP LOCKED again and update more than its LIMIT.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    String,
+    Text,
+    cast,
+    func,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+
+from etl import bulk
+from etl.bulk import among, insert_rows, unindexed
+from etl.database import insert_ignore_on, locked, moment, moment_ms
+from etl.records import Lease, Outcome, State, Verdict
+from etl.schema import attempt_queue as q
+
+LEASE_MS: Final = 120_000
+"""How long a claim holds: far longer than a request may take, short enough after a crash."""
+
+SOON_MS: Final = 72 * 3_600_000
+"""Rows that the API forgets within this time come first."""
+
+ALONE_AFTER: Final = 2
+"""A row that has lost this many leases is claimed when its process holds no other."""
+
+DEAD_AFTER: Final = 5
+"""A row that has lost this many leases is taken for the killer of its workers."""
+
+PROMOTE_LIMIT: Final = 1_000
+"""Rows promoted in one transaction, so that locks stay short after a long pause."""
+
+_LEASE_COLUMNS: Final = (
+    q.c.id, q.c.sid, q.c.claim_no, q.c.expires_at, q.c.attempts, q.c.fetches, q.c.lost_leases,
+    q.c.outcome,
+)  # fmt: skip
+
+
+def as_written(connection: Connection, when: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Read a time that other programs write without judging it: that is ``moment_ms``'s business.
+
+    SQLite keeps whatever text they write. PostgreSQL's infinity and its years beyond 9999 are no
+    datetime: its driver would raise.
+    """
+    if connection.dialect.name == "sqlite":
+        return type_coerce(when, String)
+    if connection.dialect.name == "postgresql":
+        return cast(when, Text)
+    return when
+
+
+def claim_statements(account: str, now: int, limit: int) -> list[Select[Any]]:
+    """Return the claim's SELECTs in the order of urgency; a test reads their plans.
+
+    Soonest to be forgotten; age unknown; the rest; last what has expired. Each ORDER BY is the
+    index after its two constants, so that no row is sorted and MariaDB locks no row it does not
+    return. With the constants in it, MariaDB would sort: their collation is the session's.
+    """
+    expires = q.c.expires_at
+    ranges = (
+        (expires > now, expires <= now + SOON_MS),
+        (expires <= 0,),
+        (expires > now + SOON_MS,),
+        (expires > 0, expires <= now),
+    )
+    return [
+        select(*_LEASE_COLUMNS)
+        .where(q.c.account == account, q.c.state == State.PENDING, *window)
+        .order_by(q.c.expires_at, q.c.id)
+        .limit(limit)
+        for window in ranges
+    ]
+
+
+def claim(  # noqa: PLR0913 - a claim is these facts
+    connection: Connection,
+    *,
+    accounts: Sequence[str],
+    worker: str,
+    now: int,
+    limit: int,
+    holding: bool,
+) -> list[Lease]:
+    """Lease up to ``limit`` pending rows, the most urgent first, each with a new ``claim_no``.
+
+    A row that has lost ``ALONE_AFTER`` leases ends the batch; it is returned only as the first of
+    a batch, alone, and only while the process is not ``holding`` others: should it kill its
+    worker once more, no other row loses a lease with it.
+    """
+    rows: list[Any] = []
+    # Urgency before account: a backlog of one must not make the other's rows late.
+    by_account = [claim_statements(account, now, limit) for account in accounts]
+    for statement in chain.from_iterable(zip(*by_account, strict=True)):
+        if len(rows) < limit:
+            picked = statement.add_columns(
+                as_written(connection, q.c.enqueued_at).label("enqueued_at")
+            ).limit(limit - len(rows))
+            rows += connection.execute(locked(picked, skip=True)).all()
+    suspect = next((n for n, row in enumerate(rows) if row.lost_leases >= ALONE_AFTER), None)
+    if suspect is not None:
+        rows = rows[:suspect] if suspect or holding else rows[:1]
+    if rows:
+        connection.execute(
+            update(q)
+            .where(q.c.id.in_([row.id for row in rows]))
+            .values(
+                state=State.LEASED,
+                claim_no=q.c.claim_no + 1,
+                due_at=now + LEASE_MS,
+                leased_by=worker,
+            )
+        )
+    return [_lease(row, now) for row in rows]
+
+
+def _lease(row: Any, now: int) -> Lease:  # noqa: ANN401 - a row of _LEASE_COLUMNS
+    enqueued_at = moment_ms(row.enqueued_at)
+    return Lease(
+        id=row.id,
+        sid=row.sid,
+        claim_no=row.claim_no + 1,
+        due_at=now + LEASE_MS,
+        # SQLite keeps text and fractions in an INTEGER column, too: they tell nothing.
+        expires_at=max(row.expires_at, 0) if isinstance(row.expires_at, int) else 0,
+        enqueued_at=now if enqueued_at is None else enqueued_at,
+        attempts=row.attempts,
+        fetches=row.fetches,
+        lost_leases=row.lost_leases,
+        outcome=row.outcome,
+    )
+
+
+def lock_listed(
+    connection: Connection, sids: Sequence[str], *, accounts: Sequence[str], now: int
+) -> list[Lease]:
+    """Lock the rows of these SIDs that a list page may finish: all that wait, and the missing.
+
+    A row leased or locked by someone else is left to its holder. The leases carry the token that
+    ``settle.write(listed=True)`` writes; ``now`` stands in for an ``enqueued_at`` that cannot be
+    read.
+    """
+    state = unindexed(q.c.state)
+    waits = state.in_([State.PENDING, State.RETRY, State.REFRESH])
+    missing = (state == State.DEAD) & q.c.outcome.in_([Outcome.NOT_FOUND, Outcome.EXPIRED])
+    mine = unindexed(q.c.account).in_(accounts)
+    statement = (
+        select(*_LEASE_COLUMNS, as_written(connection, q.c.enqueued_at).label("enqueued_at"))
+        .where(among(connection, q.c.sid, sids), mine, waits | missing)
+        .order_by(q.c.sid)
+    )
+    rows = connection.execute(locked(statement, skip=True)).all()
+    return [_lease(row, now) for row in rows]
+
+
+def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], *, now: int) -> int:
+    """Enqueue attempts that a list page showed and that cannot rest yet; return how many are new.
+
+    A SID that another program enqueued meanwhile keeps its own row.
+    """
+    there = select(q.c.sid).where(among(connection, q.c.sid, [sid for sid, _ in found]))
+    known = set(connection.execute(there).scalars())
+    rows = [
+        {
+            "sid": sid,
+            "state": verdict.state.value,
+            "due_at": verdict.due_at,
+            "expires_at": verdict.expires_at,
+            "fetches": int(verdict.state is State.REFRESH),
+            "outcome": verdict.outcome and verdict.outcome.value,
+            "last_error": verdict.error,
+            "source": "discover",
+            "settled_at": moment(now) if verdict.state is State.DEAD else None,
+        }
+        for sid, verdict in found
+        if sid not in known
+    ]
+    if rows:
+        # No driver tells of a batch how many rows were new.
+        bulk.execute(connection, _insert_found(connection.dialect.name, tuple(rows[0])), rows)
+    return len(rows)
+
+
+@cache
+def _insert_found(dialect: str, names: tuple[str, ...]) -> Insert:
+    if dialect != "postgresql":
+        return insert_ignore_on(dialect, q, "sid")
+    return insert_rows(q, [q.c[n] for n in names]).on_conflict_do_nothing(index_elements=[q.c.sid])
+
+
+def lock_leases(connection: Connection, leases: Collection[Lease]) -> tuple[set[int], set[int]]:
+    """Lock rows and return the ids still leased to us, and those we have already finished.
+
+    The fence of a batch: whoever claims a row again raises its ``claim_no``. Already finished is
+    what a commit did whose answer was lost on the way: done is done. A row that was declared dead
+    because its lease ran out is lost, though its ``claim_no`` still holds.
+    """
+    expected = {lease.id: lease.claim_no for lease in leases}
+    columns = (q.c.id, q.c.claim_no, q.c.state, q.c.outcome)
+    statement = select(*columns).where(q.c.id.in_(expected)).order_by(q.c.id)
+    held, done = set(), set()
+    for row in connection.execute(locked(statement)):
+        if row.claim_no == expected[row.id]:
+            if row.state == State.LEASED:
+                held.add(row.id)
+            elif row.state != State.PENDING and row.outcome != Outcome.KILLED_WORKER:
+                done.add(row.id)
+    return held, done
+
+
+def give_back(connection: Connection, leases: Collection[Lease]) -> int:
+    """Return leases to ``pending`` with nothing counted; return how many were still ours."""
+    held, _ = lock_leases(connection, leases)
+    if held:
+        connection.execute(
+            update(q).where(q.c.id.in_(held)).values(state=State.PENDING, due_at=0, leased_by=None)
+        )
+    return len(held)
+
+
+def give_back_strays(connection: Connection, worker: str, keep: Collection[int]) -> int:
+    """Return rows leased to ``worker`` that it does not hold: a claim whose commit got no answer."""
+    statement = select(q.c.id).where(q.c.state == State.LEASED, q.c.leased_by == worker)
+    ids = [row.id for row in connection.execute(locked(statement)) if row.id not in keep]
+    if ids:
+        values = {"state": State.PENDING, "due_at": 0, "leased_by": None}
+        connection.execute(update(q).where(q.c.id.in_(ids)).values(values))
+    return len(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """Count the rows that changed, and those among them that are dead now."""
+
+    changed: int
+    dead: int
+
+
+def promote(connection: Connection, now: int) -> Promoted:
+    """Make due rows pending again, and take back leases that ran out: pending, or dead at last."""
+    due = [
+        row.id
+        for state in (State.RETRY, State.REFRESH)
+        for row in connection.execute(_due(state, now))
+    ]
+    lapsed = connection.execute(_due(State.LEASED, now)).all()
+    killers = [row.id for row in lapsed if row.lost_leases + 1 >= DEAD_AFTER]
+    others = [row.id for row in lapsed if row.lost_leases + 1 < DEAD_AFTER]
+    back = {"state": State.PENDING, "due_at": 0, "leased_by": None}
+    lost = q.c.lost_leases + 1
+    if due:
+        connection.execute(update(q).where(q.c.id.in_(due)).values(back))
+    if others:
+        connection.execute(
+            update(q).where(q.c.id.in_(others)).values({**back, "lost_leases": lost})
+        )
+    if killers:
+        dead = {
+            **back, "lost_leases": lost, "state": State.DEAD, "outcome": Outcome.KILLED_WORKER,
+            "settled_at": moment(now),
+            "last_error": f"its worker died {DEAD_AFTER} times while it held this row",
+        }  # fmt: skip
+        connection.execute(update(q).where(q.c.id.in_(killers)).values(dead))
+    return Promoted(len(due) + len(lapsed), len(killers))
+
+
+def _due(state: State, now: int) -> Select[Any]:
+    statement = (
+        select(q.c.id, q.c.lost_leases)
+        .where(q.c.state == state, q.c.due_at <= now)
+        .order_by(q.c.due_at)
+        .limit(PROMOTE_LIMIT)
+    )
+    return locked(statement, skip=True)
+
+
+def revive(
+    connection: Connection, *, sids: Iterable[str] = (), outcomes: Iterable[str] = ()
+) -> int:
+    """Make dead rows pending again, by SID or by outcome (or all); return how many."""
+    statement = update(q).where(q.c.state == State.DEAD)
+    if sids := list(sids):
+        statement = statement.where(q.c.sid.in_(sids))
+    if outcomes := list(outcomes):
+        statement = statement.where(q.c.outcome.in_(outcomes))
+    fresh = {
+        "state": State.PENDING, "due_at": 0, "attempts": 0, "lost_leases": 0, "outcome": None,
+        "last_error": None, "settled_at": None,
+    }  # fmt: skip
+    return connection.execute(statement.values(fresh)).rowcount
+
+
+def any_pending(connection: Connection, accounts: Sequence[str]) -> bool:
+    """Say whether a row waits, locked by another worker or not."""
+    statement = select(q.c.id).where(q.c.state == State.PENDING).limit(1)
+    return any(
+        connection.execute(statement.where(q.c.account == account)).first() for account in accounts
+    )
+
+
+def pending(connection: Connection, accounts: Sequence[str]) -> int:
+    """Count the rows that wait to be claimed."""
+    statement = select(func.count()).where(
+        tuple_(q.c.account, q.c.state).in_([(account, State.PENDING) for account in accounts])
+    )
+    return int(connection.execute(statement).scalar_one())
+
+
+def states(connection: Connection) -> dict[str, int]:
+    """Count the rows of each state."""
+    rows = connection.execute(select(q.c.state, func.count().label("n")).group_by(q.c.state))
+    counts = {row.state: int(row.n) for row in rows}
+    return {state.value: counts.get(state.value, 0) for state in State}
