@@ -1,0 +1,98 @@
+"""Mark whose roll-ups a write makes stale, in the transaction of the write.
+
+A mark is a quarter of an hour, UTC, whose raw rows say more than the roll-ups; reports read it raw
+until ``rollups`` has caught up. Marks are appended and never looked up, so loaders do not wait for
+each other. ``enter`` closes the gap between two of them: neither sees the attempts that the other
+is just writing of the same verification, so no roll-up is made before both have ended.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from sqlalchemy import Connection, func, insert, select, text
+
+from etl.cubes import DAY_S, HOUR_S, UNKNOWN, quarter
+from etl.database import moment_ms
+from etl.schema import VERSION_TABLE, attempts, rollup_marks
+
+_KEY: Final = 0x726F6C6C757073  # "rollups"
+# Fair locks: whoever makes roll-ups is not passed by for ever. MariaDB has no shared lock but a row's.
+_SHARED: Final = {
+    "postgresql": f"SELECT pg_advisory_xact_lock_shared({_KEY})",
+    "mysql": f"SELECT version_num FROM {VERSION_TABLE} LOCK IN SHARE MODE",  # noqa: S608 - a constant
+}
+_ALONE: Final = {
+    "postgresql": f"SELECT pg_advisory_xact_lock({_KEY})",
+    "mysql": f"SELECT version_num FROM {VERSION_TABLE} FOR UPDATE",  # noqa: S608 - a constant
+}
+_MINUTES: Final = {
+    "sqlite": func.substr(attempts.c.date_created, 1, 16),
+    "postgresql": func.date_trunc("minute", attempts.c.date_created),
+    "mysql": func.date_format(attempts.c.date_created, "%Y-%m-%d %H:%i"),
+}
+_CHUNK: Final = 1_000
+SETTLING_S: Final = 26 * HOUR_S
+"""So long after a day's end its attempts have been looked at again, with the usual settings."""
+
+
+def enter(connection: Connection) -> None:
+    """Say that this transaction will write attempts; before its first lock, or it may deadlock."""
+    _lock(connection, _SHARED)
+
+
+def settled(connection: Connection) -> int:
+    """Wait until every transaction that wrote attempts has ended; return the newest mark's key.
+
+    What begins to write after this sees all that is marked up to there, and marks for itself. The
+    caller commits at once.
+    """
+    _lock(connection, _ALONE)
+    return connection.execute(select(func.max(rollup_marks.c.id))).scalar() or 0
+
+
+def quiet_before(now: int) -> int:
+    """Give the end (seconds) of the days that are summed: those whose rows are not still coming.
+
+    Days change until their attempts were looked at again; to sum them after each load would cost
+    as much as the loading, and reports read two days raw in no time.
+    """
+    return (now // 1000 - SETTLING_S) // DAY_S * DAY_S
+
+
+def any_before(connection: Connection, end: int) -> bool:
+    """Say whether a mark is older than ``end`` (seconds)."""
+    statement = select(rollup_marks.c.id).where(rollup_marks.c.start < end).limit(1)
+    return connection.execute(statement).first() is not None
+
+
+def _lock(connection: Connection, statements: dict[str, str]) -> None:
+    name = connection.dialect.name
+    statement = statements.get("mysql" if name == "mariadb" else name)
+    # SQLite's writers are alone.
+    if statement is not None:
+        connection.execute(text(statement)).all()
+
+
+def mark(
+    connection: Connection, times: Iterable[object], verifications: Collection[str | None]
+) -> None:
+    """Mark the quarters of creation times, and of all attempts of verifications.
+
+    ``times`` as any driver returns them; None is the unknown time. Siblings count, for a
+    verification belongs to the time of its first attempt and is paid for once.
+    """
+    found = set(times)
+    sids = sorted(sid for sid in set(verifications) if sid is not None)
+    # Rounded there: a page has a thousand times in some dozens of minutes.
+    minute = _MINUTES["mysql" if (name := connection.dialect.name) == "mariadb" else name]
+    for start in range(0, len(sids), _CHUNK):
+        siblings = select(minute).where(
+            attempts.c.verification_sid.in_(sids[start : start + _CHUNK])
+        )
+        found.update(connection.execute(siblings.distinct()).scalars())
+    starts = {_start(moment_ms(at)) for at in found}
+    connection.execute(insert(rollup_marks), [{"start": start} for start in sorted(starts)])
+
+
+def _start(ms: int | None) -> int:
+    return UNKNOWN if ms is None else quarter(ms // 1000)
