@@ -1,0 +1,228 @@
+"""Finish rows in one transaction: fence | merge | decide | upsert | settle.
+
+Two ways in: leases that were fetched, and pages that were listed. One refused row does not take
+its batch along: the batch is written under a savepoint, and after a refusal each row under its own.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
+
+from etl import load, marks, queue, settle, verifications
+from etl.database import Clock
+from etl.database_errors import Fault, classify
+from etl.load import Merged
+from etl.pool import Result
+from etl.records import Attempt, Failed, Failure, Fetched, Lease, Outcome, State, Verdict
+from etl.schema import attempt_queue as q
+from etl.settle import Policy
+
+Row: TypeAlias = tuple[Lease, Merged]
+Judged: TypeAlias = list[tuple[Lease, Verdict]]
+
+
+@dataclass(slots=True)
+class Done:
+    """Count what a finish did.
+
+    ``now`` is the database's clock inside it, ``read_at`` the monotonic one just before.
+    """
+
+    now: int
+    read_at: float
+    states: dict[str, int] = field(default_factory=dict)
+    fetched: int = 0
+    given_back: int = 0
+    discarded: int = 0
+    changes: int = 0
+    warnings: int = 0
+    enqueued: int = 0
+    ageless: int = 0
+    """Rows that a page showed whose creation time was not known before."""
+
+    def count(self, judged: Judged) -> None:
+        """Count verdicts by the state they lead to."""
+        for _, verdict in judged:
+            self.states[verdict.state.value] = self.states.get(verdict.state.value, 0) + 1
+
+
+def finish(
+    connection: Connection, results: Sequence[Result], policy: Policy, *, clock: Clock
+) -> Done:
+    """Write what came of leases that are still ours; a lost lease is discarded and counted.
+
+    Idempotent: run again after a commit whose answer was lost, it finds its rows finished.
+    """
+    marks.enter(connection)
+    held, finished = queue.lock_leases(connection, [result.lease for result in results])
+    read_at = time.monotonic()
+    done = Done(clock(connection), read_at)
+    done.discarded = sum(r.lease.id not in held and r.lease.id not in finished for r in results)
+    mine = [result for result in results if result.lease.id in held]
+    back = [r.lease for r in mine if r.attempt is None and r.failed is None]
+    if back:
+        done.given_back = queue.give_back(connection, back)
+    fetched = [(r.lease, Fetched(r.attempt, r.sent_at)) for r in mine if r.attempt is not None]
+    good, refused = write_all(connection, _merge(connection, fetched, done), policy, done)
+    failures = [
+        (r.lease, settle.after_failure(policy, r.lease, r.failed, now=done.now))
+        for r in mine
+        if r.failed is not None
+    ]
+    settle.write(connection, good, fetched=True, now=done.now)
+    settle.write(connection, refused + failures, fetched=False, now=done.now)
+    done.fetched = len(good)
+    done.count(good + refused + failures)
+    if finished:
+        _count_finished(connection, [r for r in results if r.lease.id in finished], done)
+    return done
+
+
+def _count_finished(connection: Connection, results: Sequence[Result], done: Done) -> None:
+    """Count what a commit did whose answer was lost: the rows say so."""
+    fetched = {result.lease.id for result in results if result.attempt is not None}
+    ids = [result.lease.id for result in results]
+    for row in connection.execute(select(q.c.id, q.c.state).where(q.c.id.in_(ids))):
+        done.states[row.state] = done.states.get(row.state, 0) + 1
+        done.fetched += row.id in fetched and row.state != State.DEAD
+
+
+def finish_page(  # noqa: PLR0913 - what a page's rows depend on
+    connection: Connection,
+    listed: Sequence[Attempt],
+    *,
+    sent_at: int,
+    policy: Policy,
+    accounts: Sequence[str],
+    discover: bool,
+    clock: Clock,
+) -> Done:
+    """Write what a list page showed of the SIDs and Verifications that wait.
+
+    With ``discover`` every SID on it is wanted.
+
+    Rows leased by someone else are left to their holder. A discovered attempt that can still
+    change gets a row in the queue, due when it can have become final. ``sent_at`` is when the
+    page was asked for, in ms of the database's clock.
+    """
+    marks.enter(connection)
+    by_sid = {attempt.sid: attempt for attempt in listed}
+    leases = queue.lock_listed(connection, list(by_sid), accounts=accounts, now=sent_at)
+    read_at = time.monotonic()
+    done = Done(clock(connection), read_at)
+    done.ageless = sum(lease.expires_at <= 0 for lease in leases)
+    waiting = {lease.sid for lease in leases}
+    more = by_sid if discover else _of_wanted(connection, listed, accounts)
+    leases += [_stranger(sid, sent_at) for sid in more if sid not in waiting]
+    fetched = [(lease, Fetched(by_sid[lease.sid], sent_at)) for lease in leases]
+    # A fetch that was sent after this page has said more of its row already.
+    rows = [
+        (lease, merged)
+        for lease, merged in _merge(connection, fetched, done)
+        if merged.known is None or merged.known.fetched_at < sent_at
+    ]
+    good, refused = write_all(connection, rows, policy, done)
+    settle.write(connection, _queued(good), fetched=True, listed=True, now=done.now)
+    settle.write(connection, _queued(refused), fetched=False, listed=True, now=done.now)
+    new = [
+        (lease.sid, verdict)
+        for lease, verdict in good + refused
+        if not lease.id and verdict.state is not State.SETTLED
+    ]
+    done.enqueued = queue.insert_listed(connection, new, now=done.now) if new else 0
+    done.fetched = len(good)
+    done.count(good + refused)
+    return done
+
+
+def _of_wanted(
+    connection: Connection, listed: Sequence[Attempt], accounts: Sequence[str]
+) -> list[str]:
+    """Return the SIDs of the attempts whose Verification waits."""
+    sids = {a.verification_sid for a in listed if a.verification_sid is not None}
+    wanted = verifications.wanted(connection, sids, accounts=accounts)
+    return [a.sid for a in listed if a.verification_sid in wanted]
+
+
+def _stranger(sid: str, sent_at: int) -> Lease:
+    """Stand for an attempt that no row waits for; id 0 is no row's."""
+    return Lease(0, sid, 0, 0, 0, sent_at, 0, 0, 0)
+
+
+def _queued(judged: Judged) -> Judged:
+    return [(lease, verdict) for lease, verdict in judged if lease.id]
+
+
+def _merge(
+    connection: Connection, fetched: Sequence[tuple[Lease, Fetched]], done: Done
+) -> list[Row]:
+    known = load.known(connection, [lease.sid for lease, _ in fetched]) if fetched else {}
+    done.warnings += sum(len(found.attempt.warnings) for _, found in fetched)
+    return [(lease, load.merge(found, known.get(lease.sid))) for lease, found in fetched]
+
+
+def write_all(
+    connection: Connection, rows: Sequence[Row], policy: Policy, done: Done
+) -> tuple[Judged, Judged]:
+    """Write merged attempts; return the verdicts of those written and of those refused."""
+    judged = [(lease, merged, _judge(lease, merged, policy)) for lease, merged in rows]
+    if not judged:
+        return [], []
+    try:
+        done.changes += _write(connection, judged)
+    except DBAPIError as error:
+        if classify(error) is not Fault.REFUSED:
+            raise
+    else:
+        return [(lease, verdict) for lease, _, verdict in judged], []
+    good: Judged = []
+    refused: Judged = []
+    for lease, merged, verdict in judged:
+        try:
+            done.changes += _write(connection, [(lease, merged, verdict)])
+        except DBAPIError as error:
+            if classify(error) is not Fault.REFUSED:
+                raise
+            failed = Failed(Failure.DB_REJECT, f"the database refused it: {name_of(error)}")
+            refused.append((lease, settle.after_failure(policy, lease, failed, now=done.now)))
+        else:
+            good.append((lease, verdict))
+    return good, refused
+
+
+def _judge(lease: Lease, merged: Merged, policy: Policy) -> Verdict:
+    if merged.is_final:
+        return Verdict(State.SETTLED, 0, lease.expires_at, 0, Outcome.FINAL, None)
+    created_at = merged.attempt.created_ms
+    if created_at is not None and created_at > merged.sent_at + settle.DAY_MS:
+        # Nothing was created tomorrow: such a time says nothing of its age.
+        created_at = None
+    known_from = settle.known_from(
+        policy, created_at=created_at, expires_at=lease.expires_at, enqueued_at=lease.enqueued_at
+    )
+    return settle.after_fetch(
+        policy,
+        sent_at=merged.sent_at,
+        known_from=known_from,
+        expires_at=lease.expires_at if created_at is None else created_at + policy.retention,
+        has_price=merged.attempt.price_amount is not None,
+    )
+
+
+def _write(connection: Connection, judged: Sequence[tuple[Lease, Merged, Verdict]]) -> int:
+    with connection.begin_nested():
+        return load.write(
+            connection,
+            [(merged, verdict.state is State.SETTLED) for _, merged, verdict in judged],
+        )
+
+
+def name_of(error: DBAPIError) -> str:
+    """Name a refusal by class and constraint, never by the values it quotes."""
+    cause = error.orig
+    constraint = getattr(getattr(cause, "diag", None), "constraint_name", None)
+    return f"{type(cause).__name__}{f' ({constraint})' if constraint else ''}"
