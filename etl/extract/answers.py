@@ -1,0 +1,146 @@
+"""Say what an answer means: a payload, or one error of the tree.
+
+No message quotes a body. Of Twilio's own JSON errors the code and the message are kept, without
+what may be an e-mail address, a phone number or the query of a URL.
+"""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from json import JSONDecoder
+from typing import Final, NoReturn
+
+from etl.errors import BadBody, CredentialsRefused, EtlError, NotFound, Throttled, TransientFailure
+from etl.extract.wire import Answer
+
+_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
+_NO_RESOURCE: Final = 20404
+_FORBIDDEN: Final = {
+    20403: "the account is suspended",
+    70051: "the API key lacks the permission for this",
+}
+"""What Twilio's codes of a 403 mean (source: Twilio's error dictionary)."""
+
+
+def refuse(path: str, answer: Answer, *, credential_name: str, window_s: float) -> NoReturn:
+    """Raise what an answer other than 200 means.
+
+    ``Throttled``, ``TransientFailure``, ``CredentialsRefused`` (any 401; a 403 only with one of
+    Twilio's codes, for a firewall's page says nothing about a key), ``NotFound`` (20404, and no
+    other 404), ``BadBody`` for everything else, redirects included.
+    """
+    status, (code, text) = answer.status, _complaint(answer)
+    said = f"GET {path}: the API answered {_label(status, code, request_id(answer))}"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise _throttled(said, answer, window_s)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING:
+        msg = f"{said}."
+        raise TransientFailure(msg)
+    if status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.FORBIDDEN and code is not None):
+        why = _FORBIDDEN.get(code or 0, "it was refused")
+        msg = f"{said} to the credential {credential_name}: {why}."
+        raise CredentialsRefused(msg, hint=f"Check {credential_name}, and the account's console.")
+    if status == HTTPStatus.NOT_FOUND and code == _NO_RESOURCE:
+        msg = f"{said}: it knows no such resource."
+        raise NotFound(msg)
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        text = "a redirect to another place, not followed"
+    msg = f"{said}: {text or _describe(answer)}."
+    raise BadBody(msg)
+
+
+def _throttled(said: str, answer: Answer, window_s: float) -> EtlError:
+    pause = retry_after_ms(answer.headers.get("Retry-After"), now=datetime.now(UTC))
+    asked = f"until its window of {window_s:g} s is over" if pause is None else f"for {pause} ms"
+    msg = f"{said}: too many requests; it takes no more {asked}."
+    return Throttled(msg, retry_after_ms=pause)
+
+
+def _number(text: str) -> Decimal | str:
+    # An exponent beyond Decimal's own must not cost the row: its text is kept instead.
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return text
+
+
+_DECODER: Final = JSONDecoder(parse_float=_number, parse_constant=str)
+"""Fractions exact, NaN and Infinity by their names; of duplicate keys, the last wins."""
+
+
+def read_payload(path: str, answer: Answer) -> object:
+    """Parse the JSON of a 200, whatever its shape; raise ``BadBody`` for anything else."""
+    try:
+        return _DECODER.decode((answer.body or b"").decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        # ValueError also stands for bytes that are no UTF-8 and integers of over 4,300 digits.
+        msg = f"GET {path}: the API answered {_describe(answer)}, which is not JSON."
+        raise BadBody(msg) from None
+
+
+def _complaint(answer: Answer) -> tuple[int | None, str]:
+    """Read Twilio's code and message from an error; (None, "") from anybody else's."""
+    try:
+        found = _DECODER.decode((answer.body or b"").decode())
+    except (ValueError, RecursionError):
+        return None, ""
+    if not isinstance(found, dict) or type(found.get("code")) is not int:
+        return None, ""
+    return found["code"], _clean(found.get("message"))
+
+
+_PERSONAL: Final = re.compile(
+    r"\S+@\S+|(?<![0-9A-Za-z])\+?\d(?:[\s().-]*\d){6,}(?![0-9A-Za-z])|\?\S*", re.ASCII
+)
+"""An e-mail address, what may be a phone number, the query of a URL."""
+
+
+def _clean(text: object) -> str:
+    if not isinstance(text, str):
+        return ""
+    plain = "".join(char if char.isprintable() else " " for char in text[:1000])
+    return cut(_PERSONAL.sub("[removed]", plain), 200).strip(" .")
+
+
+def cut(text: str, length: int) -> str:
+    """Shorten a text to a length, and show it."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _describe(answer: Answer) -> str:
+    kind = _clean(answer.headers.get("Content-Type", "").split(";")[0])[:60] or "no content type"
+    size = "an unread body" if answer.body is None else f"{len(answer.body)} bytes"
+    return f"{size} ({kind}, status {answer.status})"
+
+
+def _label(status: int, code: int | None, request_id: str | None) -> str:
+    more = [f"code {code}"] if code is not None else []
+    more += [f"request {request_id}"] if request_id else []
+    return f"{status} ({', '.join(more)})" if more else str(status)
+
+
+def request_id(answer: Answer) -> str | None:
+    """Give Twilio's own number of a request, to quote to its support."""
+    found = answer.headers.get("Twilio-Request-Id")
+    return found if found and re.fullmatch(r"[\w-]{1,64}", found, re.ASCII) else None
+
+
+def retry_after_ms(header: str | None, *, now: datetime) -> int | None:
+    """Read a Retry-After header as milliseconds, clamped to 1 s .. 15 min.
+
+    Takes seconds, decimals too, or an HTTP date (RFC 9110, 10.2.3); a negative pause is 1 s,
+    1e11 is 15 min. None for no header and for anything else, NaN and inf included.
+    """
+    text = (header or "").strip()
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", text, re.ASCII | re.IGNORECASE):
+        seconds = Decimal(text)
+    else:
+        try:
+            date = parsedate_to_datetime(text)
+            date = date if date.tzinfo else date.replace(tzinfo=UTC)
+            seconds = Decimal((date - now).total_seconds())
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+    return int(min(max(seconds, Decimal(1)), Decimal(900)) * 1000)

@@ -1,0 +1,268 @@
+"""Send one request for one thing, and hand over what came."""
+
+import threading
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import SplitResult, urlencode, urlsplit
+
+from etl.errors import BadBody, ConfigError, EtlError, MalformedSid
+from etl.extract.answers import cut, read_payload, refuse, request_id
+from etl.extract.deadline import Limits
+from etl.extract.paging import must_lead_on, query_of
+from etl.extract.wire import Answer, Wire, tls_context
+from etl.records import SID_PATTERN
+
+RECORD_BYTES: Final = 1_000_000
+"""The most decoded bytes of an attempt (they have about 800) or a summary."""
+PAGE_BYTES: Final = 16_000_000
+"""The most decoded bytes of a page of 1,000 attempts (about 800,000)."""
+
+_LIST: Final = "/v2/Attempts"
+_SUMMARY: Final = "/v2/Attempts/Summary"
+_NEXT: Final = "next_page_url"
+_SCHEMES: Final = ("http", "https")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Carry one payload as parsed, whatever its shape; times are seconds of the monotonic clock."""
+
+    payload: object
+    sent_at: float
+    answered_at: float
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Carry one page of a list; ``next_url`` is checked to be another page of the same list."""
+
+    payloads: tuple[object, ...]
+    next_url: str | None
+    sent_at: float
+    answered_at: float
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Carry Twilio's own counts of a window; ``rate`` is a percentage, None when unreadable."""
+
+    total: int
+    converted: int
+    unconverted: int
+    rate: Decimal | None
+    sent_at: float
+    answered_at: float
+
+
+class Api:
+    """Send one request at a time per thread, to one origin, with one credential.
+
+    Times are seconds; ``window_s`` is that of the allowance and is only spoken of. Raises
+    ``ConfigError`` for an address, a proxy or certificates that cannot be used. Every method that
+    sends raises the errors that the package names.
+    """
+
+    def __init__(  # noqa: PLR0913 - plain values instead of the settings
+        self,
+        base_url: str,
+        *,
+        user: str,
+        password: str,
+        credential_name: str,
+        user_agent: str,
+        proxy: str = "",
+        ca_bundle: str = "",
+        connect_s: float = 5.0,
+        read_s: float = 20.0,
+        total_s: float = 25.0,
+        window_s: float = 60.0,
+    ) -> None:
+        base, through = _address(base_url, "VERIFY_ETL_API_URL"), proxy
+        if proxy:
+            # SOCKS is refused: its connections are of another kind, without our deadlines.
+            through = proxy if "://" in proxy else f"http://{proxy}"
+            _address(through, "VERIFY_ETL_PROXY")
+        self._origin = f"{base.scheme}://{base.netloc}"
+        self._root = base.path.rstrip("/")
+        self._list_url = self._origin + self._root + _LIST
+        self._credential_name = credential_name
+        self._window_s = window_s
+        token = b64encode(f"{user}:{password}".encode()).decode()
+        self._one = {
+            "User-Agent": user_agent,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Authorization": f"Basic {token}",
+        }
+        # A page shrinks to a tenth; for one attempt, inflating costs more than it saves.
+        self._many = self._one | {"Accept-Encoding": "gzip"}
+        secure = base.scheme == "https" or through.startswith("https:")
+        self._secure = secure
+        # Certificates of one's own are read now, for they may be wrong; the usual ones, which take
+        # a while, when the first connection needs them.
+        self._context = tls_context(ca_bundle) if ca_bundle else None
+        self._limits = Limits(connect_s, read_s, total_s)
+        self._proxy = through
+        self._local = threading.local()
+        self._wires: list[Wire] = []
+        self._lock = threading.Lock()
+
+    def attempt(self, sid: str) -> Reply:
+        """Fetch one attempt by its SID; raise ``MalformedSid`` before any URL is built."""
+        if SID_PATTERN.fullmatch(sid) is None:
+            msg = f"{cut(ascii(sid), 80)} is no Verification Attempt SID: VL and 32 hex digits."
+            raise MalformedSid(msg)
+        answer, payload = self._get(f"{_LIST}/{sid}")
+        return Reply(payload, answer.sent_at, answer.answered_at, request_id(answer))
+
+    def page(
+        self,
+        *,
+        page_size: int,
+        after: datetime | None,
+        before: datetime | None,
+        service_sid: str | None = None,
+        verification_sid: str | None = None,
+    ) -> Page:
+        """Read the first page of a list of attempts created between two aware times."""
+        query = _query(
+            PageSize=str(page_size),
+            DateCreatedAfter=_iso(after),
+            DateCreatedBefore=_iso(before, up=True),
+            VerifyServiceSid=service_sid,
+            VerificationSid=verification_sid,
+        )
+        return self._page(query)
+
+    def next_page(self, url: str) -> Page:
+        """Read the page at ``Page.next_url``.
+
+        Raises ``ApiContractBroken`` when the address is not another page of our list; nothing is
+        sent then. What is sent goes to our own origin and path: only the query is taken over.
+        """
+        return self._page(query_of(url, list_url=self._list_url))
+
+    def summary(  # noqa: PLR0913 - the API's own filters, all by name
+        self,
+        *,
+        after: datetime | None,
+        before: datetime | None,
+        service_sid: str | None = None,
+        channel: str | None = None,
+        country: str | None = None,
+        destination_prefix: str | None = None,
+    ) -> Summary:
+        """Ask for the counts of a window of creation times."""
+        query = _query(
+            DateCreatedAfter=_iso(after),
+            DateCreatedBefore=_iso(before, up=True),
+            VerifyServiceSid=service_sid,
+            Channel=channel,
+            Country=country,
+            DestinationPrefix=destination_prefix,
+        )
+        answer, payload = self._get(_SUMMARY, query)
+        try:
+            total, converted, unconverted = (
+                _count(payload, f"total_{name}")
+                for name in ("attempts", "converted", "unconverted")
+            )
+        except (TypeError, KeyError, ValueError):
+            msg = f"GET {_SUMMARY}: the answer is JSON, but no summary."
+            raise BadBody(msg) from None
+        rate = _rate(payload)
+        return Summary(total, converted, unconverted, rate, answer.sent_at, answer.answered_at)
+
+    def close(self) -> None:
+        """Close the connections of all threads; those in use end with their request."""
+        with self._lock:
+            wires, self._wires = self._wires, []
+        for wire in wires:
+            wire.close()
+
+    def _wire(self) -> Wire:
+        wire: Wire | None = getattr(self._local, "wire", None)
+        if wire is None:
+            with self._lock:
+                if self._secure and self._context is None:
+                    self._context = tls_context("")
+                wire = self._local.wire = Wire(
+                    self._origin, limits=self._limits, context=self._context, proxy=self._proxy
+                )
+                self._wires.append(wire)
+        return wire
+
+    def _get(self, path: str, query: str = "", *, page: bool = False) -> tuple[Answer, object]:
+        target = f"{self._root}{path}?{query}" if query else self._root + path
+        headers, limit = (self._many, PAGE_BYTES) if page else (self._one, RECORD_BYTES)
+        try:
+            answer = self._wire().get(target, headers=headers, limit=limit)
+        except EtlError as error:
+            error.message = f"GET {path}: {error.message}"
+            raise
+        if answer.status != HTTPStatus.OK:
+            refuse(path, answer, credential_name=self._credential_name, window_s=self._window_s)
+        return answer, read_payload(path, answer)
+
+    def _page(self, query: str) -> Page:
+        answer, payload = self._get(_LIST, query, page=True)
+        found = payload if isinstance(payload, dict) else {}
+        attempts, meta = found.get("attempts"), found.get("meta")
+        if not isinstance(attempts, list) or not isinstance(meta, dict) or _NEXT not in meta:
+            msg = f"GET {_LIST}: the answer is JSON, but no page of attempts."
+            raise BadBody(msg)
+        following = meta[_NEXT]
+        if following is not None:
+            must_lead_on(query_of(following, list_url=self._list_url), read=query)
+        return Page(
+            tuple(attempts), following, answer.sent_at, answer.answered_at, request_id(answer)
+        )
+
+
+def _address(url: str, name: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        msg = f"{name} is not an address that can be used:"
+        raise ConfigError(msg, hint="write http:// or https://, a host and, if need be, a port.")
+    return urlsplit(url)
+
+
+def _query(**filters: str | None) -> str:
+    return urlencode({name: value for name, value in filters.items() if value is not None})
+
+
+def _iso(moment: datetime | None, *, up: bool = False) -> str | None:
+    """Write an aware time as the API reads it; cut to the second outwards, never narrower."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        msg = "a window needs aware times"
+        raise ValueError(msg)
+    if up and moment.microsecond:
+        moment += timedelta(seconds=1)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _count(payload: Any, key: str) -> int:  # noqa: ANN401 - parsed JSON
+    value = payload[key]
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or int(value) < 0:
+        raise ValueError
+    return int(value)
+
+
+def _rate(payload: Any) -> Decimal | None:  # noqa: ANN401 - parsed JSON
+    try:
+        rate = Decimal(str(payload.get("conversion_rate_percentage")))
+    except InvalidOperation:
+        return None
+    return rate if rate.is_finite() else None

@@ -1,0 +1,117 @@
+"""End a request at its total deadline, wherever it is: connecting, in headers, in the body.
+
+``timeout=`` bounds the wait for one next byte, so a server that drips can hold a thread for hours.
+Here the deadline is enforced where bytes arrive: before each ``recv``, the socket's timeout is set
+to what is left. That holds over TLS and inside a proxy's tunnel too. A name that resolves slowly
+cannot be interrupted, but nothing is sent once the deadline has passed.
+"""
+
+import io
+import socket
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from time import monotonic
+from typing import Any, Final
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+IDLE_S: Final = 30.0
+"""A connection unused for this long is replaced unasked: many middleboxes forget it silently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Say how long to wait, in seconds: to connect, for a next byte, and for everything."""
+
+    connect_s: float = 5.0
+    read_s: float = 20.0
+    total_s: float = 25.0
+
+
+class Clock:
+    """Hold the deadlines of the request in hand, shared by a wire and its one connection."""
+
+    __slots__ = ("ends_at", "limits", "sent", "used_at")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.ends_at = 0.0
+        self.used_at = 0.0
+        self.sent = False
+
+    def start(self) -> float:
+        """Start the deadline of one request; return now."""
+        now = monotonic()
+        self.ends_at = now + self.limits.total_s
+        self.sent = False
+        return now
+
+    def left(self) -> float:
+        """Return the seconds left, or raise ``TimeoutError`` when there are none."""
+        left = self.ends_at - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class _TimedReader(io.RawIOBase):
+    """Read a socket's file, with what is left of the total deadline as the limit of each read."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, clock: Clock) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._clock = clock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - any writable buffer
+        clock = self._clock
+        self._sock.settimeout(min(clock.left(), clock.limits.read_s))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class TimedConnection(HTTPConnection):
+    """Keep the total deadline while connecting, sending and reading."""
+
+    def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:  # noqa: ANN401 - any
+        super().__init__(*args, **kwargs)
+        self._clock = clock
+
+    def response_class(  # type: ignore[override]  # a class there, but it is only called
+        self,
+        sock: socket.socket,
+        *args: Any,  # noqa: ANN401 - http.client's
+        **kwargs: Any,  # noqa: ANN401 - http.client's
+    ) -> HTTPResponse:
+        """Build http.client's response on a file that keeps the deadline, a tunnel's too."""
+        response = HTTPResponse(sock, *args, **kwargs)
+        raw = response.fp.detach()
+        response.fp = io.BufferedReader(_TimedReader(raw, sock, self._clock))
+        return response
+
+    @property
+    def is_connected(self) -> bool:
+        """Say whether the pool may use this connection again."""
+        return monotonic() - self._clock.used_at < IDLE_S and super().is_connected
+
+    def connect(self) -> None:
+        """Connect within the connect timeout, for each address the name has."""
+        self.timeout = min(self._clock.left(), self._clock.limits.connect_s)
+        super().connect()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's
+        """Send, unless connecting took until the deadline."""
+        if self.sock is None:
+            self.connect()
+        self.timeout = min(self._clock.left(), self._clock.limits.read_s)
+        self._clock.sent = True
+        super().request(*args, **kwargs)
+
+
+class TimedTlsConnection(TimedConnection, HTTPSConnection):
+    """Keep the total deadline over TLS; the handshake falls under the connect timeout."""

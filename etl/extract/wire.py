@@ -1,0 +1,237 @@
+"""Carry one GET to one origin and its answer back, under deadlines and a cap on bytes.
+
+``requests`` brings the adapter: pools, TLS, proxies. Its session is left out on purpose. With
+redirects off, ``Session.send`` still reads the whole body of a redirect, without any limit; it
+adds cookies, the environment's proxies and ``~/.netrc``; and it makes up half of a call's cost.
+Nothing here retries: each call sends one request at most.
+"""
+
+import ssl
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPException
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, cast
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Retry, Timeout
+from urllib3.exceptions import HTTPError
+from urllib3.util.ssl_ import create_urllib3_context
+
+from etl.errors import BadBody, BodyTooLarge, ConfigError, TransientFailure, Unreachable
+from etl.extract.deadline import Clock, Limits, TimedConnection, TimedTlsConnection
+
+_CHUNK: Final = 65_536
+_ERROR_LIMIT: Final = 65_536
+"""Decoded bytes that are read of an answer other than 200; only its code matters."""
+
+_CAUSES: Final = 4
+
+_BROKEN: Final = (HTTPError, HTTPException, OSError, zlib.error)
+"""What urllib3, http.client and zlib raise for a connection or an answer that breaks."""
+
+_ONCE: Final = Retry(False, redirect=False)  # noqa: FBT003 - urllib3's own way to say "never"
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hold what came back: ``body`` is decoded, None where it was not 200 and not readable.
+
+    ``sent_at`` and ``answered_at`` are seconds of ``time.monotonic``; the first is taken before
+    connecting, so no answer looks newer than it is.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | None
+    sent_at: float
+    answered_at: float
+
+
+def tls_context(ca_bundle: str) -> ssl.SSLContext:
+    """Build the TLS settings once for all threads; certifi's list unless ``ca_bundle`` is given.
+
+    Raises ``ConfigError`` for a bundle that cannot be read. Loading certificates takes ~20 ms,
+    which requests by itself pays again for each new connection.
+    """
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    path = Path(ca_bundle or DEFAULT_CA_BUNDLE_PATH)
+    try:
+        if path.is_dir():
+            context.load_verify_locations(capath=path)
+        else:
+            context.load_verify_locations(cafile=path)
+    except OSError as error:  # ssl.SSLError is one of them
+        msg = f"the certificates in {path} cannot be read: {error.strerror or _name(error)}."
+        raise ConfigError(msg, hint="Set VERIFY_ETL_CA_BUNDLE to a file in PEM format.") from None
+    return context
+
+
+class Wire(HTTPAdapter):
+    """Hold one keep-alive connection to one origin, for one thread."""
+
+    def __init__(
+        self, origin: str, *, limits: Limits, context: ssl.SSLContext | None, proxy: str
+    ) -> None:
+        self._context = context
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+        self._clock = Clock(limits)
+        self._origin = origin
+        self._timeout = Timeout(connect=limits.connect_s, read=limits.read_s)
+        self._pool = self._find_pool(origin, {"all": proxy} if proxy else None)
+        # A proxy is asked for a plain http address in full; a tunnel carries the path alone.
+        self._prefix = origin if proxy and origin.startswith("http:") else ""
+        self._hint = "Check VERIFY_ETL_PROXY and the network." if proxy else "Check the network."
+
+    def _find_pool(self, origin: str, proxies: dict[str, str] | None) -> HTTPConnectionPool:
+        asked = requests.Request("GET", origin).prepare()
+        # The stubs name its base class, which can do next to nothing.
+        pool: Any = self.get_connection_with_tls_context(asked, verify=True, proxies=proxies)
+        kind = TimedTlsConnection if pool.scheme == "https" else TimedConnection
+        pool.ConnectionCls = partial(kind, clock=self._clock)
+        return cast("HTTPConnectionPool", pool)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests'
+        """Make every pool use the one TLS context."""
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - requests'
+        """Make a proxy's pools, and TLS to the proxy itself, use the one TLS context."""
+        return super().proxy_manager_for(
+            proxy, ssl_context=self._context, proxy_ssl_context=self._context, **kwargs
+        )
+
+    def close(self) -> None:
+        """Close the connection; urllib3 would leave that to the garbage collector."""
+        self._pool.close()
+        super().close()
+
+    def get(self, target: str, *, headers: Mapping[str, str], limit: int) -> Answer:
+        """Send one GET for ``target`` (path and query) and read at most ``limit`` decoded bytes.
+
+        Raises ``Unreachable`` when the request could not be sent, ``TransientFailure`` when the
+        answer did not arrive whole and in time, ``BodyTooLarge`` and ``BadBody`` (an encoding
+        that was not asked for). No message quotes what the server sent.
+        """
+        sent_at = self._clock.start()
+        try:
+            response = self._pool.urlopen(
+                "GET",
+                self._prefix + target,
+                headers=headers,
+                retries=_ONCE,
+                redirect=False,
+                assert_same_host=False,
+                timeout=self._timeout,
+                preload_content=False,
+                decode_content=False,
+            )
+        except _BROKEN as error:
+            raise self._failure(error) from None
+        try:
+            body = self._body(response, limit)
+        finally:
+            # Harmless once the body is read and the connection back in the pool; what is unread
+            # must never be taken for the next answer.
+            response.close()
+        self._clock.used_at = answered_at = monotonic()
+        return Answer(response.status, response.headers, body, sent_at, answered_at)
+
+    def _body(self, response: BaseHTTPResponse, limit: int) -> bytes | None:
+        if response.status != HTTPStatus.OK:
+            return _read_error(response)
+        try:
+            return _read(response, limit)
+        except _BROKEN as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: Exception) -> TransientFailure | BodyTooLarge:
+        names = _chain(error)
+        if self._clock.sent and ("LineTooLong" in names or _many_headers(error)):
+            msg = f"the answer's headers are larger than any of the API's ({names})."
+            return BodyTooLarge(msg)
+        if monotonic() >= self._clock.ends_at:
+            total = self._clock.limits.total_s
+            names = f"{names}, ended by the total deadline of {total:g} s"
+        if self._clock.sent:
+            return TransientFailure(f"no whole answer came: {names}.")
+        return Unreachable(f"{self._origin} cannot be reached: {names}.", hint=self._hint)
+
+
+def _read_error(response: BaseHTTPResponse) -> bytes | None:
+    """Read the body of an answer whose status says enough, if it can be read."""
+    if response.status // 100 == HTTPStatus.MULTIPLE_CHOICES // 100:
+        return None
+    try:
+        return _read(response, _ERROR_LIMIT)
+    except (BadBody, BodyTooLarge, *_BROKEN):
+        return None
+
+
+def _read(response: BaseHTTPResponse, limit: int) -> bytes:
+    """Read and decode a body; past ``limit`` bytes, raw or decoded, give up at once."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in {"identity", "", "gzip", "x-gzip"}:
+        msg = "the answer has an encoding that was not asked for."
+        raise BadBody(msg)
+    unzip = zlib.decompressobj(_GZIP) if encoding.endswith("gzip") else None
+    parts: list[bytes] = []
+    raw = size = 0
+    while data := response.read(_CHUNK, decode_content=False):
+        raw += len(data)
+        if unzip is not None:
+            unzip, data = _inflate(unzip, data, limit - size + 1)
+        size += len(data)
+        if max(raw, size) > limit:
+            msg = f"the answer is larger than {limit} bytes."
+            raise BodyTooLarge(msg)
+        parts.append(data)
+    if unzip is not None and raw and not unzip.eof:
+        msg = "the gzip stream ends too soon"
+        raise zlib.error(msg)
+    return b"".join(parts)
+
+
+def _inflate(
+    unzip: Any,  # noqa: ANN401 - zlib does not name its class
+    data: bytes,
+    room: int,
+) -> tuple[Any, bytes]:
+    """Decompress at most ``room`` bytes; a stream may consist of several members (RFC 1952)."""
+    found = bytearray()
+    while data and len(found) < room:
+        if unzip.eof:
+            unzip = zlib.decompressobj(_GZIP)
+        found += unzip.decompress(data, room - len(found))
+        data = unzip.unused_data or unzip.unconsumed_tail
+    return unzip, bytes(found)
+
+
+def _chain(error: BaseException) -> str:
+    """Name the classes of an error and its causes, outermost first, and none of their words."""
+    names: list[str] = []
+    found: BaseException | None = error
+    while found is not None and len(names) < _CAUSES:
+        names.append(_name(found))
+        inner = [part for part in found.args if isinstance(part, BaseException)]
+        found = inner[0] if inner else found.__cause__
+    return ": ".join(dict.fromkeys(names))
+
+
+def _name(error: BaseException) -> str:
+    name = type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{name} ({error.verify_message})"
+    return f"{name} ({error.reason})" if isinstance(error, ssl.SSLError) and error.reason else name
+
+
+def _many_headers(error: BaseException) -> bool:
+    """Recognize http.client's limit of 100 headers, for which it has no class of its own."""
+    return any(type(part) is HTTPException for part in (error, *error.args))

@@ -1,0 +1,262 @@
+"""Break HTTP for real: resets, cuts, drips, bombs."""
+
+import gzip
+import socket
+import threading
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from etl.errors import BadBody, BodyTooLarge, TransientFailure, Unreachable
+from etl.extract import Api, deadline
+from tests.raw_server import (
+    Answer,
+    RawServer,
+    as_json,
+    drip,
+    flood,
+    http,
+    then_close,
+    then_reset,
+)
+
+SID = "VL" + "0123456789abcdef" * 2
+OK = as_json({"sid": SID})
+GZIP = "Content-Encoding: gzip"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+MakeApi = Callable[..., Api]
+
+
+@pytest.fixture
+def make_api() -> Iterator[MakeApi]:
+    """Build clients with a total deadline of 0.6 s, and close them."""
+    built = []
+
+    def build(url: str, **options: str | float) -> Api:
+        terms: dict[str, object] = {"connect_s": 0.5, "read_s": 0.5, "total_s": 0.6, **options}
+        who = {"user": "ACx", "password": "hush", "credential_name": "KEY", "user_agent": "test/1"}
+        api = Api(url, **who, **terms)  # type: ignore[arg-type]  # strings and numbers mixed
+        built.append(api)
+        return api
+
+    yield build
+    for api in built:
+        api.close()
+
+
+def test_request_as_sent(make_api: MakeApi) -> None:
+    """One attempt is one GET with Basic credentials, our name and no cookie."""
+    with RawServer(as_json({"sid": SID}, 200, "Set-Cookie: a=b", "Twilio-Request-Id: RQ1")) as api:
+        client = make_api(api.url)
+        reply = client.attempt(SID)
+        client.attempt(SID)
+    assert reply.payload == {"sid": SID}
+    assert reply.request_id == "RQ1"
+    assert 0 < reply.answered_at - reply.sent_at < 5
+    first, second = (request.decode().split("\r\n") for request in api.requests)
+    assert first == second
+    assert first[0] == f"GET /v2/Attempts/{SID} HTTP/1.1"
+    assert sorted(first[1:-2]) == [
+        "Accept-Encoding: identity",
+        "Accept: application/json",
+        "Authorization: Basic QUN4Omh1c2g=",
+        f"Host: 127.0.0.1:{api.port}",
+        "User-Agent: test/1",
+    ]
+
+
+def test_keep_alive_one_connection_a_thread(make_api: MakeApi) -> None:
+    """A thread keeps its connection, another thread has its own, and close ends them all."""
+    with RawServer(OK) as api:
+        client = make_api(api.url)
+        client.attempt(SID)
+        client.attempt(SID)
+        assert api.connections == 1
+        thread = threading.Thread(target=lambda: [client.attempt(SID) for _ in range(2)])
+        thread.start()
+        thread.join()
+        assert (api.connections, len(api.requests)) == (2, 4)
+
+
+def test_stale_connection_is_replaced(make_api: MakeApi) -> None:
+    """A connection that the server closed meanwhile costs no request."""
+    with RawServer(then_close(OK)) as api:
+        client = make_api(api.url)
+        client.attempt(SID)
+        assert api.ended.acquire(timeout=5)
+        client.attempt(SID)
+    assert (api.connections, len(api.requests)) == (2, 2)
+
+
+def test_idle_connection_is_replaced(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection unused for too long is not trusted, even if it looks alive."""
+    with RawServer(OK) as api:
+        client = make_api(api.url)
+        client.attempt(SID)
+        monkeypatch.setattr(deadline, "IDLE_S", 0.0)
+        client.attempt(SID)
+    assert api.connections == 2
+
+
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        (then_close(b""), "RemoteDisconnected"),
+        (then_reset(b""), "ConnectionResetError"),
+        (then_close(b"HTTP/1.1 200 OK\r\nContent-Le"), "JSON"),
+        (then_close(b"HTTP/1.1 2"), "ProtocolError: BadStatusLine"),
+        (then_close(b"SSH-2.0-OpenSSH_9.9\r\n"), "ProtocolError: BadStatusLine"),
+        (then_close(CUT), "IncompleteRead"),
+        (then_reset(CUT), "ProtocolError: ConnectionResetError"),
+        (then_close(CHUNKED + b"10\r\n{"), "ProtocolError: IncompleteRead"),
+        (then_close(CHUNKED + b"2\r\n{}\r\n"), "ProtocolError: IncompleteRead"),
+        (then_close(CHUNKED + b"nonsense\r\n"), "ProtocolError: IncompleteRead"),
+        (http(200, b"no gzip at all", GZIP), "error"),
+        (http(200, gzip.compress(b"{}" * 500, mtime=0)[:-9], GZIP), "error"),
+    ],
+)
+def test_broken_answer_is_transient(make_api: MakeApi, answer: Answer, name: str) -> None:
+    """An answer that breaks off passes; the message names the exact class; one request is sent."""
+    with RawServer(answer) as api:
+        with pytest.raises((TransientFailure, BadBody)) as caught:
+            make_api(api.url).attempt(SID)
+        assert len(api.requests) == 1
+    assert name in str(caught.value)
+    assert isinstance(caught.value, BadBody) is (name == "JSON")
+    assert not isinstance(caught.value, Unreachable)
+    assert f"GET /v2/Attempts/{SID}" in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_broken_body_of_an_error_keeps_its_status(make_api: MakeApi) -> None:
+    """A 503 whose body is cut is still a 503."""
+    answer = then_close(CUT.replace(b"200", b"503"))
+    with RawServer(answer) as api, pytest.raises(TransientFailure, match="answered 503"):
+        make_api(api.url).attempt(SID)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPS = [
+    drip(b"", b"H"),
+    drip(HEAD + b"X-Slow: ", b"a"),
+    drip(HEAD, b"X-Slow: a\r\n"),
+    drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    drip(HEAD + b"Content-Length: 9999\r\n\r\n", b" "),
+    drip(HEAD + b"\r\n", b" "),
+    drip(CHUNKED, b"1\r\n \r\n"),
+    drip(CHUNKED + b"ff", b"f"),
+    drip(CHUNKED + b"0\r\n", b"X-Trailer: a\r\n"),
+]
+
+
+@pytest.mark.parametrize("answer", DRIPS)
+def test_drip_ends_at_the_total_deadline(make_api: MakeApi, answer: Answer) -> None:
+    """A server that always sends one more byte is left at the deadline."""
+    with RawServer(answer) as api:
+        client = make_api(api.url, total_s=0.4)
+        began = time.monotonic()
+        with pytest.raises((TransientFailure, BodyTooLarge)) as caught:
+            client.attempt(SID)
+        assert time.monotonic() - began < 5
+    assert "total deadline of 0.4 s" in str(caught.value) or "100 headers" in str(caught.value)
+
+
+def test_silence_ends_at_the_read_timeout(make_api: MakeApi) -> None:
+    """A server that says nothing is left after the read timeout, and the next call connects."""
+
+    def silent(conn: socket.socket) -> bool:
+        return bool(conn.recv(1)) or True
+
+    with RawServer(silent, OK) as api:
+        client = make_api(api.url, read_s=0.1)
+        began = time.monotonic()
+        with pytest.raises(TransientFailure, match="ReadTimeoutError"):
+            client.attempt(SID)
+        assert time.monotonic() - began < 5
+        assert client.attempt(SID).payload == {"sid": SID}
+
+
+MB = b" " * 1_000_000
+
+
+def _bomb() -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return b"".join(packer.compress(MB) for _ in range(50)) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(200, _bomb(), GZIP),
+        flood(HEAD + b"Content-Length: 1000000000\r\n\r\n", MB, times=1000),
+        flood(HEAD + b"\r\n", MB, times=1000),
+        flood(CHUNKED, b"f4240\r\n" + MB + b"\r\n", times=1000),
+        flood(CHUNKED, b"8\r\n        \r\n" * 10_000, times=1000),
+        flood(HEAD + b"X-Large: ", MB, times=10),
+        flood(HEAD, b"X: a\r\n", times=1000),
+        flood(CHUNKED + b"1;", MB, times=10),
+        flood(HEAD + GZIP.encode() + b"\r\n\r\n", gzip.compress(b"") * 1000, times=1000),
+    ],
+    ids=["bomb", "length", "no-length", "chunk", "chunks", "header", "headers", "size", "members"],
+)
+def test_too_large_is_refused_in_flat_memory(make_api: MakeApi, answer: Answer) -> None:
+    """Whatever is too large ends early, and no more than a few megabytes are held."""
+    with RawServer(answer) as api:
+        client = make_api(api.url, total_s=5.0)
+        tracemalloc.start()
+        try:
+            with pytest.raises(BodyTooLarge):
+                client.attempt(SID)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # The limit is 1 MB; its pieces and what joins them come on top.
+    assert peak < 8_000_000
+
+
+def test_page_may_be_larger_than_a_record(make_api: MakeApi) -> None:
+    """A page is asked for in gzip, and may have 16 times the bytes; one record may not."""
+    found = {"attempts": ["x" * 2_000_000], "meta": {"next_page_url": None}}
+    plain = as_json(found)
+    packed = http(200, gzip.compress(plain.split(b"\r\n\r\n", 1)[1]), GZIP)
+    with RawServer(packed, plain) as api:
+        client = make_api(api.url, total_s=5.0)
+        page = client.page(page_size=1, after=None, before=None)
+        assert page.payloads == ("x" * 2_000_000,)
+        assert b"Accept-Encoding: gzip" in api.requests[0]
+        with pytest.raises(BodyTooLarge, match="1000000 bytes"):
+            client.attempt(SID)
+
+
+def test_gzip_in_several_members(make_api: MakeApi) -> None:
+    """A gzip body of two members is one document; without bytes it is none."""
+    body = gzip.compress(b'{"a":') + gzip.compress(b"1}")
+    with RawServer(http(200, body, GZIP), http(200, b"", GZIP)) as api:
+        client = make_api(api.url)
+        assert client.attempt(SID).payload == {"a": 1}
+        with pytest.raises(BadBody, match="0 bytes"):
+            client.attempt(SID)
+
+
+def test_unasked_encoding_is_refused(make_api: MakeApi) -> None:
+    """An encoding that was not asked for is no answer of the API."""
+    answer = http(200, b"x", "Content-Encoding: br")
+    with RawServer(answer) as api, pytest.raises(BadBody, match="encoding"):
+        make_api(api.url).attempt(SID)
+
+
+def test_close_twice_and_go_on(make_api: MakeApi) -> None:
+    """Closing ends the connections, and may be done again."""
+    with RawServer(OK) as api:
+        client = make_api(api.url)
+        client.attempt(SID)
+        client.close()
+        assert api.ended.acquire(timeout=5)
+        client.close()
+    assert api.connections == 1
