@@ -1,0 +1,17 @@
+"""Run a local Verify Attempts API: a seeded world of attempts behind Twilio's HTTP interface.
+
+    from etl.sandbox import Sandbox, World
+
+    with Sandbox(World(seed=1, size=1000)) as box:
+        box.faults.add("error:503:share=0.1")
+        ...  # talk to box.url with box.account_sid and box.auth_token
+        assert box.stats()["peak_in_window"] <= 100
+
+Listens on 127.0.0.1 only and imports nothing else of etl, so that it is a witness and no twin.
+"""
+
+from .faults import KINDS, Fault, Faults
+from .server import Sandbox
+from .world import World
+
+__all__ = ["KINDS", "Fault", "Faults", "Sandbox", "World"]

@@ -1,0 +1,158 @@
+"""Read the parameters of list and summary requests."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+if TYPE_CHECKING:
+    from .payload import Payload
+
+MAX_PAGE = 1000
+DEFAULT_PAGE = 50
+_TOKEN = re.compile(r"P([AB])([0-9a-f]{1,8})-([0-9a-f]{1,8})-([0-9a-f]{1,8})")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class BadRequest(ValueError):
+    """Say which parameter cannot be read; becomes a 400 with Twilio's code 60200."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A place in a listing: the indexes [low, high) it goes over, and how many were passed.
+
+    The bounds are those of the first page, so that attempts created since do not shift anything.
+    `back` asks for the page that ends there instead of the one that begins there.
+    """
+
+    low: int
+    high: int
+    passed: int
+    back: bool = False
+
+    def __str__(self) -> str:
+        """Write the token as its URL carries it."""
+        letter = "B" if self.back else "A"
+        return f"P{letter}{self.low:x}-{self.high:x}-{self.passed:x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The filters and the paging of one request; None and "" where a filter is not given."""
+
+    after: float | None = None
+    before: float | None = None
+    to: str = ""
+    country: str = ""
+    channel: str = ""
+    service_sid: str = ""
+    verification_sid: str = ""
+    status: str = ""
+    prefix: str = ""
+    page_size: int = DEFAULT_PAGE
+    page: int = 0
+    token: Token | None = None
+
+    @property
+    def only_time(self) -> bool:
+        """Tell whether creation times alone decide, so that no payload has to be looked at."""
+        return not (
+            self.to
+            or self.country
+            or self.channel
+            or self.service_sid
+            or self.verification_sid
+            or self.status
+            or self.prefix
+        )
+
+    def matches(self, payload: Payload) -> bool:
+        """Tell whether an attempt passes the filters other than time; values ignore case."""
+        data = payload.get("channel_data") or {}
+        return (
+            _same(self.to, data.get("to"))
+            and _same(self.country, data.get("country"))
+            and _same(self.channel, payload.get("channel"))
+            and _same(self.service_sid, payload.get("service_sid"))
+            and _same(self.verification_sid, payload.get("verification_sid"))
+            and _same(self.status, payload.get("conversion_status"))
+            and str(data.get("to") or "").startswith(self.prefix)
+        )
+
+
+def parse_query(text: str, size: int) -> Query:
+    """Read a query string for a world of `size`; raise BadRequest for what cannot be meant.
+
+    The bounds of time are inclusive (after) and exclusive (before): the documentation does not
+    say. Unknown parameters are ignored.
+    """
+    values = dict(parse_qsl(text, keep_blank_values=True))
+    status = values.get("Status", "").lower()
+    if status not in {"", "converted", "unconverted"}:
+        _refuse("Status")
+    page_size = _number(values, "PageSize", DEFAULT_PAGE)
+    if not 1 <= page_size <= MAX_PAGE:
+        _refuse("PageSize")
+    return Query(
+        after=_moment(values, "DateCreatedAfter"),
+        before=_moment(values, "DateCreatedBefore"),
+        to=values.get("ChannelData.To", ""),
+        country=values.get("Country", ""),
+        channel=values.get("Channel", ""),
+        service_sid=values.get("VerifyServiceSid", ""),
+        verification_sid=values.get("VerificationSid", ""),
+        status=status,
+        prefix=values.get("DestinationPrefix", ""),
+        page_size=page_size,
+        page=_number(values, "Page", 0),
+        token=_token(values, size),
+    )
+
+
+def _same(wanted: str, given: Any) -> bool:  # noqa: ANN401 - overridden payloads hold anything
+    return not wanted or (isinstance(given, str) and given.lower() == wanted.lower())
+
+
+def _refuse(name: str) -> None:
+    message = f"Invalid parameter: {name}"
+    raise BadRequest(message)
+
+
+def _number(values: dict[str, str], name: str, default: int) -> int:
+    text = values.get(name)
+    if text is None:
+        return default
+    if _NUMBER.fullmatch(text) is None:
+        _refuse(name)
+    return int(text)
+
+
+def _moment(values: dict[str, str], name: str) -> float | None:
+    text = values.get(name)
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        # Without an offset the documentation's GMT is meant.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        _refuse(name)
+    return None
+
+
+def _token(values: dict[str, str], size: int) -> Token | None:
+    text = values.get("PageToken")
+    if text is None:
+        return None
+    match = _TOKEN.fullmatch(text)
+    if match is None:
+        message = "Invalid parameter: PageToken"
+        raise BadRequest(message)
+    low, high, passed = (int(part, 16) for part in match.groups()[1:])
+    if not (low <= high <= size and passed <= high - low):
+        _refuse("PageToken")
+    return Token(low, high, passed, back=match[1] == "B")
