@@ -1,0 +1,84 @@
+"""Tell an API that is down from a row that fails: a circuit, and a budget of retries for the run.
+
+Threads report every request here. After ``LIMIT`` failures in a row the circuit opens: the run is
+over, and the rows go back with nothing counted, for the API failed and not they.
+"""
+
+import threading
+from typing import Final
+
+LIMIT: Final = 10
+"""Failures in a row, over all threads, that open the circuit."""
+
+BURST: Final = 2
+SHARE: Final = 0.2
+"""Second and third tries are at most this share of the first ones (or ``BURST``)."""
+
+
+class Circuit:
+    """Count requests, failures in a row and retries; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._firsts = 0
+        self._retries = 0
+        self._streak = 0
+        self._reason = ""
+        self._reached = False
+        self._unreachable = ""
+
+    @property
+    def reason(self) -> str:
+        """Say why the circuit is open; empty while it is closed."""
+        return self._reason
+
+    @property
+    def streak(self) -> int:
+        """Count the failures since the API last answered as itself."""
+        return self._streak
+
+    @property
+    def reached(self) -> bool:
+        """Say whether any request of the run has come as far as the API."""
+        return self._reached
+
+    def first_try(self) -> None:
+        """Note that a row's first request is about to be sent."""
+        with self._lock:
+            self._firsts += 1
+
+    def answered(self) -> None:
+        """Note an answer that is the API's own, a refusal included."""
+        with self._lock:
+            self._streak = 0
+            self._reached = True
+
+    def failed(self, error: str, *, reached: bool | None = None) -> None:
+        """Note a request that failed, or whose answer was not the API's.
+
+        ``reached`` says whether it could be sent at all; None where that is not known.
+        """
+        with self._lock:
+            self._streak += 1
+            self._reached = self._reached or bool(reached)
+            if reached is False:
+                self._unreachable = error
+            if self._streak >= LIMIT and not self._reason:
+                self._reason = error
+
+    def nothing_left(self) -> None:
+        """Note that no row is left to try: an API that none has reached is down for them all.
+
+        A queue shorter than ``LIMIT`` shall not pay for a network that is out.
+        """
+        with self._lock:
+            if not self._reached and not self._reason:
+                self._reason = self._unreachable
+
+    def may_retry(self) -> bool:
+        """Spend one retry of the run's budget, if there is one left and the circuit is closed."""
+        with self._lock:
+            if self._reason or self._retries >= max(BURST, int(self._firsts * SHARE)):
+                return False
+            self._retries += 1
+            return True
