@@ -1,0 +1,70 @@
+"""Hold what a run is asked to do, and what every stage of it works with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+
+from etl.budget import Allowance
+from etl.circuit import Circuit
+from etl.database import Clock
+from etl.extract import Api
+from etl.permits import Permits
+from etl.settle import Policy
+from etl.stopping import Stopping
+from etl.tally import Tally
+
+if TYPE_CHECKING:
+    from etl.planner import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Hand a stage its database, its API, its allowance and its clock.
+
+    ``accounts`` are the queue's names for the account that ``account``, Twilio's SID, names.
+    """
+
+    engine: Engine
+    api: Api
+    permits: Permits
+    circuit: Circuit
+    clock: Clock
+    tally: Tally
+    stopping: Stopping
+    watch: Callable[[Tally], None]
+    accounts: Sequence[str]
+    account: str
+    worker: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Say what a run is asked to do: whose account, within which limits, by which policy."""
+
+    account: str
+    allowance: Allowance
+    policy: Policy
+    concurrency: int
+    limit: int | None = None
+    max_seconds: float | None = None
+    strict: bool = False
+    strategy: "Strategy" = "auto"
+    page_size: int = 1000
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Name the queue's accounts that these credentials serve: '' is the only account."""
+        return ("", self.account)
+
+    def asked(self) -> dict[str, Any]:
+        """Return what the run row keeps of it."""
+        return {
+            "strategy": self.strategy,
+            "concurrency": self.concurrency,
+            "limit": self.limit,
+            "max_seconds": self.max_seconds,
+            "allowance": self.allowance.requests,
+        }

@@ -1,0 +1,175 @@
+"""Keep windows that are being listed in ``sweeps``: leased and fenced like rows of the queue.
+
+Two workers do not list one window, and a crash resumes at the page it had reached.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
+
+from etl.database import locked, moment
+from etl.schema import sweeps as s
+
+LEASE_MS: Final = 120_000
+"""How long a page may take, its wait for the allowance included, before others go on."""
+
+LISTING: Final = "listing"
+DONE: Final = "done"
+ABANDONED: Final = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Own a window of creation times (ms, half open) as long as ``claim_no`` holds."""
+
+    id: int
+    claim_no: int
+    start: int
+    end: int
+    scope: str
+    purpose: str
+    page_size: int
+    next_page: str | None
+    pages: int
+    seen: int
+    matched: int
+    whole: bool = False
+
+
+def begin(  # noqa: PLR0913 - a window is these facts
+    connection: Connection,
+    *,
+    account: str,
+    worker: str,
+    start: int,
+    end: int,
+    scope: str,
+    purpose: str,
+    page_size: int,
+    now: int,
+) -> Listing:
+    """Insert a window and lease it; begun already by this worker, it is taken up.
+
+    For the insert may have been committed and its answer lost: then the window would wait for its
+    lease to run out, and be listed twice.
+    """
+    begun = locked(
+        select(s)
+        .where(s.c.account == account, s.c.state == LISTING, s.c.leased_by == worker)
+        .where(s.c.window_from == start, s.c.window_to == end)
+        .where(s.c.scope == scope, s.c.purpose == purpose)
+        .limit(1)
+    )
+    if (there := connection.execute(begun).first()) is not None:
+        return _take_over(connection, there, worker, now)
+    row = {
+        "account": account, "window_from": start, "window_to": end, "scope": scope,
+        "purpose": purpose, "state": LISTING, "page_size": page_size, "claim_no": 1,
+        "due_at": now + LEASE_MS, "leased_by": worker, "created_at": moment(now),
+    }  # fmt: skip
+    key = connection.execute(insert(s).values(row)).inserted_primary_key
+    assert key is not None  # noqa: S101 - one row was inserted
+    return Listing(int(key[0]), 1, start, end, scope, purpose, page_size, None, 0, 0, 0)
+
+
+def resume(  # noqa: PLR0913 - as above
+    connection: Connection,
+    *,
+    account: str,
+    worker: str,
+    purpose: str,
+    now: int,
+    scope: str | None = None,
+) -> Listing | None:
+    """Take over a window whose worker is gone, of one ``scope`` or any; None: there is none.
+
+    Call it while listing none: a window leased by this ``worker`` is one whose answer was lost.
+    """
+    free = or_(s.c.due_at <= now, s.c.leased_by == worker)
+    statement = (
+        select(s)
+        .where(s.c.account == account, s.c.state == LISTING, free)
+        .where(s.c.purpose == purpose)
+        .order_by(s.c.account, s.c.state, s.c.due_at)
+        .limit(1)
+    )
+    if scope is not None:
+        statement = statement.where(s.c.scope == scope)
+    row = connection.execute(locked(statement, skip=True)).first()
+    return None if row is None else _take_over(connection, row, worker, now)
+
+
+def _take_over(connection: Connection, row: Row[Any], worker: str, now: int) -> Listing:
+    values = {"claim_no": row.claim_no + 1, "due_at": now + LEASE_MS, "leased_by": worker}
+    connection.execute(update(s).where(s.c.id == row.id).values(values))
+    return Listing(
+        row.id, row.claim_no + 1, row.window_from, row.window_to, row.scope, row.purpose,
+        row.page_size, row.next_page, row.pages, row.seen, row.matched,
+    )  # fmt: skip
+
+
+def advance(connection: Connection, listing: Listing, *, now: int) -> bool:
+    """Write how far a window has come and lease it anew; False when it is no longer ours."""
+    return _write(connection, listing, {"due_at": now + LEASE_MS})
+
+
+def end(connection: Connection, listing: Listing, state: str, *, now: int) -> bool:
+    """Close a window as ``DONE`` or ``ABANDONED``; False when it is no longer ours."""
+    return _write(connection, listing, {"state": state, "due_at": 0, "finished_at": moment(now)})
+
+
+def let_go(connection: Connection, listing: Listing, *, now: int) -> bool:
+    """Give the lease up, so that the next run goes on at once where this one stopped."""
+    return _write(connection, listing, {"due_at": now})
+
+
+def _write(connection: Connection, listing: Listing, values: dict[str, Any]) -> bool:
+    progress = {
+        "page_size": listing.page_size, "next_page": listing.next_page, "pages": listing.pages,
+        "seen": listing.seen, "matched": listing.matched,
+    }  # fmt: skip
+    fence = (s.c.id == listing.id, s.c.claim_no == listing.claim_no, s.c.state == LISTING)
+    return connection.execute(update(s).where(*fence).values(progress | values)).rowcount == 1
+
+
+def live(
+    connection: Connection, *, account: str, now: int, scope: str = "", but: str = ""
+) -> list[tuple[int, int]]:
+    """Return the windows (start, end) that workers, ``but`` one, are listing this moment."""
+    statement = select(s.c.window_from, s.c.window_to).where(
+        s.c.account == account, s.c.state == LISTING, s.c.due_at > now, s.c.scope == scope
+    )
+    statement = statement.where(s.c.leased_by != but)
+    return [(row.window_from, row.window_to) for row in connection.execute(statement)]
+
+
+def counted(connection: Connection, *, account: str, since: int) -> list[tuple[int, int, int]]:
+    """Return windows (start, end, attempts) that were listed whole and without a filter."""
+    statement = select(s.c.window_from, s.c.window_to, s.c.seen).where(
+        s.c.account == account, s.c.state == DONE, s.c.scope == "", s.c.window_from >= since
+    )
+    return [
+        (row.window_from, row.window_to, int(row.seen)) for row in connection.execute(statement)
+    ]
+
+
+def reached(
+    connection: Connection, *, account: str, scope: str, purpose: str, since: int
+) -> int | None:
+    """Return up to when creation times are listed without a gap; None: none ever were.
+
+    Counted from where the earliest window of this kind began, or from ``since`` (ms) if that was
+    before: once somebody has asked for a time, all that came after is wanted, too.
+    """
+    mine = (s.c.account == account, s.c.state == DONE, s.c.scope == scope, s.c.purpose == purpose)
+    first = connection.execute(select(func.min(s.c.window_from)).where(*mine)).scalar_one()
+    if first is None:
+        return None
+    end_ms = max(int(first), since)
+    windows = select(s.c.window_from, s.c.window_to).where(*mine, s.c.window_to > end_ms)
+    for start, end in connection.execute(windows.order_by(s.c.window_from)):
+        if start > end_ms:
+            break
+        end_ms = max(end_ms, int(end))
+    return end_ms

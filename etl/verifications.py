@@ -1,0 +1,95 @@
+"""Keep Verifications whose attempts are wanted in ``verification_queue``: enqueue, due, listed.
+
+One list request by ``VerificationSid`` shows all attempts of a Verification, resends included. It
+is listed again when these can have become final, which refreshes them all for one request.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, func, select, update
+
+from etl.bulk import among
+from etl.database import insert_ignore, moment
+from etl.schema import attempts
+from etl.schema import verification_queue as v
+
+TRIES: Final = 3
+AGAIN_MS: Final = 30 * 60_000
+"""A Verification without attempts is listed three times, spanning an hour at least."""
+
+CHUNK: Final = 1_000
+
+_log = logging.getLogger(__name__)
+
+
+def enqueue(connection: Connection, sids: Sequence[str], *, account: str, source: str) -> int:
+    """Insert Verifications, leave those that are there untouched; return how many were new."""
+    new = 0
+    for start in range(0, len(sids), CHUNK):
+        chunk = dict.fromkeys(sids[start : start + CHUNK])
+        there = set(connection.execute(select(v.c.sid).where(v.c.sid.in_(chunk))).scalars())
+        rows = [
+            {"sid": sid, "account": account, "source": source[:255]}
+            for sid in chunk
+            if sid not in there
+        ]
+        if rows:
+            connection.execute(insert_ignore(connection, v, "sid"), rows)
+        new += len(rows)
+    return new
+
+
+def count_due(connection: Connection, *, accounts: Sequence[str], now: int) -> int:
+    """Count the Verifications to be listed now."""
+    statement = select(func.count()).where(*_due(accounts, now))
+    return int(connection.execute(statement).scalar_one())
+
+
+def due(connection: Connection, *, accounts: Sequence[str], now: int, limit: int) -> list[str]:
+    """Return Verifications to be listed now, the longest due first."""
+    statement = (
+        select(v.c.sid).where(*_due(accounts, now)).order_by(v.c.due_at, v.c.id).limit(limit)
+    )
+    return list(connection.execute(statement).scalars())
+
+
+def _due(accounts: Sequence[str], now: int) -> tuple[ColumnElement[bool], ...]:
+    return v.c.state == "pending", v.c.due_at <= now, v.c.account.in_(accounts)
+
+
+def wanted(connection: Connection, sids: Collection[str], *, accounts: Sequence[str]) -> set[str]:
+    """Return which of these Verifications' attempts are wanted."""
+    statement = select(v.c.sid).where(
+        among(connection, v.c.sid, sids), v.c.state == "pending", v.c.account.in_(accounts)
+    )
+    return set(connection.execute(statement).scalars())
+
+
+def listed(connection: Connection, sid: str, *, found: int, due_at: int | None, now: int) -> None:
+    """Note that all attempts of a Verification were listed.
+
+    ``due_at``: when those that can still change can have become final, None when none can.
+    """
+    values: dict[str, object] = {"found": found, "tries": 0, "listed_at": moment(now)}
+    if not found:
+        before = connection.execute(select(v.c.tries).where(v.c.sid == sid)).scalar_one_or_none()
+        if before is None:
+            _log.warning("Verification %s was taken out of its queue while it was listed.", sid)
+            return
+        tries = before + 1
+        state = "missing" if tries >= TRIES else "pending"
+        values |= {"tries": tries, "state": state, "due_at": now + AGAIN_MS}
+    elif due_at is None:
+        values |= {"state": "listed", "due_at": 0}
+    else:
+        values |= {"due_at": due_at}
+    connection.execute(update(v).where(v.c.sid == sid).values(values))
+
+
+def stored(connection: Connection, sid: str) -> tuple[int, bool]:
+    """Return how many attempts of a Verification are stored, and whether all are final."""
+    statement = select(attempts.c.is_final).where(attempts.c.verification_sid == sid)
+    finals = list(connection.execute(statement).scalars())
+    return len(finals), all(finals)

@@ -1,0 +1,86 @@
+"""Lease windows, fence them, and say up to when they leave no gap, on every database."""
+
+import pytest
+from sqlalchemy import Connection, Engine, select, update
+
+from etl import sweeps
+from etl.database import clock
+from etl.schema import sweeps as s
+
+
+def resume(connection: Connection) -> sweeps.Listing | None:
+    """Take over whatever is free, as another worker does."""
+    now = clock(connection)
+    account = connection.execute(select(s.c.account).limit(1)).scalar_one()
+    return sweeps.resume(connection, account=account, worker="other", purpose="sweep", now=now)
+
+
+def begin(
+    connection: Connection, start_ms: int, account: str = "AC", *, purpose: str = "discover",
+    end: int, scope: str = "", worker: str = "me",
+) -> sweeps.Listing:  # fmt: skip
+    """Begin a window."""
+    return sweeps.begin(
+        connection, account=account, worker=worker, start=start_ms, end=end, scope=scope,
+        purpose=purpose, page_size=1000, now=clock(connection),
+    )  # fmt: skip
+
+
+def test_a_window_begun_twice_is_one(engine: Engine) -> None:
+    """When a commit's answer was lost, the window that it began is found instead of another."""
+    with engine.begin() as connection:
+        first = begin(connection, 5, end=9)
+        other = begin(connection, 5, end=9, worker="other")
+    with engine.begin() as connection:
+        again = begin(connection, 5, end=9)
+        assert not sweeps.end(connection, first, sweeps.DONE, now=1)
+        assert sweeps.end(connection, again, sweeps.DONE, now=1)
+    with engine.begin() as connection:
+        third = begin(connection, 5, end=9)
+    assert again.id == first.id
+    assert len({first.id, other.id, third.id}) == 3
+
+
+def test_a_window_resumed_twice_is_held(engine: Engine) -> None:
+    """When a commit's answer was lost, the window that it took over is still this worker's."""
+    with engine.begin() as connection:
+        begin(connection, 5, "AC", purpose="sweep", end=9)
+        connection.execute(update(s).values(due_at=1))
+    taken = []
+    for _ in range(2):
+        with engine.begin() as connection:
+            taken.append(resume(connection))
+    assert taken[1] is not None
+    with engine.begin() as connection:
+        assert sweeps.end(connection, taken[1], sweeps.DONE, now=1)
+
+
+@pytest.mark.parametrize(
+    ("windows", "since", "reached"),
+    [
+        ([], 0, None),
+        ([(10, 20)], 0, 20),
+        ([(10, 20), (20, 30), (29, 40)], 0, 40),
+        ([(10, 20), (50, 60)], 0, 20),
+        ([(50, 60), (10, 20), (15, 18), (19, 50)], 0, 60),
+        ([(10, 20), (12, 60), (15, 30)], 0, 60),
+        # Of what is forgotten nothing is missing, but for what came after it.
+        ([(10, 20), (50, 60)], 30, 30),
+        ([(10, 20), (30, 60)], 30, 60),
+        ([(10, 20)], 40, 40),
+        ([(45, 50)], 40, 50),
+    ],
+)
+def test_a_gap_is_not_stepped_over(
+    engine: Engine, windows: list[tuple[int, int]], since: int, reached: int | None
+) -> None:
+    """Times are listed up to the first gap after the earliest window; other kinds do not count."""
+    with engine.begin() as connection:
+        for start_ms, end in windows:
+            sweeps.end(connection, begin(connection, start_ms, end=end), sweeps.DONE, now=1)
+        begin(connection, 1, end=99)
+        for other in ({"scope": "VA"}, {"purpose": "sweep"}, {"account": "AD"}):
+            made = begin(connection, 1, end=99, **other)
+            sweeps.end(connection, made, sweeps.DONE, now=1)
+        found = sweeps.reached(connection, account="AC", scope="", purpose="discover", since=since)
+    assert found == reached
