@@ -1,0 +1,384 @@
+"""List page after page, of a window of creation times or of a Verification: page | transform | write.
+
+Each page is one transaction. A window's upper end is frozen, so that pages do not shift while
+attempts are created. A page that fails is asked for again at a smaller size, which restarts its
+window: correctness never depends on a list, only the number of requests does.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from etl import sweeps
+from etl.database import moment, transact
+from etl.errors import (
+    ApiContractBroken,
+    BadBody,
+    EtlError,
+    NotFound,
+    Throttled,
+    TransientFailure,
+)
+from etl.extract import Page, patiently
+from etl.finish import Done, finish_page
+from etl.parts import Parts
+from etl.permits import Spent
+from etl.planner import next_page_size
+from etl.records import Attempt
+from etl.stopping import Interrupted
+from etl.sweeps import Listing
+from etl.transform import transform
+
+T = TypeVar("T")
+
+SMALLEST_PAGE: Final = 100
+TRIES: Final = 3
+RESTARTS: Final = 10
+WAIT_S: Final = 2.0
+RENEW_S: Final = sweeps.LEASE_MS / 4_000
+"""A window's lease is renewed when it is this old before a request or during a pause."""
+
+Write = Callable[[Connection, list[Attempt], int], Done]
+"""Writes what a page showed, given when it was asked for (ms, the database's clock)."""
+
+GoOn = Callable[[Listing], bool]
+"""Says whether the pages left are worth their requests."""
+
+
+class WindowLost(Exception):
+    """Leave a window to the worker that took it over meanwhile: its pages are as good."""
+
+
+class Lister:
+    """List windows for one run, in pages of at most ``largest_page`` attempts."""
+
+    def __init__(self, parts: Parts, *, largest_page: int) -> None:
+        self.parts = parts
+        self.page_size = largest_page
+        self._largest_page = largest_page
+        self._good = 0
+        self._spent: list[Spent] = []
+        # The window being listed, as last written, and when that was (monotonic).
+        self._leased: Listing | None = None
+        self._leased_at = 0.0
+
+    # ---- one request, whatever it asks for
+
+    def ask(self, call: Callable[[], T], *, tries: int = TRIES) -> T:
+        """Send one request under the allowance, again after failures that pass.
+
+        A 429 pauses every worker and is asked again. Raises ``Interrupted`` when the run shall
+        end, ``WindowLost``, and what the API answers.
+        """
+        while True:
+            try:
+                return patiently(
+                    lambda: self._once(call), permit=lambda: None, sleep=self.parts.stopping.sleep,
+                    may_retry=lambda: not self.parts.stopping.is_set(), tries=tries,
+                )  # fmt: skip
+            except Throttled as error:
+                self.parts.tally.throttled += 1
+                self._pause(error)
+
+    def _once(self, call: Callable[[], T]) -> T:
+        slot = self._slot()
+        self.parts.tally.requests += 1
+        try:
+            answer = call()
+        except (TransientFailure, BadBody) as error:
+            self.parts.circuit.failed(str(error))
+            raise
+        except EtlError:
+            self.parts.circuit.answered()
+            raise
+        else:
+            self.parts.circuit.answered()
+            return answer
+        finally:
+            self._spent.append(Spent(slot, time.monotonic()))
+
+    def _slot(self) -> int | None:
+        while True:
+            if self.parts.stopping.is_set():
+                raise Interrupted
+            self._keep()
+            try:
+                slot = self.parts.permits.acquire(timeout_s=1.0)
+            except Throttled:
+                self.parts.tally.waiting_for = "the allowance"
+                self.parts.watch(self.parts.tally)
+            else:
+                self.parts.tally.waiting_for = ""
+                return slot
+
+    def _keep(self) -> None:
+        """Renew the lease of the window being listed, for a pause may last far longer."""
+        listing = self._leased
+        if listing is None or time.monotonic() - self._leased_at < RENEW_S:
+            return
+
+        def work(connection: Connection) -> bool:
+            return sweeps.advance(connection, listing, now=self.parts.clock(connection))
+
+        if not transact(self.parts.engine, work, doing="keeping a window"):
+            raise WindowLost
+        self._leased_at = time.monotonic()
+
+    def _pause(self, error: Throttled) -> None:
+        def work(connection: Connection) -> None:
+            self.settle(connection)
+            self.parts.permits.pause(connection, error.retry_after_ms, self.parts.clock(connection))
+
+        transact(self.parts.engine, work, doing="pausing after a 429")
+        self.settled()
+        if self.parts.permits.limited:
+            return
+        until = (
+            time.monotonic() + self.parts.permits.allowance.pause_ms(error.retry_after_ms) / 1000
+        )
+        while (left := until - time.monotonic()) > 0 and not self.parts.stopping.is_set():
+            self.parts.stopping.sleep(min(left, RENEW_S))
+            self._keep()
+
+    def settle(self, connection: Connection) -> None:
+        """Write when the slots of answered requests come free, in the caller's transaction."""
+        read_at = time.monotonic()
+        self.parts.permits.give_back(
+            connection, self._spent, now=self.parts.clock(connection), read_at=read_at
+        )
+
+    def settled(self) -> None:
+        """Forget them, once that is committed."""
+        self.parts.permits.given_back(self._spent)
+        self._spent = []
+
+    # ---- page after page
+
+    def follow(self, read: Callable[[], tuple[Page, bool]], take: Callable[[Page], bool]) -> bool:
+        """Read and take pages to the last one, or until ``take`` says no; say whether it was that.
+
+        ``read`` returns the next page, and whether it is a first one. Raises ``ApiContractBroken``
+        for pages that never end: one that comes again, or shows nothing and still leads on.
+        """
+        seen: set[str] = set()
+        while True:
+            page, anew = read()
+            if anew:
+                seen.clear()
+            first = _first_sid(page)
+            if first in seen or (first is None and page.next_url is not None):
+                how = "one shows nothing and leads on" if first is None else "one came twice"
+                msg = f"The pages of the list of attempts do not end: {how}."
+                raise ApiContractBroken(msg, hint="Check VERIFY_ETL_API_URL.")
+            seen.add(first or "")
+            more = take(page)
+            self.parts.watch(self.parts.tally)
+            if page.next_url is None:
+                return True
+            if not more:
+                return False
+
+    def take(
+        self, page: Page, write: Write, *, only: Callable[[Attempt], bool] = lambda _: True
+    ) -> int:
+        """Write a page in one transaction; return how many attempts of it were wanted."""
+        read = [transform(payload, sid=None) for payload in page.payloads]
+        found = [attempt for attempt in read if isinstance(attempt, Attempt)]
+        wanted = [attempt for attempt in found if only(attempt)]
+
+        def work(connection: Connection) -> Done:
+            # In this order: a clock that is slow to read makes the page look older, never newer.
+            now = self.parts.clock(connection)
+            since = int((time.monotonic() - page.sent_at) * 1000)
+            done = write(connection, wanted, now - since)
+            self.settle(connection)
+            return done
+
+        done = transact(self.parts.engine, work, doing="writing listed attempts")
+        self.settled()
+        self.parts.tally.listed += len(page.payloads)
+        self.parts.tally.warnings += len(read) - len(found)
+        self.parts.tally.add(done)
+        return len(wanted)
+
+    def store(
+        self, connection: Connection, listed: list[Attempt], sent_at: int, *, discover: bool
+    ) -> Done:
+        """Write what a page showed and somebody waits for; with ``discover`` all of it."""
+        return finish_page(
+            connection,
+            listed,
+            sent_at=sent_at,
+            policy=self.parts.policy,
+            accounts=self.parts.accounts,
+            discover=discover,
+            clock=self.parts.clock,
+        )
+
+    # ---- a window
+
+    def _mine(self, connection: Connection) -> dict[str, Any]:
+        parts = self.parts
+        return {"account": parts.account, "worker": parts.worker, "now": parts.clock(connection)}
+
+    def resume(self, purpose: str, scope: str | None = None) -> Listing | None:
+        """Take over a window whose worker is gone, if there is one."""
+
+        def work(connection: Connection) -> Listing | None:
+            mine = self._mine(connection)
+            return sweeps.resume(connection, purpose=purpose, scope=scope, **mine)
+
+        return transact(self.parts.engine, work, doing="resuming a window")
+
+    def begin(self, purpose: str, start: int, end: int, scope: str = "") -> Listing:
+        """Lease a new window of creation times (ms, half open)."""
+        window: dict[str, Any] = {"purpose": purpose, "start": start, "end": end, "scope": scope}
+
+        def work(connection: Connection) -> Listing:
+            mine = self._mine(connection)
+            return sweeps.begin(connection, page_size=self.page_size, **window, **mine)
+
+        return transact(self.parts.engine, work, doing="starting a window")
+
+    def wait_for_others(self, scope: str) -> None:
+        """Wait until no other worker is listing this scope: what it shows need not be asked twice.
+
+        Raises ``Interrupted`` when the run shall end.
+        """
+
+        def busy(connection: Connection) -> bool:
+            now = self.parts.clock(connection)
+            return bool(sweeps.live(connection, account=self.parts.account, now=now, scope=scope))
+
+        while transact(self.parts.engine, busy, doing="looking for other workers"):
+            self.parts.tally.waiting_for = "another worker's sweep"
+            self.parts.watch(self.parts.tally)
+            self.parts.stopping.sleep(WAIT_S)
+            if self.parts.stopping.is_set():
+                raise Interrupted
+        self.parts.tally.waiting_for = ""
+
+    def window(self, listing: Listing, *, write: Write, go_on: GoOn) -> Listing:
+        """List a window until its end, or until ``go_on`` says no; return how far it came.
+
+        Raises ``Interrupted`` after the lease is given up, when the run shall end, ``WindowLost``
+        when another worker has it, and ``TransientFailure`` when even the smallest page fails.
+        """
+
+        def read() -> tuple[Page, bool]:
+            nonlocal listing
+            page, reached = self._page(listing)
+            anew, listing = reached is not listing, reached
+            return page, anew
+
+        def written(page: Page) -> bool:
+            nonlocal listing
+            listing = self._advance(listing, page, write)
+            return page.next_url is None or go_on(listing)
+
+        self._leased, self._leased_at = listing, time.monotonic()
+        try:
+            whole = self.follow(read, written)
+        except (Interrupted, EtlError):
+            # If that fails, too, the lease runs out by itself.
+            with suppress(EtlError):
+                self._let_go(listing)
+            raise
+        finally:
+            self._leased = None
+        self.end(listing, sweeps.DONE if whole else sweeps.ABANDONED)
+        return replace(listing, whole=whole)
+
+    def _page(self, listing: Listing) -> tuple[Page, Listing]:
+        """Read the next page; after a failure, the first one again at a smaller size."""
+        for _ in range(RESTARTS):
+            tries = 1 if listing.page_size > SMALLEST_PAGE else TRIES
+            try:
+                page = self.ask(self._call(listing), tries=tries)
+            except TransientFailure:
+                size = next_page_size(
+                    listing.page_size, failed=True, good_in_a_row=0, largest=self._largest_page
+                )
+                if size >= listing.page_size:
+                    raise
+                listing = _restart(listing, size)
+                self.page_size, self._good = size, 0
+            except (BadBody, NotFound):
+                # An address of a next page may not live for ever; the first page always does.
+                if listing.next_page is None:
+                    raise
+                listing = _restart(listing, self.page_size)
+            else:
+                self._good += 1
+                self.page_size = next_page_size(
+                    self.page_size,
+                    failed=False,
+                    good_in_a_row=self._good,
+                    largest=self._largest_page,
+                )
+                return page, listing
+        msg = "The list of attempts cannot be read to its end."
+        raise TransientFailure(msg)
+
+    def _call(self, listing: Listing) -> Callable[[], Page]:
+        if listing.next_page is not None:
+            return partial(self.parts.api.next_page, listing.next_page)
+        return partial(
+            self.parts.api.page,
+            page_size=listing.page_size,
+            after=moment(listing.start),
+            before=moment(listing.end),
+            service_sid=listing.scope or None,
+        )
+
+    def _advance(self, listing: Listing, page: Page, write: Write) -> Listing:
+        """Write a page and, fenced, how far the window has come with it."""
+        further = listing
+
+        def fenced(connection: Connection, found: list[Attempt], sent_at: int) -> Done:
+            nonlocal further
+            done = write(connection, found, sent_at)
+            further = replace(
+                listing,
+                next_page=page.next_url,
+                pages=listing.pages + 1,
+                seen=listing.seen + len(page.payloads),
+                matched=listing.matched + sum(done.states.values()),
+            )
+            if not sweeps.advance(connection, further, now=done.now):
+                raise WindowLost
+            return done
+
+        self.take(page, fenced)
+        self._leased, self._leased_at = further, time.monotonic()
+        return further
+
+    def end(self, listing: Listing, state: str) -> None:
+        """Close a window as done or abandoned."""
+
+        def work(connection: Connection) -> None:
+            sweeps.end(connection, listing, state, now=self.parts.clock(connection))
+
+        transact(self.parts.engine, work, doing="closing a window")
+
+    def _let_go(self, listing: Listing) -> None:
+        def work(connection: Connection) -> None:
+            sweeps.let_go(connection, listing, now=self.parts.clock(connection))
+            self.settle(connection)
+
+        transact(self.parts.engine, work, doing="leaving a window", patience_s=5)
+        self.settled()
+
+
+def _restart(listing: Listing, size: int) -> Listing:
+    return replace(listing, page_size=size, next_page=None, pages=0, seen=0)
+
+
+def _first_sid(page: Page) -> str | None:
+    sids = (payload.get("sid") for payload in page.payloads if isinstance(payload, dict))
+    return next((sid for sid in sids if isinstance(sid, str)), None)

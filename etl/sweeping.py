@@ -1,0 +1,235 @@
+"""Choose the cheapest way and go it: plan | ask or sweep | learn | plan again; the rest is drained.
+
+What a sweep does not find is fetched singly afterwards, so a list that is unordered, incomplete
+or wrong costs requests and never rows.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+
+from etl import sweeps
+from etl.database import moment, transact
+from etl.errors import BadBody, BodyTooLarge, NotFound, TransientFailure
+from etl.finish import Done
+from etl.listing import Lister, WindowLost
+from etl.planner import (
+    Bucket,
+    Density,
+    Plan,
+    Strategy,
+    Sweep,
+    Waiting,
+    Window,
+    pages_left,
+    plan,
+    worth_going_on,
+)
+from etl.records import Attempt
+from etl.sweeps import Listing
+from etl.waiting import read_density, read_waiting
+
+PLANS: Final = 200
+"""The most plans of one run; each ends in a request, so this is a bound for bugs alone."""
+
+PURPOSE: Final = "sweep"
+
+
+class Sweeper:
+    """Sweep windows for one run, as long as that is cheaper than fetching.
+
+    ``shown`` are those of the Verifications ``named`` beforehand that a page has shown.
+    """
+
+    def __init__(self, lister: Lister, *, strategy: Strategy, named: Collection[str] = ()) -> None:
+        self.shown: set[str] = set()
+        self._named = frozenset(named)
+        self._lister = lister
+        self._parts = lister.parts
+        self._strategy = strategy
+        # The moment the plans of this run are made for: windows asked for must not drift.
+        self._now = transact(self._parts.engine, self._parts.clock, doing="reading the clock")
+        self._counted: tuple[Bucket, ...] = ()
+        self._swept: tuple[Window, ...] = ()
+        # Of these the windows whose every page this run has read.
+        self._own: tuple[Window, ...] = ()
+        self._singly: tuple[Window, ...] = ()
+        self._asked = 0
+        self._failed = 0
+        # Of the last page: SIDs of unknown age that it showed, and the pages thought to be left.
+        self._ageless = 0
+        self._left = 0.0
+        self._latest = self._now
+        self._before = self._parts.tally.requests - self._parts.tally.fetched
+        self._works = True
+
+    def run(self) -> None:
+        """Sweep until the plan says that the rest is better fetched singly.
+
+        Raises ``Interrupted`` when the run shall end, and what ends a run.
+        """
+        self._resume()
+        for _ in range(PLANS):
+            waiting, density, busy = self._look()
+            made = self._plan(waiting, density)
+            if not self._works:
+                return
+            if made.ask:
+                self._ask(made.ask)
+            elif made.sweeps:
+                self._sweep_all(made.sweeps)
+            elif busy:
+                self._lister.wait_for_others("")
+            else:
+                return
+
+    @property
+    def swept_everything(self) -> bool:
+        """Say whether this run has listed all that the API remembers."""
+        oldest = self._now - self._parts.policy.retention
+        return any(w.start <= oldest and w.end >= self._latest for w in self._own)
+
+    def _plan(self, waiting: Waiting, density: Density) -> Plan:
+        tally = self._parts.tally
+        return plan(
+            replace(waiting, swept=self._swept),
+            replace(
+                density,
+                counted=(*density.counted, *self._counted),
+                asked=self._asked,
+                failed=self._failed,
+                behind=tally.requests - tally.fetched - self._before,
+            ),
+            page_size=self._lister.page_size,
+            now=self._now,
+            strategy=self._strategy,
+        )
+
+    def _look(self) -> tuple[Waiting, Density, bool]:
+        """Read what waits, but for what other workers are listing or is better fetched."""
+
+        def work(connection: Connection) -> tuple[Waiting, Density, bool]:
+            now = self._parts.clock(connection)
+            retention = self._parts.policy.retention
+            busy = sweeps.live(
+                connection, account=self._parts.account, now=now, but=self._parts.worker
+            )
+            waiting = read_waiting(
+                connection,
+                accounts=self._parts.accounts,
+                retention=retention,
+                now=self._now,
+                busy=busy,
+                left_out=[(w.start, w.end) for w in (*self._singly, *self._swept)],
+            )
+            density = read_density(
+                connection,
+                waiting,
+                account=self._parts.account,
+                retention=retention,
+                now=self._now,
+            )
+            return waiting, density, bool(busy)
+
+        return transact(self._parts.engine, work, doing="reading what waits")
+
+    # ---- ask
+
+    def _ask(self, windows: Sequence[Window]) -> None:
+        for window in windows:
+            self._asked += 1
+            call = partial(
+                self._parts.api.summary, after=moment(window.start), before=moment(window.end)
+            )
+            try:
+                summary = self._lister.ask(call)
+            except (TransientFailure, BadBody, BodyTooLarge, NotFound):
+                # Without its answers nothing says that a list is cheaper.
+                self._works = False
+                return
+            self._learn(window, summary.total)
+
+    def _learn(self, window: Window, count: int) -> None:
+        self._counted += (Bucket(window.start, window.end, count),)
+
+    # ---- sweep
+
+    def _resume(self) -> None:
+        """Go on with windows whose workers are gone, if what they would find still waits."""
+        while self._works and (listing := self._lister.resume(PURPOSE)) is not None:
+            waiting, density, _ = self._look()
+            expected = _expect(listing, waiting, density)
+            if expected.finds:
+                self._list(listing, expected)
+            else:
+                self._lister.end(listing, sweeps.ABANDONED)
+
+    def _sweep_all(self, chosen: Sequence[Sweep]) -> None:
+        """Sweep windows, the most rewarding first, for as long as the plan proves right."""
+        for sweep in sorted(chosen, key=lambda s: s.finds / s.pages, reverse=True):
+            if not self._list(self._lister.begin(PURPOSE, sweep.start, sweep.end), sweep):
+                return
+
+    def _list(self, listing: Listing, sweep: Sweep) -> bool:
+        """List a window; say whether it was as expected, so that the plan still holds."""
+        window, before = Window(listing.start, listing.end), listing.matched
+        whole = listing.next_page is None
+        try:
+            reached = self._lister.window(
+                listing, write=self._write, go_on=self._going_on(sweep, before)
+            )
+        except WindowLost:
+            # What the other worker does not finish of it is planned again.
+            return False
+        except (TransientFailure, BadBody, BodyTooLarge, NotFound):
+            # Lists do not work now; every SID can still be fetched.
+            self._works = False
+            return False
+        if reached.whole:
+            self._learn(window, reached.seen)
+            self._swept += (window,)
+            self._own += (window,) if whole else ()
+            as_expected = reached.pages <= 1.25 * sweep.pages + 1
+            self._failed += not as_expected
+            return as_expected
+        self._learn(window, round((reached.pages + self._left) * reached.page_size))
+        self._singly += (window,)
+        self._failed += 1
+        return False
+
+    def _going_on(self, sweep: Sweep, before: int) -> Callable[[Listing], bool]:
+        unknown, last = 0, before
+
+        def go_on(listing: Listing) -> bool:
+            nonlocal unknown, last
+            found = listing.matched - before
+            # Where all ages are known or guessed from the time of enqueuing, none is unknown.
+            unknown += self._ageless if sweep.finds > sweep.known else 0
+            known = max(found - unknown, 0)
+            self._left = more = pages_left(
+                sweep, seen=listing.pages, known=known, unknown=unknown, last=listing.matched - last
+            )
+            last = listing.matched
+            hidden = (sweep.finds - sweep.known) * more / max(sweep.pages, listing.pages + more)
+            left = max(sweep.known - known, 0) + hidden
+            return self._strategy == "sweep" or worth_going_on(pages_left=more, sids_left=left)
+
+        return go_on
+
+    def _write(self, connection: Connection, listed: list[Attempt], sent_at: int) -> Done:
+        done = self._lister.store(connection, listed, sent_at, discover=False)
+        self.shown |= self._named.intersection(a.verification_sid or "" for a in listed)
+        self._ageless = done.ageless
+        return done
+
+
+def _expect(listing: Listing, waiting: Waiting, density: Density) -> Sweep:
+    """Say what the rest of a window that somebody else began is expected to show."""
+    inside = range(listing.start, listing.end)
+    known = sum(bucket.count for bucket in waiting.known if bucket.start in inside)
+    held = sum(bucket.count for bucket in density.believed if bucket.start in inside)
+    pages = max(listing.pages + 1, -(-held // listing.page_size))
+    return Sweep(listing.start, listing.end, pages, known + waiting.unknown, known, sure=False)
