@@ -1,0 +1,318 @@
+"""Run the job: from a queue of SIDs to final rows.
+
+::
+
+    attempt_queue                                                        attempts
+         |                                                                  ^
+         | promote what is due                                              |
+         | claim | fetch (threads, no transaction) | transform | merge | decide | upsert + settle
+         |   ^          |                                                   |
+         |   |          '-- 429: pause for all -- 401: stop -- down: circuit
+         |   '---- request slots, shared by all workers <---- answers give them back
+         '<--------- given back, retry, refresh, dead <---------------------'
+
+A claim is one short transaction, a finish another; between them nothing is locked. Each run has
+its row in ``sync_runs``.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import Connection, Engine
+
+from etl import __version__, budget, marks, queue, runs, verifications
+from etl.circuit import Circuit
+from etl.database import Clock, check_revision, clock, transact
+from etl.errors import DatabaseBusy, EtlError, Exit, NoSlot, Throttled
+from etl.extract import Api
+from etl.parts import Job, Parts
+from etl.permits import Permits
+from etl.stopping import Interrupted, Stopping
+from etl.tally import Tally
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from etl.discover import Asked
+    from etl.reconcile import Asked as Compared
+    from etl.reconcile import Line
+
+Watch: TypeAlias = Callable[[Tally], None]
+"""Is told many times a second how a run goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Say how a run ended: its row, its counts, what is left, and the exit code."""
+
+    run_id: int
+    counts: Mapping[str, Any]
+    pending: int
+    exit_code: int
+    error: EtlError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the keys that ``run --json`` prints."""
+        return {
+            "run_id": self.run_id,
+            **self.counts,
+            "pending": self.pending,
+            "exit_code": self.exit_code,
+            "error": None if self.error is None else str(self.error),
+        }
+
+
+def worker_name() -> str:
+    """Name this process among all that share the queue: host, process and a random part."""
+    return f"{socket.gethostname()[:80]}:{os.getpid()}:{token_hex(3)}"
+
+
+def run(  # noqa: PLR0913 - the parts of a run
+    engine: Engine,
+    api: Api,
+    job: Job,
+    *,
+    stopping: Stopping,
+    watch: Watch = lambda _tally: None,
+    clock: Clock = clock,
+) -> Report:
+    """Drain the queue once and return what came of it.
+
+    An error that ends the run is in the report with its exit code, after leases went back;
+    ``EtlError`` is raised only when not even the run's row could be written.
+    """
+
+    def go(parts: Parts) -> None:
+        if _anything_waits(parts):
+            _stages().drain(parts, job)
+
+    return _record(engine, api, job, "run", job.asked(), go, stopping, watch, clock)
+
+
+def discover(  # noqa: PLR0913 - the parts of a run
+    engine: Engine,
+    api: Api,
+    job: Job,
+    asked: "Asked",
+    *,
+    stopping: Stopping,
+    watch: Watch = lambda _tally: None,
+    clock: Clock = clock,
+) -> Report:
+    """Load every attempt of a window, bring the due ones up to date, and report as ``run`` does.
+
+    So that whoever has no queue needs nothing else in cron.
+    """
+
+    def go(parts: Parts) -> None:
+        _stages().discover(parts, job, asked)
+        if _anything_waits(parts):
+            _stages().drain(parts, job)
+
+    return _record(engine, api, job, "discover", asdict(asked), go, stopping, watch, clock)
+
+
+def reconcile(  # noqa: PLR0913 - the parts of a run
+    engine: Engine,
+    api: Api,
+    job: Job,
+    asked: "Compared",
+    found: "list[Line]",
+    *,
+    stopping: Stopping,
+    watch: Watch = lambda _tally: None,
+    clock: Clock = clock,
+) -> Report:
+    """Hold a window's rows to Twilio's Summary; ``found`` gets the lines, whatever ends the run."""
+
+    def go(parts: Parts) -> None:
+        _stages().reconcile(parts, job, asked, found)
+
+    return _record(engine, api, job, "reconcile", asdict(asked), go, stopping, watch, clock)
+
+
+def _stages() -> "ModuleType":
+    """Import what sends requests when there is something to send: an empty queue starts quickly."""
+    from etl import stages  # noqa: PLC0415 - a third of the time to start
+
+    return stages
+
+
+def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done with them
+    engine: Engine,
+    api: Api,
+    job: Job,
+    command: str,
+    asked: Mapping[str, Any],
+    go: Callable[[Parts], None],
+    stopping: Stopping,
+    watch: Watch,
+    clock: Clock,
+) -> Report:
+    """Do something under a row of ``sync_runs``."""
+    worker = worker_name()
+    run_id = _begin(engine, job, command, asked, worker, clock)
+    tally = Tally()
+    if job.max_seconds is not None:
+        stopping.deadline = tally.started + job.max_seconds
+    parts = Parts(
+        engine=engine,
+        api=api,
+        permits=Permits(
+            engine, job.allowance, clock=clock, sleep=stopping.sleep, ending=stopping.is_set
+        ),
+        circuit=Circuit(),
+        clock=clock,
+        tally=tally,
+        stopping=stopping,
+        watch=watch,
+        accounts=job.accounts,
+        account=job.account,
+        worker=worker,
+        policy=job.policy,
+    )
+    with stopping.listening():
+        error = _go(parts, run_id, go) or _go(parts, run_id, _roll_up)
+
+    def end(connection: Connection) -> Report:
+        left = queue.pending(connection, job.accounts)
+        ended_by, code = _judge(job, tally, left, error=error, stopping=stopping)
+        counts = tally.as_dict()
+        words = None if ended_by is None else str(ended_by)
+        runs.end(connection, run_id, did=counts, exit_code=code, error=words, now=clock(connection))
+        return Report(run_id, counts, left, code, ended_by)
+
+    try:
+        return transact(engine, end, doing="ending the run", patience_s=5)
+    except EtlError:
+        # What ended the run says more than that its row could not be completed.
+        if error is not None:
+            raise error from None
+        raise
+
+
+def _go(parts: Parts, run_id: int, go: Callable[[Parts], None]) -> EtlError | None:
+    """Do it, and return what ended it before its end."""
+    with suppress(Interrupted):
+        try:
+            go(parts)
+        except EtlError as ended_by:
+            return ended_by
+        except Exception as bug:
+            _end_badly(parts, run_id, bug)
+            raise
+    return None
+
+
+def _end_badly(parts: Parts, run_id: int, bug: Exception) -> None:
+    """Complete the row of a run that a bug ended, if the database lets us.
+
+    By name only: what a bug says may quote what the API sent. The leases run out by themselves, so
+    that a row which brings its worker down is counted like one that kills it.
+    """
+
+    def work(connection: Connection) -> None:
+        runs.end(
+            connection, run_id, did=parts.tally.as_dict(), exit_code=code,
+            error=f"ended by {type(bug).__name__}", now=parts.clock(connection),
+        )  # fmt: skip
+
+    code = Exit.IO if isinstance(bug, OSError) else Exit.BUG
+    with suppress(Exception):
+        transact(parts.engine, work, doing="ending the run", patience_s=5)
+
+
+def _anything_waits(parts: Parts) -> bool:
+    """Bring the due rows in, and say whether there is anything to do."""
+
+    def work(connection: Connection) -> tuple[queue.Promoted, bool]:
+        check_revision(connection)
+        now = parts.clock(connection)
+        promoted = queue.promote(connection, now)
+        waits = queue.any_pending(connection, parts.accounts)
+        waits = waits or verifications.count_due(connection, accounts=parts.accounts, now=now) > 0
+        return promoted, waits
+
+    while True:
+        promoted, waits = transact(parts.engine, work, doing="bringing due rows in")
+        parts.tally.dead += promoted.dead
+        if promoted.changed < queue.PROMOTE_LIMIT:
+            return waits
+
+
+def _roll_up(parts: Parts) -> None:
+    """Sum the days anew that became quiet; what stays marked is right, and read raw, until then."""
+
+    def due(connection: Connection) -> bool:
+        return marks.any_before(connection, marks.quiet_before(parts.clock(connection)))
+
+    def stop() -> bool:
+        return parts.stopping.signal is not None
+
+    # Who wrote nothing leaves it to the next who does: a run on an empty queue costs next to nothing.
+    if (
+        stop()
+        or not parts.tally.progress
+        or not transact(parts.engine, due, doing="looking for days to sum")
+    ):
+        return
+    from etl import rollups  # noqa: PLC0415 - every report, which few runs need
+
+    # Somebody else is busy: the next run will do it.
+    with suppress(DatabaseBusy):
+        rollups.refresh(parts.engine, clock=parts.clock, patience_s=5, stop=stop)
+
+
+def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
+    engine: Engine,
+    job: Job,
+    command: str,
+    asked: Mapping[str, Any],
+    worker: str,
+    clock: Clock,
+) -> int:
+    def work(connection: Connection) -> int:
+        # The first write comes before the first request: a disk that is full is known by now.
+        check_revision(connection)
+        runs.check_rights(connection)
+        now = clock(connection)
+        if job.allowance.requests:
+            budget.open_gate(connection, job.allowance, now)
+        return runs.begin(
+            connection,
+            command=command,
+            account=job.account,
+            version=__version__,
+            worker=worker,
+            asked=asked,
+            now=now,
+        )
+
+    return transact(engine, work, doing="starting the run")
+
+
+def _judge(
+    job: Job, tally: Tally, left: int, *, error: EtlError | None, stopping: Stopping
+) -> tuple[EtlError | None, int]:
+    """Choose the exit code: of several that apply, the first of the documented order."""
+    if error is not None:
+        return error, error.exit_code
+    if stopping.signal is not None:
+        return None, 128 + stopping.signal
+    if stopping.late() and tally.throttled and not tally.progress:
+        msg = "The API answered 429 for the whole time limit; somebody else uses the allowance."
+        return Throttled(msg), Exit.TRY_LATER
+    if stopping.late() and left and not tally.progress:
+        msg = (
+            f"The time limit passed with nothing done, and {left:,} SIDs wait: other runs use the "
+            "allowance, or the limit is too short."
+        )
+        return NoSlot(msg), Exit.TRY_LATER
+    if job.strict and (tally.dead or tally.differences):
+        return None, Exit.DATA
+    return None, Exit.OK

@@ -1,0 +1,209 @@
+"""Read the queue's condition: states, ages, what is next to be lost, what the allowance allows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, case, func, select
+
+from etl import queue, runs
+from etl.budget import Allowance
+from etl.database import moment, moment_ms
+from etl.records import State
+from etl.schema import attempt_queue as q
+from etl.schema import attempts
+
+_WAITING: Final = (State.PENDING, State.LEASED)
+BUCKET_MS: Final = 60_000
+"""The forecast's step: SIDs that the API forgets within the same minute are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Hold what ``status`` prints; times are ISO 8601 UTC, None when there is none."""
+
+    states: dict[str, int]
+    dead: dict[str, int]
+    attempts: int
+    final: int
+    unpriced: int
+    oldest_pending: str | None
+    next_to_be_lost: str | None
+    next_due: str | None
+    requests_left: int
+    minutes_left: float
+    lost_before_turn: int
+    needed_allowance: int
+    allowance: dict[str, float]
+    runs: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the keys that ``status --json`` prints."""
+        return asdict(self)
+
+
+def read(
+    connection: Connection, *, accounts: Sequence[str], allowance: Allowance, now: int
+) -> Status:
+    """Read the status in one transaction; nothing is written.
+
+    The forecast is about these accounts' pending and leased SIDs, one request each; all else is
+    about the whole queue.
+    """
+    counts = _count(connection)
+    left = sum(counts.get((name, state), 0) for name in accounts for state in _WAITING)
+    lost, needed = forecast(_ends(connection, accounts, allowance, left, now), allowance, now)
+    stored, final, unpriced = _count_attempts(connection)
+    return Status(
+        states={
+            state.value: sum(n for (_, of), n in counts.items() if of == state) for state in State
+        },
+        dead=_dead(connection),
+        attempts=stored,
+        final=final,
+        unpriced=unpriced,
+        oldest_pending=_oldest(connection),
+        next_to_be_lost=_next_to_be_lost(connection, accounts, now),
+        next_due=_iso(_first_due(connection)),
+        requests_left=left,
+        minutes_left=minutes(left, allowance),
+        lost_before_turn=lost,
+        needed_allowance=needed,
+        allowance={"requests": allowance.requests, "window_s": allowance.window_ms / 1000},
+        runs=[as_dict(row) for row in runs.latest(connection, 5)],
+    )
+
+
+def count_work(connection: Connection, accounts: Sequence[str], now: int) -> int:
+    """Count what a run that starts now will do: what is pending, and what has come due."""
+    due = select(func.count()).where(q.c.state.in_([State.RETRY, State.REFRESH]), q.c.due_at <= now)
+    return queue.pending(connection, accounts) + int(connection.execute(due).scalar_one())
+
+
+def minutes(requests: int, allowance: Allowance) -> float:
+    """Return how long so many requests take: the first window's are sent at once."""
+    if not allowance.requests or not requests:
+        return 0.0
+    return (requests - 1) // allowance.requests * allowance.window_ms / 60_000
+
+
+def forecast(ends: Iterable[tuple[int, int]], allowance: Allowance, now: int) -> tuple[int, int]:
+    """Count the SIDs that are forgotten before their turn, and the allowance that none would be.
+
+    ``ends`` are (when the API forgets them in ms, how many), soonest first, the order in which
+    they are claimed. Without an allowance nothing waits: (0, 0).
+    """
+    if not allowance.requests:
+        return 0, 0
+    sent = lost = total = needed = 0
+    for end, count in ends:
+        windows = 1 + max(end - now, 0) // allowance.window_ms
+        can = min(count, max(windows * allowance.requests - sent, 0))
+        sent += can
+        lost += count - can
+        total += count
+        needed = max(needed, -(-total // windows))
+    return lost, needed if lost else allowance.requests
+
+
+def _ends(
+    connection: Connection, accounts: Sequence[str], allowance: Allowance, left: int, now: int
+) -> Iterable[tuple[int, int]]:
+    """Count pending SIDs by the minute in which they are forgotten, as far as it can matter."""
+    last = now + int(minutes(left, allowance) * 60_000)
+    bucket: ColumnElement[int] = (q.c.expires_at // BUCKET_MS).label("bucket")
+    statement = (
+        select(bucket, func.count().label("n"))
+        .where(
+            q.c.account.in_(accounts),
+            q.c.state == State.PENDING,
+            q.c.expires_at > now,
+            q.c.expires_at < last,
+        )
+        .group_by(bucket)
+        .order_by(bucket)
+    )
+    return [(int(row.bucket) * BUCKET_MS, int(row.n)) for row in connection.execute(statement)]
+
+
+def _count(connection: Connection) -> dict[tuple[str, str], int]:
+    """Count the rows by account and state: one walk along the index of the claims."""
+    statement = select(q.c.account, q.c.state, func.count().label("n"))
+    rows = connection.execute(statement.group_by(q.c.account, q.c.state))
+    return {(row.account, row.state): int(row.n) for row in rows}
+
+
+def _count_attempts(connection: Connection) -> tuple[int, int, int]:
+    one = (
+        func.sum(case((attempts.c.is_final, 1), else_=0)),
+        func.sum(case((attempts.c.price_amount.is_(None), 1), else_=0)),
+    )
+    row = connection.execute(select(func.count(), *one).select_from(attempts)).one()
+    return int(row[0]), int(row[1] or 0), int(row[2] or 0)
+
+
+def _oldest(connection: Connection) -> str | None:
+    """Return when the pending row that came first was enqueued; ids are given in that order."""
+    first = select(func.min(q.c.id)).where(q.c.state == State.PENDING).scalar_subquery()
+    enqueued_at = queue.as_written(connection, q.c.enqueued_at)
+    return _iso(connection.execute(select(enqueued_at).where(q.c.id == first)).scalar())
+
+
+def _next_to_be_lost(connection: Connection, accounts: Sequence[str], now: int) -> str | None:
+    """Return when the first SID is forgotten that is not at rest: a step into the index each."""
+    live = (State.PENDING, State.LEASED, State.RETRY, State.REFRESH)
+    soonest = [
+        connection.execute(
+            select(func.min(q.c.expires_at)).where(
+                q.c.account == account, q.c.state == state, q.c.expires_at > now
+            )
+        ).scalar()
+        for account in accounts
+        for state in live
+    ]
+    return _iso(min((end for end in soonest if end is not None), default=None))
+
+
+def _first_due(connection: Connection) -> int | None:
+    due = [
+        connection.execute(select(func.min(q.c.due_at)).where(q.c.state == state)).scalar()
+        for state in (State.RETRY, State.REFRESH)
+    ]
+    return min((at for at in due if at is not None), default=None)
+
+
+def _dead(connection: Connection) -> dict[str, int]:
+    statement = (
+        select(q.c.outcome, func.count().label("n"))
+        .where(q.c.state == State.DEAD)
+        .group_by(q.c.outcome)
+        .order_by(q.c.outcome)
+    )
+    return {row.outcome or "": int(row.n) for row in connection.execute(statement)}
+
+
+def _iso(value: Any) -> str | None:  # noqa: ANN401 - milliseconds or a driver's time
+    ms = value if isinstance(value, int) else moment_ms(value)
+    if ms is None:
+        return None
+    return moment(ms).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def as_dict(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of sync_runs
+    """Return a run under the keys that ``runs --json`` and ``status --json`` print."""
+    started, ended = moment_ms(row.started_at), moment_ms(row.ended_at)
+    took = None if started is None or ended is None else (ended - started) / 1000
+    return {
+        "id": row.id,
+        "command": row.command,
+        "account": row.account,
+        "version": row.version,
+        "worker": row.worker,
+        "asked": row.asked,
+        "started_at": _iso(row.started_at),
+        "ended_at": _iso(row.ended_at),
+        "seconds": took,
+        "exit_code": row.exit_code,
+        "did": row.did,
+        "error": row.error,
+    }

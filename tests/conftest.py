@@ -1,0 +1,104 @@
+"""Give each test a real database of its own, on every kind that this machine can offer.
+
+SQLite and PostgreSQL 18 are always there (the latter out of a wheel); a second PostgreSQL and a
+MariaDB join when ``VERIFY_ETL_TEST_POSTGRES_URL`` and ``VERIFY_ETL_TEST_MARIADB_URL`` name servers
+on which databases may be created. A test asks for
+
+- ``database_url``: the address of a migrated database, once for each kind;
+- ``empty_database_url``: the same without any table;
+- ``engine``, ``empty_engine``: an engine of the program on the one or the other;
+- ``database_kind``: the name of the kind, to ask for before any of these when it matters;
+- ``scale``: what a long test multiplies its counts by.
+
+The schema is migrated once for each kind and process, then copied.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from sqlalchemy import Engine
+
+from etl.database import open_engine
+from tests.databases import KINDS, Server, start
+
+_Servers = Callable[[str], Server]
+
+
+def pytest_report_header() -> list[str]:
+    """Name the databases, so that a missing one is seen."""
+    absent = [
+        f"no {kind.name} ({kind.variable} is not set)" for kind in KINDS if not kind.present()
+    ]
+    present = [kind.name for kind in KINDS if kind.present()]
+    return [f"databases: {', '.join(present + absent)}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run whatever asks for a database once for each kind."""
+    if "database_kind" in metafunc.fixturenames:
+        kinds = [kind.name for kind in KINDS if kind.present()]
+        if only := metafunc.definition.get_closest_marker("kinds"):
+            kinds = [kind for kind in kinds if kind in only.args]
+        metafunc.parametrize("database_kind", kinds, scope="session")
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
+    """Start each kind's server when it is first asked for, and stop it at the end."""
+    with ExitStack() as stack:
+        started: dict[str, Server] = {}
+
+        def get(name: str) -> Server:
+            if name not in started:
+                folder = tmp_path_factory.mktemp(name)
+                started[name] = stack.enter_context(start(name, folder))
+            return started[name]
+
+        yield get
+
+
+@pytest.fixture
+def database_url(database_kind: str, servers: _Servers) -> Iterator[str]:
+    """Give the address of a migrated database that no other test sees."""
+    with servers(database_kind).database(migrated=True) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(database_kind: str, servers: _Servers) -> Iterator[str]:
+    """Give the address of a database without tables that no other test sees."""
+    with servers(database_kind).database(migrated=False) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """Open the program's own engine on the migrated database."""
+    engine = open_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def empty_engine(empty_database_url: str) -> Iterator[Engine]:
+    """Open the program's own engine on the empty database."""
+    engine = open_engine(empty_database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own credentials and settings out of the tests."""
+    for name in list(os.environ):
+        ours = name == "DATABASE_URL" or name.startswith(("TWILIO_", "VERIFY_ETL_"))
+        if ours and not name.startswith("VERIFY_ETL_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def scale() -> float:
+    """Give what a long test multiplies its counts by: 0.1, or 1 for `make soak`."""
+    return float(os.environ.get("VERIFY_ETL_TEST_SCALE", "0.1"))

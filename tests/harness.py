@@ -1,0 +1,134 @@
+"""Drive the real program: processes, signals, queues filled by SQL, and the tables it must leave.
+
+The witness is the sandbox: what it holds is what the tables must hold.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, insert, select
+
+from etl.records import Attempt, State
+from etl.sandbox import Sandbox, World
+from etl.schema import attempt_channel_data, attempt_queue, attempts
+from etl.transform import transform
+
+ROOT = Path(__file__).parent.parent
+NOW = time.time()
+
+
+def environment(box: Sandbox, database_url: str, **settings: str) -> dict[str, str]:
+    """Return the environment of a program that talks to this sandbox and database."""
+    quiet = {k: v for k, v in os.environ.items() if not k.startswith(("TWILIO_", "VERIFY_ETL_"))}
+    return {
+        **quiet,
+        **box.environ(),
+        "DATABASE_URL": database_url,
+        "PYTHONPATH": str(ROOT),
+        "VERIFY_ETL_ALLOWANCE": "0",
+        **{f"VERIFY_ETL_{name.upper()}": value for name, value in settings.items()},
+    }
+
+
+def _singly(args: tuple[str, ...]) -> tuple[str, ...]:
+    """Let a run that says nothing of a strategy fetch one SID a request, so that counts are plain."""
+    if args[:1] == ("run",) and "--strategy" not in args:
+        return ("run", "--strategy", "fetch", *args[1:])
+    return args
+
+
+def start(*args: str, env: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+    """Start ``verify-etl`` as a process of its own."""
+    command = [sys.executable, "-m", "etl", *_singly(args)]
+    return subprocess.Popen(
+        command, env=dict(env), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def verify_etl(
+    *args: str, env: Mapping[str, str], stdin: str | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run ``verify-etl`` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "etl", *_singly(args)],
+        env=dict(env), text=True, capture_output=True, input=stdin, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def run_json(*args: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """Run ``verify-etl run --json`` and return what it printed; the exit code must be 0."""
+    done = verify_etl("run", "--json", *args, env=env)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert isinstance(printed, dict)
+    return printed
+
+
+def fill(engine: Engine, sids: Iterable[str]) -> None:
+    """Insert SIDs as any other program does: the SID and nothing else."""
+    with engine.begin() as connection:
+        connection.execute(insert(attempt_queue), [{"sid": sid} for sid in sids])
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    """Wait until ``condition`` holds; fail after ``seconds``."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def states(engine: Engine) -> dict[str, int]:
+    """Count the queue's rows by state."""
+    counts: dict[str, int] = {}
+    with engine.connect() as connection:
+        for state in connection.execute(select(attempt_queue.c.state)).scalars():
+            counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+def assert_loaded(engine: Engine, world: World, sids: Iterable[str]) -> None:
+    """Assert that the queue holds each SID once, at rest or waiting for its refresh, and that
+    every row equals what the world holds of it, and that there are no other rows.
+    """  # noqa: D205 - one sentence of two lines
+    expected = sorted(sids)
+    with engine.connect() as connection:
+        queued = connection.execute(select(attempt_queue)).all()
+        rows = {
+            row.sid: row
+            for row in connection.execute(
+                select(attempts, attempt_channel_data).join(attempt_channel_data)
+            )
+        }
+        total = len(connection.execute(select(attempts.c.sid)).all())
+    assert sorted(row.sid for row in queued) == expected
+    assert {row.state for row in queued} <= {State.SETTLED, State.REFRESH}
+    assert sorted(rows) == expected
+    assert total == len(expected)
+    for sid, row in rows.items():
+        held = transform(world.attempt(sid), sid=sid)
+        assert isinstance(held, Attempt)
+        assert as_held(row) == expected_of(held)
+
+
+def expected_of(attempt: Attempt) -> dict[str, Any]:
+    """Return the fields of an attempt that the tables must hold."""
+    fields = {name: getattr(attempt, name) for name in Attempt.__slots__ if name != "warnings"}
+    for name in ("date_created", "date_updated"):
+        fields[name] = fields[name] and fields[name].replace(tzinfo=None)
+    return fields
+
+
+def as_held(row: Any) -> dict[str, Any]:
+    """Return the same fields as the tables hold them; times without their zone, UTC."""
+    fields = {name: getattr(row, name) for name in Attempt.__slots__ if name != "warnings"}
+    for name in ("date_created", "date_updated"):
+        fields[name] = fields[name] and fields[name].replace(tzinfo=None)
+    return fields

@@ -1,0 +1,91 @@
+"""Run the job inside the test's own process: with a clock, deadlines and patience of the test's."""
+
+from typing import Any
+
+from sqlalchemy import Engine, select
+
+from etl import pipeline
+from etl.budget import Allowance
+from etl.circuit import Circuit
+from etl.database import Clock, clock
+from etl.extract import Api
+from etl.parts import Job, Parts
+from etl.permits import Permits
+from etl.pipeline import Report, Watch
+from etl.sandbox import Sandbox, World
+from etl.schema import attempt_queue as q
+from etl.settle import Policy
+from etl.stopping import Stopping
+from etl.tally import Tally
+from tests.harness import assert_loaded
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+POLICY = Policy(settle_after=DAY, price_grace=3 * DAY, refresh_round=HOUR, retention=30 * DAY)
+
+
+def client(box: Sandbox, **limits: Any) -> Api:
+    """Build the program's client for a sandbox; ``limits`` are its deadlines in seconds."""
+    return Api(
+        box.url,
+        user=box.account_sid,
+        password=box.auth_token,
+        credential_name="TWILIO_AUTH_TOKEN",
+        user_agent="tests",
+        **limits,
+    )
+
+
+def run_here(
+    engine: Engine,
+    box: Sandbox,
+    *,
+    clock: Clock = clock,
+    allowance: tuple[int, int] = (0, 60_000),
+    limits: dict[str, float] | None = None,
+    stopping: Stopping | None = None,
+    watch: Watch = lambda _tally: None,
+    **asked: Any,
+) -> Report:
+    """Drain the queue once; ``allowance`` is (requests, window in ms), ``asked`` goes to ``Job``."""
+    api = client(box, **(limits or {}))
+    job = Job(
+        account=box.account_sid,
+        allowance=Allowance(box.account_sid, *allowance),
+        policy=POLICY,
+        **{"concurrency": 8, "strategy": "fetch", **asked},
+    )
+    try:
+        return pipeline.run(
+            engine, api, job, stopping=stopping or Stopping(), watch=watch, clock=clock
+        )
+    finally:
+        api.close()
+
+
+def parts_of(engine: Engine, api: Api, *, clock: Clock = clock) -> Parts:
+    """Build the parts of a run without an allowance."""
+    stopping = Stopping()
+    allowance = Allowance("AC", 0, 60_000)
+    return Parts(
+        engine=engine,
+        api=api,
+        permits=Permits(engine, allowance, clock=clock, sleep=stopping.sleep),
+        circuit=Circuit(),
+        clock=clock,
+        tally=Tally(),
+        stopping=stopping,
+        watch=lambda _tally: None,
+        accounts=("", "AC"),
+        account="AC",
+        worker="me",
+        policy=POLICY,
+    )
+
+
+def assert_each_once(engine: Engine, world: World) -> None:
+    """Assert that the tables hold the world, each row fetched once and none of them blamed."""
+    assert_loaded(engine, world, world.sids())
+    with engine.connect() as connection:
+        assert set(connection.execute(select(q.c.fetches)).scalars()) == {1}
+        assert set(connection.execute(select(q.c.attempts)).scalars()) == {0}

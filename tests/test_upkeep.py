@@ -1,0 +1,396 @@
+"""Test what looks after the tables: status, runs, doctor, prune and redact, on every database."""
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
+
+from etl import migrate, status, upkeep
+from etl.budget import Allowance
+from etl.database import clock, moment, open_engine
+from etl.errors import Exit
+from etl.runs import begin, end
+from etl.sandbox import Fault, Sandbox, World
+from etl.schema import attempt_channel_data, attempt_queue, attempts, sync_runs
+from tests.harness import assert_loaded, environment, fill, run_json, verify_etl
+
+MINUTE, DAY = 60_000, 86_400_000
+HUNDRED = Allowance("AC", 100, MINUTE)
+
+
+def queued(engine: Engine, *rows: dict[str, Any]) -> None:
+    """Insert rows of the queue, each with a SID of its own."""
+    with engine.begin() as connection:
+        for number, row in enumerate(rows):
+            connection.execute(insert(attempt_queue).values({"sid": f"VL{number:032x}"} | row))
+
+
+def read(engine: Engine, allowance: Allowance = HUNDRED) -> status.Status:
+    """Read the status of the accounts '' and AC."""
+    with engine.connect() as connection:
+        now = clock(connection)
+        return status.read(connection, accounts=("", "AC"), allowance=allowance, now=now)
+
+
+def test_status_of_nothing(engine: Engine) -> None:
+    """An empty queue has nothing to do, nothing to lose and no times."""
+    found = read(engine)
+    assert set(found.states.values()) == {0}
+    assert (found.requests_left, found.minutes_left, found.lost_before_turn) == (0, 0, 0)
+    assert found.oldest_pending is found.next_due is found.next_to_be_lost is None
+
+
+def test_status_counts(engine: Engine) -> None:
+    """Each state, each reason of death, the soonest due and the soonest lost are told."""
+    later = moment(2_000_000_000_000).isoformat()
+    queued(
+        engine,
+        {"expires_at": 2_000_000_000_000},
+        {"account": "AC"},
+        {"account": "of somebody else"},
+        {"state": "leased", "expires_at": 1_999_999_999_000},
+        {"state": "retry", "due_at": 1_900_000_000_000},
+        {"state": "refresh", "due_at": 1_900_000_060_000, "expires_at": 1},
+        {"state": "dead", "outcome": "expired"},
+        {"state": "dead", "outcome": "expired"},
+        {"state": "settled", "outcome": "final", "expires_at": 1_999_000_000_000},
+    )
+    found = read(engine)
+    assert found.states == {
+        "pending": 3, "leased": 1, "retry": 1, "refresh": 1, "settled": 1, "dead": 2,
+    }  # fmt: skip
+    assert found.dead == {"expired": 2}
+    assert found.requests_left == 3
+    assert found.next_due == "2030-03-17T17:46:40Z"
+    assert found.next_to_be_lost == "2033-05-18T03:33:19Z"
+    assert later.startswith("2033-05-18T03:33:20")
+    assert found.oldest_pending is not None
+
+
+def test_the_forecast_in_the_database(engine: Engine) -> None:
+    """Of 30 SIDs that go in two minutes, an allowance of 5 a minute loses half, and 10 none."""
+    with engine.connect() as connection:
+        soon = (clock(connection) // MINUTE + 3) * MINUTE
+    rows: list[dict[str, Any]] = [{"expires_at": soon + n} for n in range(30)]
+    queued(engine, *rows, {"expires_at": soon + 20 * DAY}, {"expires_at": 0})
+    found = read(engine, Allowance("AC", 5, MINUTE))
+    assert found.minutes_left == 6
+    assert found.lost_before_turn == 15
+    assert found.needed_allowance == 10
+    eased = read(engine, Allowance("AC", 10, MINUTE))
+    assert (eased.lost_before_turn, eased.needed_allowance) == (0, 10)
+    assert read(engine, Allowance("AC", 0, MINUTE)).lost_before_turn == 0
+
+
+@pytest.mark.kinds("postgresql")
+@pytest.mark.parametrize("value", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
+def test_times_beyond_the_calendar_break_nothing(
+    engine: Engine, database_url: str, value: str
+) -> None:
+    """A time of enqueuing that no datetime can hold ends neither `status`, `plan` nor `run`."""
+    world = World(size=20, start=time.time() - 9 * 86_400, span=86_400, static_at=time.time())
+    sids = list(world.sids())
+    with Sandbox(world, limit=0) as box:
+        env = environment(box, database_url)
+        # Others' lags are read only once some rows are known, of which one is odd as well.
+        for batch in (sids[:10], sids[10:]):
+            with engine.begin() as connection:
+                odd = text(f"INSERT INTO attempt_queue (sid, enqueued_at) VALUES (:s, '{value}')")
+                connection.execute(odd, {"s": batch[0]})
+                usual = [{"sid": s, "enqueued_at": world_time(world, s)} for s in batch[1:]]
+                connection.execute(insert(attempt_queue), usual)
+            for words in (["status"], ["plan"], ["run", "--strategy", "auto"]):
+                done = verify_etl(*words, "--json", env=env)
+                assert done.returncode == 0, done.stderr
+    with engine.begin() as connection:
+        connection.execute(update(attempt_queue).values(enqueued_at=func.now()))
+    assert_loaded(engine, world, sids)
+
+
+def world_time(world: World, sid: str) -> datetime:
+    """Return when an attempt was created."""
+    found = world.attempt(sid)["date_created"]
+    return datetime.fromisoformat(found)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([], (0, 100)),
+        ([(0, 100)], (0, 100)),
+        ([(0, 101)], (1, 101)),
+        ([(0, 150), (MINUTE, 100)], (50, 150)),
+        ([(0, 150), (MINUTE, 250)], (200, 200)),
+        ([(10 * MINUTE, 1_100)], (0, 100)),
+        ([(10 * MINUTE, 1_101)], (1, 101)),
+    ],
+)
+def test_the_forecast(ends: list[tuple[int, int]], expected: tuple[int, int]) -> None:
+    """A window's allowance at once, then one a window; what is lost takes nobody's turn."""
+    assert status.forecast(ends, HUNDRED, 0) == expected
+
+
+def test_many_rows_are_counted_at_once(tmp_path: Path) -> None:
+    """With 100,000 pending rows on SQLite the status takes a quarter of a second's work."""
+    engine = open_engine(f"sqlite:///{tmp_path}/q.db")
+    migrate.upgrade(engine)
+    soon = int(time.time() * 1000)
+    rows = [{"sid": f"VL{n:032x}", "expires_at": soon + n * 20_000} for n in range(100_000)]
+    with engine.begin() as connection:
+        connection.execute(insert(attempt_queue), rows)
+    read(engine)
+    best = min(_seconds(engine) for _ in range(5))
+    engine.dispose()
+    assert best < 0.25
+
+
+def _seconds(engine: Engine) -> float:
+    # Of this process: what others take from a shared core is not ours.
+    started = time.process_time()
+    read(engine)
+    return time.process_time() - started
+
+
+def test_runs(engine: Engine, database_url: str) -> None:
+    """The history is the newest first, as JSON and as a table, with those that never ended."""
+    with engine.begin() as connection:
+        for number in range(3):
+            key = begin(
+                connection, command="run", account="AC", version="1", worker=f"me {number}",
+                asked={"limit": number}, now=1_800_000_000_000,
+            )  # fmt: skip
+            if number:
+                did = {"requests": 7, "fetched": number, "settled": 1, "dead": 0}
+                end(
+                    connection, key, did=did, exit_code=75, error="It was busy.",
+                    now=1_800_000_001_500,
+                )  # fmt: skip
+    with Sandbox(World(size=0)) as box:
+        env = environment(box, database_url)
+    printed = json.loads(verify_etl("runs", "--limit", "2", "--json", env=env).stdout)
+    assert [(run["asked"]["limit"], run["seconds"], run["exit_code"]) for run in printed] == [
+        (2, 1.5, 75), (1, 1.5, 75),
+    ]  # fmt: skip
+    table = verify_etl("runs", env={**env, "COLUMNS": "100"}).stdout
+    assert table.count("2027-01-15T08:00:00Z") == 3
+    assert "not ended" in table
+    assert "It was busy." in table
+    with engine.begin() as connection:
+        connection.execute(sync_runs.delete())
+    nothing = verify_etl("runs", env=env)
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "No run yet.\n")
+
+
+def settled(engine: Engine, ages: list[int], **more: Any) -> None:
+    """Insert rows that settled so many days ago."""
+    now = int(time.time() * 1000)
+    row = {"state": "settled", "outcome": "final"} | more
+    queued(engine, *({**row, "settled_at": moment(now - age * DAY)} for age in ages))
+
+
+def sids(engine: Engine) -> list[int]:
+    """Return the numbers of the rows that are left."""
+    with engine.connect() as connection:
+        found = connection.execute(select(attempt_queue.c.sid)).scalars()
+        return sorted(int(sid.removeprefix("VL"), base=16) for sid in found)
+
+
+def test_prune(engine: Engine, database_url: str) -> None:
+    """Only settled rows of that age go, a dry run changes nothing, a second run finds nothing."""
+    settled(engine, [100, 91, 89, 1, 100])
+    with engine.begin() as connection:
+        last = attempt_queue.c.sid == f"VL{4:032x}"
+        connection.execute(update(attempt_queue).where(last).values(state="dead"))
+    with Sandbox(World(size=0)) as box:
+        env = environment(box, database_url)
+    words = ["prune", "--settled-before", "90d", "--json"]
+    dry = verify_etl(*words, "--dry-run", env=env)
+    assert json.loads(dry.stdout) == {"pruned": 2, "dry_run": True}
+    assert sids(engine) == [0, 1, 2, 3, 4]
+    assert json.loads(verify_etl(*words, env=env).stdout) == {"pruned": 2, "dry_run": False}
+    assert sids(engine) == [2, 3, 4]
+    assert json.loads(verify_etl(*words, env=env).stdout)["pruned"] == 0
+    soon = verify_etl("prune", "--settled-before", "2d", env=env)
+    assert (soon.stdout, sids(engine)) == ("1 rows taken out of the queue.\n", [3, 4])
+    assert "discover would queue them again" in soon.stderr
+
+
+def test_prune_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step looks at so many rows, goes on after the last of them, and ends."""
+    monkeypatch.setattr(upkeep, "PRUNE_STEP", 2)
+    settled(engine, [100, 1, 100, 100, 1])
+    steps = []
+    last: int | None = 0
+    with engine.begin() as connection:
+        before = clock(connection) - 90 * DAY
+        while last is not None:
+            done = upkeep.prune(connection, before=before, after=last, write=True)
+            last = done.last
+            steps.append(done.rows)
+    assert steps == [1, 2, 0, 0]
+    assert sids(engine) == [1, 4]
+
+
+EXTRA = {
+    "_raw": {"to": "four one five", "channel_data": "[1]", "price": "12345678.90"},
+    "_attempt": {"contact": "someone@example.com", "note": "kept", "list": [1, "+14155550100"]},
+    "phone": "(415) 555-0100",
+    "msisdn": 14155550100,
+    "+14155550100": "is the key",
+    "since": "2026-11-01T10:00:00Z",
+    "code": 30003,
+    "inner": {"deep": {"mail": "write to a@b.example, please"}},
+}
+CLEAN = {
+    "_raw": {"price": "12345678.90"},
+    "_attempt": {"note": "kept", "list": [1, None]},
+    "since": "2026-11-01T10:00:00Z",
+    "code": 30003,
+}
+
+
+def stored(connection: Connection, number: int, age: int | None, extra: object) -> None:
+    """Insert an attempt of so many days with a destination; None: its creation is not known."""
+    now = int(time.time() * 1000)
+    sid = f"VL{number:032x}"
+    row = {
+        "sid": sid, "first_fetched_at": now - 40 * DAY, "fetched_at": now, "is_final": True,
+        "date_created": None if age is None else moment(now - age * DAY),
+    }  # fmt: skip
+    connection.execute(insert(attempts).values(row))
+    data = {
+        "attempt_sid": sid, "destination": "+14155550100", "destination_prefix": "+141555",
+        "country": "US", "extra": extra,
+    }  # fmt: skip
+    connection.execute(insert(attempt_channel_data).values(data))
+
+
+def test_redact(engine: Engine, database_url: str) -> None:
+    """Old destinations and what looks like one go, all else stays, and once is enough."""
+    with engine.begin() as connection:
+        for number, age in enumerate([31, None, 29, 31]):
+            stored(connection, number, age, EXTRA if number < 3 else None)
+    with Sandbox(World(size=0)) as box:
+        env = environment(box, database_url)
+    words = ["redact", "--older-than", "30d", "--json"]
+    expected = {"attempts": 3, "destinations": 3, "extras": 2}
+    dry = json.loads(verify_etl(*words, "--dry-run", env=env).stdout)
+    assert dry == {**expected, "dry_run": True}
+    assert data_of(engine)[0] == ("+14155550100", "+141555", "US", EXTRA)
+    assert json.loads(verify_etl(*words, env=env).stdout) == {**expected, "dry_run": False}
+    assert data_of(engine) == [
+        (None, "+141555", "US", CLEAN),
+        (None, "+141555", "US", CLEAN),
+        ("+14155550100", "+141555", "US", EXTRA),
+        (None, "+141555", "US", None),
+    ]
+    again = json.loads(verify_etl(*words, env=env).stdout)
+    assert (again["destinations"], again["extras"]) == (0, 0)
+
+
+def data_of(engine: Engine) -> list[tuple[Any, ...]]:
+    """Return destination, prefix, country and extra of each attempt."""
+    d = attempt_channel_data.c
+    columns = (d.destination, d.destination_prefix, d.country, d.extra)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(select(*columns).order_by(d.attempt_sid))]
+
+
+def test_redact_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step takes so many attempts, goes on after the last of them, and ends."""
+    monkeypatch.setattr(upkeep, "REDACT_STEP", 2)
+    steps: list[int] = []
+    last: str | None = ""
+    with engine.begin() as connection:
+        for number in range(5):
+            stored(connection, number, 31, None)
+        before = clock(connection) - 30 * DAY
+        while last is not None:
+            done = upkeep.redact(connection, before=before, after=last, write=True)
+            last = done.last
+            steps.append(done.destinations)
+    assert steps == [2, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "personal"),
+    [
+        ("+14155550100", True), ("+49 (30) 1234-5678", True), ("call +14155550100 now", True),
+        ("0049301234567", True), ("415-555-0100", True), ("a.b+c@d.example", True),
+        (14155550100, True), (4155550100.0, True), ("", False), ("2026-11-23", False),
+        ("2026-11-23T10:00:00Z", False), ("0.0075000", False), ("VL" + "0" * 32, False),
+        ("310260", False), (30003, False), (True, False), (None, False), ("@", False),
+        ("v2.10.1", False), (10**18, False),
+    ],
+)  # fmt: skip
+def test_what_looks_personal(value: object, *, personal: bool) -> None:
+    """Phone numbers and e-mail addresses are known by their looks; dates, prices, SIDs are not."""
+    assert upkeep.is_personal(value) is personal
+
+
+def doctor(env: dict[str, str], *words: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run the doctor; return its exit code and its findings by name."""
+    done = verify_etl("doctor", "--json", *words, env=env)
+    assert done.stderr == ""
+    return done.returncode, {found["check"]: found for found in json.loads(done.stdout)}
+
+
+def test_a_healthy_doctor(engine: Engine, database_url: str) -> None:
+    """When all is well every check says so, with one request that the allowance knows of."""
+    with Sandbox(World(size=2), limit=0) as box:
+        env = environment(box, database_url, allowance="5")
+        code, found = doctor(env)
+        assert box.stats()["requests"] == 1
+        fill(engine, World(size=2).sids())
+        assert run_json(env=env)["requests"] > 0
+        assert doctor(env, "--offline")[1].keys() == found.keys() - {"API"}
+    assert code == 0
+    assert list(found) == [
+        "configuration", "credentials", "database", "schema", "writing", "clock", "API",
+    ]  # fmt: skip
+    assert all(finding["ok"] and not finding["exit_code"] for finding in found.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "code", "mend"),
+    [
+        ({"VERIFY_ETL_CONCURRENCY": "many"}, "configuration", Exit.CONFIG, "config/example.toml"),
+        ({"TWILIO_AUTH_TOKEN": ""}, "credentials", Exit.CONFIG, "TWILIO_API_KEY"),
+        ({"TWILIO_AUTH_TOKEN": "wrong"}, "API", Exit.CREDENTIALS, "TWILIO_AUTH_TOKEN"),
+        ({"VERIFY_ETL_API_URL": "http://127.0.0.1:9"}, "API", Exit.UNREACHABLE, "network"),
+        ({"DATABASE_URL": "oracle://x"}, "database", Exit.CONFIG, "Use SQLite"),
+        ({"DATABASE_URL": "sqlite:////nowhere/q.db"}, "database", Exit.IO, "permissions"),
+        ({"DATABASE_URL": "sqlite://"}, "schema", Exit.CONFIG, "verify-etl db upgrade"),
+        ({"fault": "error:503"}, "API", Exit.UNREACHABLE, "network"),
+        ({"fault": "html:200"}, "API", Exit.PROTOCOL, "VERIFY_ETL_PROXY"),
+        ({"fault": "throttle"}, "API", Exit.TRY_LATER, "verify-etl doctor"),
+    ],
+)
+def test_what_the_doctor_finds(
+    wrong: dict[str, str], check: str, code: Exit, mend: str, tmp_path: Path
+) -> None:
+    """A single thing that is wrong is named, with what mends it and the code of its kind."""
+    with Sandbox(World(size=2), limit=0) as box:
+        env = environment(box, f"sqlite:///{tmp_path}/q.db")
+        assert verify_etl("db", "upgrade", env=env).returncode == 0
+        if "fault" in wrong:
+            box.faults.add(Fault.parse(wrong["fault"]))
+        ended, found = doctor(env | {k: v for k, v in wrong.items() if k != "fault"})
+    assert [name for name, finding in found.items() if not finding["ok"]] == [check]
+    assert (ended, found[check]["exit_code"]) == (code, code)
+    assert mend in found[check]["mend"]
+
+
+def test_of_several_problems_the_first_code_wins(tmp_path: Path) -> None:
+    """Refused credentials and an absent database end with the code of the database."""
+    with Sandbox(World(size=2), limit=0) as box:
+        env = {**environment(box, f"sqlite:///{tmp_path}/q.db"), "TWILIO_AUTH_TOKEN": "wrong"}
+        code, found = doctor(env)
+    bad = {name: finding["exit_code"] for name, finding in found.items() if not finding["ok"]}
+    assert bad == {"database": Exit.CONFIG, "API": Exit.CREDENTIALS}
+    assert list(tmp_path.iterdir()) == []
+    assert code == Exit.CONFIG
