@@ -1,0 +1,47 @@
+"""Answer questions from the rows: one registry of views, and of the reports that read the same SQL.
+
+A report is one SELECT in one scope. The view is the scope that reads every row in days of UTC; the
+command narrows it to a window, a service, a channel, a country, and cuts days in another zone.
+"""
+
+from typing import Final
+
+from etl.reports.changes import CHANGES, CHANGES_DAILY
+from etl.reports.conversion import ATTEMPTS_REPORT, CONVERSION_DAILY
+from etl.reports.cost import COST_DAILY, COST_PER_CONVERSION
+from etl.reports.delivery import CARRIER_PERFORMANCE, DELIVERY_ERRORS
+from etl.reports.fraud import FRAUD_PREFIX_HOURLY, NEW_COUNTRIES, REPEAT_DESTINATIONS
+from etl.reports.freshness import FRESHNESS
+from etl.reports.model import Column, Filter, Kind, Report
+from etl.reports.verification import (
+    RETRY_FUNNEL,
+    VERIFICATION_OUTCOME,
+    VERIFICATION_SUCCESS_DAILY,
+)
+
+__all__ = ["REPORTS", "Column", "Filter", "Kind", "Report", "find"]
+
+REPORTS: Final[tuple[Report, ...]] = (
+    CONVERSION_DAILY,
+    VERIFICATION_SUCCESS_DAILY,
+    RETRY_FUNNEL,
+    COST_DAILY,
+    COST_PER_CONVERSION,
+    CARRIER_PERFORMANCE,
+    DELIVERY_ERRORS,
+    FRAUD_PREFIX_HOURLY,
+    REPEAT_DESTINATIONS,
+    NEW_COUNTRIES,
+    FRESHNESS,
+    CHANGES_DAILY,
+    CHANGES,
+    VERIFICATION_OUTCOME,
+    ATTEMPTS_REPORT,
+)
+"""Every report, in the order that `report` lists them."""
+
+
+def find(name: str) -> Report | None:
+    """Find a report by its name, or its view's."""
+    wanted = name.lower().removeprefix("v_").replace("_", "-")
+    return next((report for report in REPORTS if report.name == wanted), None)

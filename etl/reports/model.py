@@ -1,0 +1,86 @@
+"""Describe a report: its name, what it counts, its columns, and the SELECT behind it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from etl.reports.scope import Scope, Statement
+
+
+class Kind(StrEnum):
+    """Say what a column holds, so that every reader shows it alike."""
+
+    TEXT = "text"
+    COUNT = "count"
+    # A fraction of one, six decimals; NULL when there is nothing to divide by.
+    RATE = "rate"
+    # Any other quotient, six decimals; NULL likewise.
+    RATIO = "ratio"
+    # An exact amount, six decimals, in the currency of the row's `currency` column.
+    MONEY = "money"
+    # A moment, UTC.
+    TIME = "time"
+    # A calendar day, of UTC in the views.
+    DAY = "day"
+    FLAG = "flag"
+    SECONDS = "seconds"
+
+
+class Filter(StrEnum):
+    """Name the options that narrow a report."""
+
+    WINDOW = "window"
+    SERVICE = "service"
+    CHANNEL = "channel"
+    COUNTRY = "country"
+    # When something became known, not when the attempt was made.
+    SEEN = "seen"
+
+
+ALL_FILTERS: Final = frozenset(Filter) - {Filter.SEEN}
+"""The window, the service, the channel and the country."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Name a column, its kind and what it means.
+
+    ``spare``: where a terminal is too narrow, the highest are left out first; 0 never is.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    spare: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Describe one view and the report of the same name.
+
+    ``by``: the keys that the command may drop (`--by`), in the order of the columns.
+    ``default_by``: those that the command keeps unless told otherwise; the view keeps them all.
+    ``order``: how the command sorts; a leading `-` turns a column around.
+    """
+
+    name: str
+    sentence: str
+    counts: str
+    columns: tuple[Column, ...]
+    select: Callable[[Scope], Statement]
+    filters: frozenset[Filter] = ALL_FILTERS
+    by: tuple[str, ...] = ()
+    default_by: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    currency: str = field(default="currency")
+
+    @property
+    def view(self) -> str:
+        """Give the name of the view."""
+        return "v_" + self.name.replace("-", "_")
+
+    def columns_of(self, scope: Scope) -> tuple[Column, ...]:
+        """Give the columns that remain when ``scope`` drops keys."""
+        dropped = set(self.by) - set(scope.kept(self.by))
+        return tuple(column for column in self.columns if column.name not in dropped)

@@ -1,0 +1,124 @@
+"""Write a report's rows as CSV, JSON or Parquet.
+
+CSV (RFC 4180, UTF-8): a cell that a spreadsheet could take for a formula begins with an
+apostrophe, unless it is a plain number. JSON: a list of objects; money as strings, for no number of
+JSON is exact, counts, rates and ratios as numbers. Everywhere: moments ISO 8601 with their offset,
+days ISO, rates as fractions of one, and nothing (an empty cell, null) for what is not known.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from itertools import islice
+from typing import IO, Any, Final
+
+from etl.errors import ConfigError
+from etl.reports.model import Column, Kind
+from etl.reports.query import Answer, Row, Value
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+_BATCH: Final = 10_000
+
+
+def write_csv(answer: Answer, stream: IO[bytes]) -> None:
+    """Write a header and the rows, lines ending in CR LF."""
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(column.name for column in answer.columns)
+    for row in answer.rows:
+        writer.writerow([_cell(value) for value in row])
+    text.detach()
+
+
+def _cell(value: Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return safe(value)
+    return _iso(value) if isinstance(value, date) else str(value)
+
+
+def safe(text: str) -> str:
+    """Keep a spreadsheet from reading a text as a formula."""
+    if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+        return "'" + text
+    return text
+
+
+def _iso(value: date) -> str:
+    text = value.isoformat()
+    return text.replace("+00:00", "Z") if isinstance(value, datetime) else text
+
+
+def write_json(answer: Answer, stream: IO[bytes]) -> None:
+    """Write a list of objects, one a line."""
+    names = [column.name for column in answer.columns]
+    kinds = [column.kind for column in answer.columns]
+    opening = "["
+    for row in answer.rows:
+        found = dict(zip(names, map(_json, kinds, row), strict=True))
+        stream.write(f"{opening}\n{json.dumps(found, ensure_ascii=False)}".encode())
+        opening = ","
+    stream.write(b"[]\n" if opening == "[" else b"\n]\n")
+
+
+def _json(kind: Kind, value: Value) -> Any:  # noqa: ANN401 - what json takes
+    if isinstance(value, Decimal):
+        return str(value) if kind is Kind.MONEY else float(value)
+    return _iso(value) if isinstance(value, date) else value
+
+
+def write_parquet(answer: Answer, stream: IO[bytes]) -> None:
+    """Write Parquet with exact types: decimals of six places, UTC timestamps, dates.
+
+    Raises ``ConfigError`` when pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        from pyarrow import parquet  # noqa: PLC0415 - an extra that not everybody has
+    except ImportError as error:
+        msg = "Parquet needs pyarrow, which is not installed."
+        raise ConfigError(msg, hint="Run: pip install 'verify-attempts-etl[parquet]'") from error
+    schema = pa.schema([(column.name, _arrow(pa, column)) for column in answer.columns])
+    with parquet.ParquetWriter(stream, schema) as writer:
+        for batch in _batches(answer.rows):
+            arrays = [
+                pa.array(values, type=field.type)
+                for values, field in zip(zip(*batch, strict=True), schema, strict=True)
+            ]
+            writer.write_table(pa.table(arrays, schema=schema))
+
+
+def _arrow(pa: Any, column: Column) -> Any:  # noqa: ANN401 - pyarrow has no types
+    return {
+        Kind.TEXT: pa.string(),
+        Kind.COUNT: pa.int64(),
+        Kind.SECONDS: pa.int64(),
+        Kind.RATE: pa.decimal128(38, 6),
+        Kind.RATIO: pa.decimal128(38, 6),
+        Kind.MONEY: pa.decimal128(38, 6),
+        Kind.TIME: pa.timestamp("us", tz="UTC"),
+        Kind.DAY: pa.date32(),
+        Kind.FLAG: pa.bool_(),
+    }[column.kind]
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+WRITERS: Final[dict[str, Callable[[Answer, IO[bytes]], None]]] = {
+    "csv": write_csv,
+    "json": write_json,
+    "parquet": write_parquet,
+}
+"""The formats that go to a file or a program; a table is for people."""

@@ -1,0 +1,213 @@
+"""Run a report: bind what was asked, read the rows, and give them as plain Python values."""
+
+# ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, text
+
+from etl.reports.as_of import AsOf, looked_back
+from etl.reports.dialects import dialect
+from etl.reports.fraud import TRAILING_H
+from etl.reports.model import Column, Kind, Report
+from etl.reports.scope import HOUR_S, Scope
+from etl.reports.zones import offsets
+
+_PLACE: Final = re.compile(r"@(\w+)@")
+_NAMED: Final = re.compile(r":(\w+)")
+_SIXTH: Final = Decimal("0.000001")
+_BATCH: Final = 2000
+
+Value = str | int | Decimal | date | datetime | bool | None
+Row = tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Hold what is asked of a report; moments are seconds since 1970.
+
+    ``raw``: read no roll-up.
+    """
+
+    since: float | None = None
+    until: float | None = None
+    services: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    countries: tuple[str, ...] = ()
+    zone: ZoneInfo | None = None
+    by: tuple[str, ...] | None = None
+    limit: int | None = None
+    as_of: AsOf | None = None
+    seen_since: float | None = None
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hold a report's columns and its rows, which are read as they are asked for."""
+
+    columns: tuple[Column, ...]
+    rows: Iterator[Row]
+
+
+@contextmanager
+def ask(connection: Connection, report: Report, question: Question) -> Iterator[Answer]:
+    """Run one report, and lend its rows for as long as the context lasts.
+
+    Counts are ``int``, money and quotients ``Decimal`` of six decimals, moments aware ``datetime``
+    of UTC, days ``date``. Rows stream from the database: a million of them need no memory.
+    """
+    scope = scope_of(connection, question)
+    columns = report.columns_of(scope)
+    sql = statement(report, scope, limit=question.limit)
+    kinds = [column.kind for column in columns]
+    options = {"yield_per": _BATCH}
+    with connection.execute(text(sql), binds(scope, sql), execution_options=options) as result:
+        yield Answer(columns, (tuple(map(_value, kinds, row)) for row in result))
+
+
+def scope_of(connection: Connection, question: Question) -> Scope:
+    """Turn a question into the scope of a SELECT on this database."""
+    scope = Scope(
+        dialect(connection.dialect.name),
+        question.since,
+        question.until,
+        question.services,
+        question.channels,
+        question.countries,
+        by=question.by,
+        raw=question.raw,
+    )
+    if question.seen_since is not None:
+        scope = replace(scope, seen_since=math.floor(question.seen_since * 1000))
+    if question.as_of is not None:
+        scope = looked_back(scope, question.as_of)
+    if question.zone is None:
+        return scope
+    first, last = _bounds(connection, scope)
+    return replace(scope, zone=offsets(question.zone, first, last))
+
+
+def _bounds(connection: Connection, scope: Scope) -> tuple[float, float]:
+    """Find between which moments the zone's offsets matter; both come from the index."""
+    seconds = scope.dialect.seconds
+    low, high = (
+        connection.execute(text(f"SELECT {seconds(f'{end}(date_created)')} FROM attempts")).scalar()
+        for end in ("MIN", "MAX")
+    )
+    first, last = float(low or 0), float(high or 0)
+    if scope.since is not None:
+        first = max(first, scope.since)
+    if scope.until is not None:
+        last = min(last, scope.until)
+    return first, last
+
+
+def statement(report: Report, scope: Scope, *, limit: int | None = None) -> str:
+    """Write the report's SELECT with named parameters, sorted, NULLs last."""
+    selected = report.select(scope)
+    names = {column.name for column in report.columns_of(scope)}
+    listed = ", ".join(column.name for column in report.columns_of(scope))
+    order = ", ".join(
+        _sorted(report, scope, key) for key in report.order if key.removeprefix("-") in names
+    )
+    sql = f"SELECT {listed} FROM (\n{selected.sql()}\n) report"
+    sql += f"\nORDER BY {order}" if order else ""
+    sql += f"\nLIMIT {limit}" if limit is not None else ""
+    return _PLACE.sub(r":\1", sql)
+
+
+def _sorted(report: Report, scope: Scope, key: str) -> str:
+    name = key.removeprefix("-")
+    kind = next(column.kind for column in report.columns if column.name == name)
+    by = scope.dialect.exact(name) if kind is Kind.TEXT else name
+    last = f"CASE WHEN {name} IS NULL THEN 1 ELSE 0 END"
+    return f"{last}, {by}{' DESC' if key.startswith('-') else ''}"
+
+
+def binds(scope: Scope, sql: str) -> dict[str, Any]:
+    """Give the values of the parameters that a statement names, as its database compares them."""
+    values: dict[str, Any] = {"as_of": scope.as_of, "seen_since": scope.seen_since}
+    for name, asked in (
+        ("service", scope.services),
+        ("channel", scope.channels),
+        ("country", scope.countries),
+    ):
+        values |= {f"{name}_{number}": value for number, value in enumerate(asked)}
+    if scope.since is not None:
+        hour = math.ceil(scope.since / HOUR_S)
+        values["since"] = _moment(scope, scope.since)
+        values["since_hour"] = hour
+        values["lookback"] = _moment(scope, (hour - TRAILING_H) * HOUR_S)
+    if scope.until is not None:
+        hour = math.ceil(scope.until / HOUR_S)
+        values["until"] = _moment(scope, scope.until)
+        values["until_hour"] = hour
+        values["until_hour_end"] = _moment(scope, hour * HOUR_S)
+    named = set(_NAMED.findall(sql))
+    return {name: value for name, value in values.items() if name in named}
+
+
+def _moment(scope: Scope, epoch_s: float) -> Any:  # noqa: ANN401 - as the database compares it
+    at = datetime.fromtimestamp(epoch_s, UTC)
+    if scope.dialect.name == "sqlite":
+        # Text: cut to what both ways of writing a fraction, and none, compare rightly with.
+        found = at.strftime("%Y-%m-%d %H:%M:%S")
+        return found + f".{at.microsecond:06d}".rstrip("0") if at.microsecond else found
+    return at.replace(tzinfo=None) if scope.dialect.name == "mysql" else at
+
+
+def _value(kind: Kind, raw: Any) -> Value:  # noqa: ANN401 - as the driver gives it
+    return None if raw is None else _READERS[kind](raw)
+
+
+def _text(raw: Any) -> str:  # noqa: ANN401 - as the driver gives it
+    # JSON comes back parsed from PostgreSQL.
+    return raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
+
+
+def _exact(raw: Any) -> Decimal:  # noqa: ANN401 - as the driver gives it
+    # SQLite's REAL: the shortest decimal that means it is the amount.
+    amount = raw if isinstance(raw, Decimal) else Decimal(repr(raw))
+    return amount.quantize(_SIXTH)
+
+
+def _time(raw: Any) -> datetime:  # noqa: ANN401 - as the driver gives it
+    found = raw if isinstance(raw, datetime) else datetime.fromisoformat(raw)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _day(raw: Any) -> date:  # noqa: ANN401 - as the driver gives it
+    return raw if isinstance(raw, date) else date.fromisoformat(raw)
+
+
+_READERS: Final[Mapping[Kind, Callable[[Any], Value]]] = {
+    Kind.TEXT: _text,
+    Kind.COUNT: int,
+    Kind.SECONDS: int,
+    Kind.RATE: _exact,
+    Kind.RATIO: _exact,
+    Kind.MONEY: _exact,
+    Kind.TIME: _time,
+    Kind.DAY: _day,
+    Kind.FLAG: bool,
+}
+
+
+def undated(connection: Connection, as_of: AsOf | None = None) -> int:
+    """Count the attempts of unknown creation time, which no window holds."""
+    sql = "SELECT COUNT(*) FROM attempts WHERE date_created IS NULL"
+    if as_of is None:
+        return int(connection.execute(text(sql)).scalar_one())
+    known = {"as_of": as_of.at_ms}
+    found = connection.execute(text(f"{sql} AND first_fetched_at <= :as_of"), known)
+    return int(found.scalar_one())

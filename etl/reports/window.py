@@ -1,0 +1,63 @@
+"""Read `--since` and `--until`: a day, a time, or how long ago."""
+
+import re
+from datetime import UTC, date, datetime, time
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from etl.errors import OptionError
+
+_AGO: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*(s|m|h|d|w)", re.ASCII)
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_FIRST_YEAR: Final = 1969
+_LAST_YEAR: Final = 9998
+_FIRST: Final = 0.0
+_LAST: Final = datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def moment(text: str, *, option: str, zone: ZoneInfo, now_s: float) -> float:
+    """Turn what was written into seconds since 1970.
+
+    ``2026-03-01`` is that day's first moment in ``zone``; ``2026-03-01T10:00`` a time in it, with
+    ``Z`` or an offset where it says so; ``7d`` (s, m, h, d, w) so long before now. What lies
+    before 1970 or after 9998, when nothing was created, counts as the end of that span. Raises
+    ``OptionError`` for anything else.
+    """
+    text = text.strip()
+    if match := _AGO.fullmatch(text):
+        return max(now_s - float(match[1]) * _UNITS[match[2]], _FIRST)
+    try:
+        if _DAY.fullmatch(text):
+            found = datetime.combine(date.fromisoformat(text), time.min)
+        else:
+            found = datetime.fromisoformat(text)
+    except ValueError:
+        msg = f"{option} {text!r} is neither a day, nor a time, nor a duration."
+        raise OptionError(msg, hint="Write 2026-03-01, 2026-03-01T10:00Z or 7d.") from None
+    if not _FIRST_YEAR < found.year <= _LAST_YEAR:
+        return _FIRST if found.year <= _FIRST_YEAR else _LAST
+    if found.tzinfo is None:
+        found = _first_of(found, zone)
+    return found.timestamp()
+
+
+def _first_of(local: datetime, zone: ZoneInfo) -> datetime:
+    """Place a wall-clock time in a zone.
+
+    One that the clocks show twice is the first; one that they skip is when they skip it, so that
+    a day that has no midnight begins where it does begin.
+    """
+    found = local.replace(tzinfo=zone, fold=0)
+    back = datetime.fromtimestamp(found.timestamp(), zone).replace(tzinfo=None)
+    if back == local:
+        return found
+    # Skipped: with fold=0 Python reads it by the old offset, which lands behind the gap; the gap
+    # itself is where both offsets meet.
+    early = local.replace(tzinfo=zone, fold=1).timestamp()
+    late = found.timestamp()
+    while late - early > 1:
+        middle = (early + late) // 2
+        behind = datetime.fromtimestamp(middle, zone).replace(tzinfo=None) >= local
+        early, late = (early, middle) if behind else (middle, late)
+    return datetime.fromtimestamp(late, UTC)
