@@ -1,0 +1,46 @@
+"""Run what docs/reports.md shows, and hold its tables to the registry."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import Engine
+
+from etl.database import READ_ONLY
+from etl.reports.describe import markdown
+from tests.reports.world import make, store
+
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+QUESTIONS: Final = dict(
+    re.findall(r"^(\S[^\n]*\?)\n\n```sql\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+)
+
+
+def test_there_are_enough_questions() -> None:
+    """Every block of SQL answers a question, and there are a dozen at least."""
+    assert len(QUESTIONS) == PAGE.count("```sql")
+    assert len(QUESTIONS) >= 12
+
+
+def test_the_page_describes_every_view() -> None:
+    """The tables of columns are those of the registry."""
+    assert PAGE.endswith(markdown().rstrip() + "\n")
+
+
+def test_every_question_runs(reports: Engine) -> None:
+    """Each example runs on every database, and those without a threshold find something."""
+    with reports.begin() as connection:
+        store(connection, make(5, 300))
+    found = {}
+    with reports.execution_options(**READ_ONLY).connect() as connection:
+        for question, sql in QUESTIONS.items():
+            found[question] = len(connection.exec_driver_sql(sql).fetchall())
+    silent = {question for question, count in found.items() if not count}
+    assert silent <= {question for question in QUESTIONS if "prefix" in question}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_no_question_needs_one_database(question: str) -> None:
+    """Examples keep to what all databases understand."""
+    assert not re.search(r"::|DATE_TRUNC|strftime|INTERVAL", QUESTIONS[question], re.IGNORECASE)

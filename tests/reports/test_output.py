@@ -1,0 +1,170 @@
+"""Test the formats: what a program or a spreadsheet reads, and what a person sees."""
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from etl.reports import Column, Kind
+from etl.reports.output import safe, write_csv, write_json, write_parquet
+from etl.reports.query import Answer, Row
+from etl.reports.table import draw
+
+COLUMNS: Final = (
+    Column("day", Kind.DAY, ""),
+    Column("service_sid", Kind.TEXT, "", spare=2),
+    Column("currency", Kind.TEXT, ""),
+    Column("attempts", Kind.COUNT, ""),
+    Column("conversion_rate", Kind.RATE, ""),
+    Column("attempts_per_verification", Kind.RATIO, "", spare=1),
+    Column("total", Kind.MONEY, ""),
+    Column("first_at", Kind.TIME, "", spare=2),
+    Column("final", Kind.FLAG, ""),
+)
+ROWS: Final[list[Row]] = [
+    (
+        date(2026, 3, 1), "VA" + "1" * 32, "USD", 12345, Decimal("0.818182"), Decimal("1.250000"),
+        Decimal("12.345600"), datetime(2026, 3, 1, 10, tzinfo=UTC), True,
+    ),
+    (None, None, None, 1, None, None, None, None, False),
+    (
+        date(2026, 3, 2), "=1+1", "EUR", 7, Decimal("0.000000"), Decimal("1.000000"),
+        Decimal("-0.100000"), datetime(2026, 3, 2, 10, 0, 0, 500_000, tzinfo=UTC), False,
+    ),
+]  # fmt: skip
+
+
+def _answer() -> Answer:
+    return Answer(COLUMNS, iter(ROWS))
+
+
+def _drawn(width: int | None) -> tuple[list[str], list[str]]:
+    buffer = io.StringIO()
+    left_out = draw(Console(file=buffer), COLUMNS, ROWS, currency="currency", width=width)
+    return [line.rstrip() for line in buffer.getvalue().splitlines()], left_out
+
+
+def test_csv_is_rfc_4180() -> None:
+    """Lines end in CR LF, unknown is empty, moments and days are ISO 8601."""
+    stream = io.BytesIO()
+    write_csv(_answer(), stream)
+    assert stream.getvalue().decode().split("\r\n") == [
+        ",".join(column.name for column in COLUMNS),
+        f"2026-03-01,VA{'1' * 32},USD,12345,0.818182,1.250000,12.345600,2026-03-01T10:00:00Z,true",
+        ",,,1,,,,,false",
+        "2026-03-02,'=1+1,EUR,7,0.000000,1.000000,-0.100000,2026-03-02T10:00:00.500000Z,false",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("=cmd()", "'=cmd()"), ("+1+1", "'+1+1"), ("-2+3", "'-2+3"), ("@SUM(A1)", "'@SUM(A1)"),
+        ("\tx", "'\tx"), ("\rx", "'\rx"), ("-0.5", "-0.5"), ("+573003003030", "+573003003030"),
+        ("", ""), ("sms", "sms"), ("a=b", "a=b"), ("-", "'-"), ("+1 555", "'+1 555"),
+        ("+1\n", "'+1\n"),
+    ],
+)  # fmt: skip
+def test_a_spreadsheet_reads_no_formula(text: str, expected: str) -> None:
+    """An apostrophe disarms what is not a plain number."""
+    assert safe(text) == expected
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4))
+def test_any_text_survives_csv(texts: list[str]) -> None:
+    """Quotes, commas and line breaks come back as they were, but for the apostrophe."""
+    columns = tuple(Column(f"c{number}", Kind.TEXT, "") for number in range(len(texts)))
+    kept = [text.encode("utf-8", "replace").decode() for text in texts]
+    stream = io.BytesIO()
+    write_csv(Answer(columns, iter([tuple(kept)])), stream)
+    read = list(csv.reader(io.StringIO(stream.getvalue().decode(), newline="")))
+    assert read[1] == [safe(text) for text in kept]
+
+
+def test_json_is_a_list_of_objects() -> None:
+    """Money is text, quotients are numbers, unknown is null."""
+    stream = io.BytesIO()
+    write_json(_answer(), stream)
+    rows = json.loads(stream.getvalue())
+    assert rows[0] == {
+        "day": "2026-03-01", "service_sid": "VA" + "1" * 32, "currency": "USD", "attempts": 12345,
+        "conversion_rate": 0.818182, "attempts_per_verification": 1.25, "total": "12.345600",
+        "first_at": "2026-03-01T10:00:00Z", "final": True,
+    }  # fmt: skip
+    assert rows[1]["total"] is None
+    assert rows[1]["final"] is False
+
+
+def test_json_without_rows_is_an_empty_list() -> None:
+    """A program can always parse it."""
+    stream = io.BytesIO()
+    write_json(Answer(COLUMNS, iter([])), stream)
+    assert json.loads(stream.getvalue()) == []
+
+
+def test_parquet_keeps_the_types() -> None:
+    """Decimals, dates, times and nothing come back as they were."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    stream = io.BytesIO()
+    write_parquet(_answer(), stream)
+    stream.seek(0)
+    rows = [tuple(row.values()) for row in parquet.read_table(stream).to_pylist()]
+    assert rows == ROWS
+
+
+def test_a_wide_terminal_shows_everything() -> None:
+    """Numbers stand to the right, rates are percentages, money carries its currency."""
+    lines, left_out = _drawn(160)
+    assert not left_out
+    assert [line[48:] for line in lines[-3:]] == [
+        "  12,345      81.8 %          1.25  12.3456 USD  2026-03-01 10:00:00Z  yes",
+        "       1           -             -            -  -                     no",
+        "       7       0.0 %          1.00  -0.1000 EUR  2026-03-02 10:00:00Z  no",
+    ]
+    assert lines[-3].startswith("2026-03-01  VA11111111111111111111111111111111  ")
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 80, 100, 160])
+def test_every_width_is_kept(width: int) -> None:
+    """No line is wider than the terminal, and what is left out is named."""
+    lines, left_out = _drawn(width)
+    assert max(map(len, lines)) <= width
+    assert ("first_at" in left_out) == (width in {60, 80, 100})
+
+
+def test_a_narrow_terminal_turns_the_table() -> None:
+    """One value a line, and nothing is left out."""
+    lines, left_out = _drawn(40)
+    assert not left_out
+    assert "conversion_rate            81.8 %" in lines
+    assert "service_sid                VA1111…1111" in lines
+
+
+def test_a_pipe_is_as_wide_as_it_needs() -> None:
+    """Without a terminal nothing is cut, and there is no colour."""
+    lines, left_out = _drawn(None)
+    assert not left_out
+    assert not any("\x1b" in line for line in lines)
+    assert "VA" + "1" * 32 in "".join(lines)
+
+
+def test_data_cannot_steer_the_terminal() -> None:
+    """Control characters and markup in the data are shown, not obeyed."""
+    columns = (Column("carrier", Kind.TEXT, ""),)
+    rows: list[Row] = [("\x1b[31mred\n[bold]x[/bold]",)]
+    for width in (None, 10):
+        buffer = io.StringIO()
+        console = Console(file=buffer, force_terminal=True, color_system=None)
+        draw(console, columns, rows, currency="currency", width=width)
+        shown = "".join(buffer.getvalue().split())
+        assert "[31mred" in shown
+        assert "[bold]x[/bold]" in shown
+        assert "\x1b[31m" not in shown

@@ -1,0 +1,184 @@
+"""Test `report` as a person or a script calls it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, text
+
+from etl.cli.context import Context
+from etl.cli.report import report
+from etl.errors import EtlError
+from etl.reports import REPORTS, find
+from etl.reports.query import Question, ask
+from tests.reports.world import make, store
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Call the command on a filled database."""
+    with reports.begin() as connection:
+        store(connection, make(6))
+    url = reports.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def called(*args: str) -> Result:
+        context = Context(config=None, verbose=False, quiet=False)
+        return CliRunner().invoke(report, args, obj=context)
+
+    return called
+
+
+def _rows(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, (result.output, result.exception)
+    rows: list[dict[str, Any]] = json.loads(result.stdout)
+    return rows
+
+
+def test_without_a_name_it_lists_the_reports(call: Call) -> None:
+    """Each report with its sentence."""
+    words = call().stdout.split()
+    for found in REPORTS:
+        assert found.name in words
+        assert " ".join(found.sentence.split()) in " ".join(words)
+    assert "Write the page" in " ".join(words)
+    assert {"html", "fees"} < set(words)
+
+
+@pytest.mark.parametrize("found", REPORTS, ids=lambda found: found.name)
+def test_every_report_has_help_with_an_example(found: Any) -> None:
+    """The help says what is counted, shows an example, and names every column."""
+    result = CliRunner().invoke(report, [found.name, "--help"])
+    assert result.exit_code == 0
+    assert f"verify-etl report {found.name}" in result.output
+    for column in found.columns:
+        assert column.name in result.output
+
+
+def test_every_report_comes_in_every_format(call: Call, tmp_path: Path) -> None:
+    """CSV, JSON and the table have as many rows as the view's SELECT."""
+    for found in REPORTS:
+        rows = _rows(call(found.name, "--format", "json"))
+        lines = call(found.name, "--format", "csv").stdout.splitlines()
+        assert len(lines) == len(rows) + 1
+        assert lines[0].split(",") == list(rows[0])
+        table = tmp_path / "table.txt"
+        assert call(found.name, "-o", str(table)).exit_code == 0
+        assert len(table.read_text().splitlines()) > len(rows)
+
+
+def test_the_options_narrow(call: Call) -> None:
+    """A window, a channel and a country keep what they say."""
+    rows = _rows(
+        call(
+            "conversion-daily", "--since", "2026-03-25", "--until", "2026-03-28", "--channel",
+            "SMS", "--country", "br", "--country", "US", "--format", "json",
+        )
+    )  # fmt: skip
+    assert {row["channel"] for row in rows} == {"sms"}
+    assert {row["country"] for row in rows} == {"BR", "US"}
+    assert {row["day"] for row in rows} == {"2026-03-25", "2026-03-26", "2026-03-27"}
+
+
+def test_by_chooses_the_keys(call: Call) -> None:
+    """The total is one row, days and channels are keys, others are refused."""
+    assert len(_rows(call("conversion-daily", "--by", "total", "--format", "json"))) == 1
+    (row, *_) = _rows(call("conversion-daily", "--by", "channel,day", "--format", "json"))
+    assert list(row)[:3] == ["day", "channel", "attempts"]
+    assert call("conversion-daily", "--by", "carrier").exit_code == 2
+
+
+def test_a_zone_moves_days_and_shows_its_times(call: Call) -> None:
+    """Moments carry the zone's offset, days are its days."""
+    rows = _rows(call("attempts", "--timezone", "Asia/Kolkata", "--format", "json"))
+    for row in rows:
+        if row["date_created"]:
+            assert row["date_created"].endswith("+05:30")
+            assert row["date_created"][:10] == row["day"]
+
+
+def test_attempts_of_unknown_time_are_spoken_of(call: Call) -> None:
+    """A window that leaves them out says so on stderr."""
+    result = call("conversion-daily", "--since", "2026-03-01", "--format", "csv")
+    assert "attempts of unknown time are in no window" in result.stderr
+    assert "unknown time" not in result.stdout
+
+
+def test_the_table_says_when_it_is_cut(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rows only, and a word about it on stderr."""
+    monkeypatch.setattr("etl.cli.report._MOST_ROWS", 10)
+    result = call("attempts")
+    assert "The first 10 rows" in result.stderr
+    assert len(result.stdout.splitlines()) == 10 + 2
+
+
+def test_a_narrow_terminal_names_what_is_left_out(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names go to stderr."""
+    monkeypatch.setenv("COLUMNS", "70")
+    result = call("conversion-daily", "--by", "channel,country,day")
+    assert "unconverted" in result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 70
+
+
+def test_a_failure_leaves_the_old_file(call: Call, tmp_path: Path) -> None:
+    """The file is replaced only when the whole report is written."""
+    path = tmp_path / "report.csv"
+    path.write_text("old")
+    result = call("conversion-daily", "--timezone", "Nowhere/Land", "-o", str(path))
+    assert isinstance(result.exception, EtlError)
+    assert path.read_text() == "old"
+    assert call("conversion-daily", "--format", "csv", "-o", str(path)).exit_code == 0
+    assert path.read_text().startswith("day,")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.csv"]
+
+
+def test_a_folder_that_is_not_there_is_named(call: Call, tmp_path: Path) -> None:
+    """An unwritable file is an I/O error."""
+    result = call("freshness", "--format", "csv", "-o", str(tmp_path / "no" / "x.csv"))
+    assert isinstance(result.exception, EtlError)
+    assert result.exception.exit_code == 74
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("nonsense",),
+        ("freshness", "--since", "7d"),
+        ("conversion-daily", "--since", "1d", "--until", "2d"),
+        ("conversion-daily", "--format", "xml"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_usage_error(call: Call, args: tuple[str, ...]) -> None:
+    """Wrong names and options end with 2."""
+    assert call(*args).exit_code == 2
+
+
+def test_fees_are_loaded(call: Call, reports: Engine, tmp_path: Path) -> None:
+    """The file's fees are those of the table."""
+    path = tmp_path / "fees.csv"
+    path.write_text("currency,amount\nUSD,0.05\n")
+    result = call("fees", str(path))
+    assert result.exit_code == 0
+    assert "1 fees loaded" in result.stderr
+    with reports.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM verification_fees")).scalar() == 1
+
+
+def test_rows_come_in_order(reports: Engine) -> None:
+    """Days ascend, nothing known comes last, texts are sorted by code points."""
+    with reports.begin() as connection:
+        store(connection, make(6))
+    with reports.connect() as connection:
+        found = find("conversion-daily")
+        assert found is not None
+        with ask(connection, found, Question()) as answer:
+            keys = [row[:4] for row in answer.rows]
+    assert keys == sorted(keys, key=lambda key: [(part is None, str(part)) for part in key])

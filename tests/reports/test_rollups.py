@@ -1,0 +1,304 @@
+"""Hold what is read from roll-ups to the raw rows, whatever was written, when and by whom."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import product
+from random import Random
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Connection, Engine, func, select, text
+
+from etl import load, marks, rollups, upkeep
+from etl.cubes import CUBES, DAY_S, UNKNOWN
+from etl.database import READ_ONLY
+from etl.records import Attempt, Fetched
+from etl.reports import REPORTS, Report
+from etl.reports.fees import replace as put_fees
+from etl.reports.query import Question, ask, scope_of, statement
+from etl.schema import attempts, rollup_marks
+from tests.reports.world import CHANNELS, FEES, NOW, SERVICES, Made, make
+
+ROW_BY_ROW: Final = {
+    "attempts", "verification-outcome", "repeat-destinations", "changes", "changes-daily",
+}  # fmt: skip
+SUMMARIES: Final = [report for report in REPORTS if report.name not in ROW_BY_ROW]
+SINCE: Final = datetime(2026, 3, 27, 22, 59, 59, tzinfo=UTC).timestamp()
+UNTIL: Final = datetime(2026, 4, 4, 15, 7, 0, 500_000, tzinfo=UTC).timestamp()
+DAYS: Final = tuple(datetime(2026, 3, day, tzinfo=UTC).timestamp() for day in (25, 31))
+QUESTIONS: Final = (
+    Question(),
+    Question(by=()),
+    Question(since=SINCE, until=UNTIL),
+    Question(since=DAYS[0], until=DAYS[1]),
+    Question(since=DAYS[0] + 3600, until=DAYS[0] + 7200 + 1),
+    Question(since=SINCE, by=("channel",), channels=("sms", "call")),
+    Question(until=UNTIL, services=(str(SERVICES[0]),)),
+    Question(countries=("BR", "US"), since=SINCE),
+    Question(zone=ZoneInfo("Asia/Kathmandu"), since=SINCE, until=UNTIL),
+    Question(zone=ZoneInfo("Australia/Lord_Howe"), by=("day",)),
+    Question(zone=ZoneInfo("Europe/Berlin"), by=("country",), until=UNTIL),
+    Question(zone=ZoneInfo("Africa/Monrovia"), since=0.5, by=("day", "service_sid")),
+)
+_NAMES: Final = [field.name for field in fields(Attempt) if field.name != "warnings"]
+
+
+def _rows(connection: Connection, report: Report, question: Question) -> Counter[tuple[Any, ...]]:
+    with ask(connection, report, question) as answer:
+        return Counter(answer.rows)
+
+
+def _differences(engine: Engine, questions: Iterable[Question] = QUESTIONS) -> list[str]:
+    """Name each report and question that is not answered as the raw rows answer it."""
+    found = []
+    with engine.execution_options(**READ_ONLY).connect() as connection:
+        for report, question in product(SUMMARIES, questions):
+            asked = replace(question, by=question.by if report.by else None)
+            if asked.by is not None:
+                asked = replace(asked, by=tuple(key for key in report.by if key in asked.by))
+            asked = asked if report.filters else Question()
+            rolled = _rows(connection, report, asked)
+            raw = _rows(connection, report, replace(asked, raw=True))
+            if rolled != raw:
+                found.append(f"{report.name} {asked}: {rolled - raw} instead of {raw - rolled}")
+    return found
+
+
+def _as_attempt(row: Made) -> Attempt:
+    return Attempt(**{name: getattr(row, name) for name in _NAMES})
+
+
+def _write(engine: Engine, rows: Iterable[tuple[Attempt, bool]], sent_at: int) -> None:
+    """Load attempts as a run does."""
+    with engine.begin() as connection:
+        _write_in(connection, rows, sent_at)
+
+
+def _write_in(connection: Connection, rows: Iterable[tuple[Attempt, bool]], sent_at: int) -> None:
+    marks.enter(connection)
+    listed = list(rows)
+    known = load.known(connection, [attempt.sid for attempt, _ in listed])
+    merged = [
+        (load.merge(Fetched(attempt, sent_at), known.get(attempt.sid)), final)
+        for attempt, final in listed
+    ]
+    load.write(connection, merged)
+
+
+def _changed(random: Random, attempt: Attempt, other: Attempt) -> Attempt:
+    """Make up what a newer fetch may say of an attempt."""
+    moved = timedelta(seconds=random.choice((1, -900, 3600, 86_400)))
+    change: dict[str, Any] = random.choice(
+        (
+            {"conversion_status": "converted"},
+            {"conversion_status": None},
+            {"price_amount": Decimal("0.010000"), "price_currency": random.choice(("USD", "EUR"))},
+            {"verification_sid": other.verification_sid},
+            {"verification_sid": None},
+            {"date_created": None},
+            {"date_created": other.date_created},
+            {"date_created": attempt.date_created and attempt.date_created + moved},
+            {"channel": random.choice(CHANNELS), "carrier": "Claro"},
+            {"country": other.country, "destination_prefix": other.destination_prefix},
+            {"service_sid": "", "country": "", "error_code": "30003"},
+        )
+    )
+    return replace(attempt, **change)
+
+
+def _crash(engine: Engine, monkeypatch: pytest.MonkeyPatch, random: Random) -> None:
+    """Cut a refresh off somewhere in a day."""
+    left = random.randrange(12)
+    whole = rollups._sum_facts
+
+    def cut(*arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise InterruptedError
+        whole(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rollups, "_sum_facts", cut)
+        try:
+            rollups.refresh(engine, everything=True)
+        except InterruptedError:
+            return
+
+
+def _marked(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(select(func.count()).select_from(rollup_marks)).scalar_one())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_roll_ups_equal_the_raw_rows(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """After any history every report says what the raw rows say, marks outstanding or not."""
+    random = Random(seed)
+    there = [(_as_attempt(row), row.is_final) for row in make(seed, 60).rows]
+    sent_at = int(NOW.timestamp() * 1000)
+    with engine.begin() as connection:
+        put_fees(connection, FEES)
+    for step in range(13):
+        batch = random.sample(range(len(there)), 15)
+        if step > 3:
+            for place in batch:
+                other = random.choice(there)[0]
+                there[place] = (_changed(random, there[place][0], other), random.random() < 0.7)
+        _write(engine, [there[place] for place in batch], sent_at + step)
+        if step % 4 == 1:
+            stops = iter([False, False, random.random() < 0.5, True])
+            rollups.refresh(engine, everything=True, stop=stops.__next__)
+        elif step % 4 == 2:
+            _crash(engine, monkeypatch, random)
+        elif step % 4 == 3:
+            rollups.refresh(engine, everything=True)
+            with engine.begin() as connection:
+                upkeep.redact(connection, before=sent_at, after="", write=True)
+        if step in {2, 5, 9}:
+            assert _differences(engine, random.sample(QUESTIONS, 4)) == []
+    assert _marked(engine) > 0
+    assert _differences(engine) == []
+    rollups.refresh(engine, everything=True)
+    assert _marked(engine) == 0
+    assert _differences(engine) == []
+
+
+def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
+    """With all rows gone behind our back, whole days still answer, and marking them mends it."""
+    rows = [(_as_attempt(row), row.is_final) for row in make(3, 40).rows]
+    _write(engine, rows, 1)
+    rollups.refresh(engine, everything=True)
+    question = Question(since=DAYS[0], until=DAYS[1])
+    with engine.connect() as connection:
+        before = [_rows(connection, report, question) for report in SUMMARIES]
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM attempts"))
+    with engine.connect() as connection:
+        assert [_rows(connection, report, question) for report in SUMMARIES] == before
+    with engine.begin() as connection:
+        rollups.mark_everything(connection)
+    assert _differences(engine) == []
+    rollups.refresh(engine, everything=True)
+    with engine.connect() as connection:
+        for cube in CUBES:
+            assert connection.execute(text(f"SELECT COUNT(*) FROM {cube.table}")).scalar() == 0
+
+
+def test_days_wait_until_they_are_quiet(engine: Engine) -> None:
+    """A day is summed once its attempts were looked at again; the unknown time at once."""
+    row = _as_attempt(make(1, 5).rows[0])
+    noon = NOW.replace(hour=12)
+    days = [None, *(noon - timedelta(days=ago) for ago in (0, 1, 2, 3))]
+    made = [replace(row, sid=f"VL{n}", date_created=at) for n, at in enumerate(days)]
+    _write(engine, [(attempt, True) for attempt in made], 1)
+    assert rollups.refresh(engine, clock=lambda _: int(noon.timestamp() * 1000)) == 3
+    with engine.connect() as connection:
+        left = connection.execute(select(rollup_marks.c.start).distinct()).scalars().all()
+    assert sorted(left) == [noon.timestamp() - DAY_S, noon.timestamp()]
+    assert _differences(engine) == []
+
+
+def test_marks_are_thinned(engine: Engine) -> None:
+    """A quarter that is written a hundred times keeps one mark until it is summed."""
+    row = replace(_as_attempt(make(1, 5).rows[0]), date_created=NOW, verification_sid=None)
+    for n in range(5):
+        _write(engine, [(replace(row, channel=f"c{n}"), True)], n + 1)
+    old = replace(row, sid="VLold", date_created=None)
+    _write(engine, [(old, True)], 1)
+    assert _marked(engine) == 6
+    assert rollups.refresh(engine, clock=lambda _: int(NOW.timestamp() * 1000)) == 1
+    assert _marked(engine) == 1
+
+
+@pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
+def test_a_loader_in_the_middle_is_waited_for(engine: Engine) -> None:
+    """Two that write one verification see nothing of each other, and neither is left out."""
+    first, second = (_as_attempt(row) for row in make(1, 5).rows[:2])
+    first = replace(first, sid="VL1", verification_sid="VE1", date_created=NOW)
+    later = replace(
+        second, sid="VL2", verification_sid="VE1", date_created=NOW + timedelta(hours=1)
+    )
+    with engine.connect() as open_one, open_one.begin():
+        _write_in(open_one, [(later, True)], 1)
+        _write(engine, [(first, True)], 1)
+        refreshing = threading.Thread(
+            target=rollups.refresh, args=(engine,), kwargs={"everything": True}
+        )
+        refreshing.start()
+        refreshing.join(0.5)
+        assert refreshing.is_alive()
+    refreshing.join(30)
+    assert _marked(engine) == 0
+    assert _differences(engine) == []
+
+
+@pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
+def test_a_loader_during_the_sums_keeps_its_mark(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is committed while a day is summed stays marked, and is read raw."""
+    rows = [(_as_attempt(row), row.is_final) for row in make(2, 20).rows]
+    _write(engine, rows, 1)
+    whole = rollups._sum_facts
+
+    def meanwhile(*arguments: Any) -> None:
+        whole(*arguments)
+        with monkeypatch.context() as undone:
+            undone.setattr(rollups, "_sum_facts", whole)
+            changed = replace(rows[0][0], conversion_status="converted", service_sid="VAnew")
+            _write(engine, [(changed, False)], sent.pop())
+
+    sent = [900 - n for n in range(900)]
+    monkeypatch.setattr(rollups, "_sum_facts", meanwhile)
+    rollups.refresh(engine, everything=True)
+    monkeypatch.undo()
+    assert _marked(engine) > 0
+    assert _differences(engine, QUESTIONS[:5]) == []
+
+
+def test_two_at_once_do_not_collide(engine: Engine) -> None:
+    """Of several that sum the same days, each does some or none, and nothing is there twice."""
+    _write(engine, [(_as_attempt(row), row.is_final) for row in make(2, 60).rows], 1)
+    threads = [
+        threading.Thread(target=rollups.refresh, args=(engine,), kwargs={"everything": True})
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert _marked(engine) == 0
+    assert _differences(engine, QUESTIONS[:4]) == []
+
+
+@pytest.mark.kinds("sqlite", "postgresql")
+def test_marked_spans_are_read_by_the_index(engine: Engine) -> None:
+    """Raw rows of marked stretches are found by their creation time, never by reading them all."""
+    _write(engine, [(_as_attempt(row), row.is_final) for row in make(2, 20).rows], 1)
+    prefix = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+        for report in SUMMARIES:
+            sql = statement(report, scope_of(connection, Question()))
+            plan = "\n".join(str(row) for row in connection.execute(text(prefix + sql)))
+            assert "ix_attempts_date_created" in plan, (report.name, plan)
+            if engine.dialect.name == "sqlite":
+                assert "SCAN a" not in plan, (report.name, plan)
+                assert "BLOOM" not in plan, (report.name, plan)
+
+
+def test_the_unknown_time_is_a_day_of_its_own(engine: Engine) -> None:
+    """The stretch of the unknown time begins on a day, as all sums take for granted."""
+    assert UNKNOWN % DAY_S == 0
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(attempts)).scalar() == 0
