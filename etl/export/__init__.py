@@ -1,0 +1,160 @@
+"""Keep a folder of Parquet files equal to the rows: mark each day | write what changed | remember.
+
+A day's mark is made of what changes whenever a row of it does. It is read before the rows are, so
+that a row that comes meanwhile is exported again rather than never.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine
+
+from etl.database import check_revision, transact
+from etl.errors import ConfigError
+from etl.export import rows
+from etl.export.folder import Day, Folder
+from etl.export.rows import Mark, Window
+
+UNDATED: Final = "__HIVE_DEFAULT_PARTITION__"
+"""Names the folder of attempts whose creation time is unknown, as Hive, Spark and DuckDB do."""
+
+GROUP: Final = 50_000
+"""Rows of a row group: the most that are held at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Say what to export where: UTC days from ``first`` up to, not including, ``end``."""
+
+    folder: Path
+    first: date | None = None
+    end: date | None = None
+    full: bool = False
+    destination: bool = False
+
+    @property
+    def windowed(self) -> bool:
+        """Say whether only some days are asked for."""
+        return self.first is not None or self.end is not None
+
+    def holds(self, day: str) -> bool:
+        """Say whether a day is asked for; attempts of unknown time are in no window."""
+        if not self.windowed or day == UNDATED:
+            return not self.windowed
+        found = date.fromisoformat(day)
+        return (self.first or found) <= found and (self.end is None or found < self.end)
+
+
+@dataclass(slots=True)
+class Exported:
+    """Count what an export did."""
+
+    written: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the keys that ``export --json`` prints."""
+        return {
+            "days_written": self.written,
+            "days_unchanged": self.unchanged,
+            "days_removed": self.removed,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def export(engine: Engine, asked: Asked) -> Exported:
+    """Write the days that changed since the last export into the folder, and take gone ones out.
+
+    Raises ``ConfigError`` without pyarrow, for a folder that holds something else, and for one
+    that was exported with other columns; ``TryAgain`` while another export writes there;
+    ``StorageError`` when it cannot be written. A day is either as it was or as it is, and the next
+    run goes on where this one ended.
+    """
+    started = time.monotonic()
+    rows.arrow()
+    done = Exported()
+    with Folder(asked.folder, rows.layout(destination=asked.destination)) as folder:
+        if folder.layout_differs:
+            if asked.windowed or not asked.full:
+                msg = f"{asked.folder} was exported with other columns: {folder.had}."
+                hint = "Repeat those options, or write all days anew with --full."
+                raise ConfigError(msg, hint=hint)
+            folder.adopt_layout()
+        marks = _marks(engine, asked)
+        for day in sorted({*marks, *filter(asked.holds, folder.days)}):
+            _export(engine, asked, folder, day, marks.get(day), done)
+    done.seconds = time.monotonic() - started
+    return done
+
+
+def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of it
+    engine: Engine, asked: Asked, folder: Folder, day: str, mark: Mark | None, done: Exported
+) -> None:
+    if mark is not None and not asked.full and folder.has(day, mark.text):
+        done.unchanged += 1
+        return
+    size = count = 0
+    if mark is not None:
+        schema = rows.schema(destination=asked.destination)
+        groups = _groups(engine, day, destination=asked.destination)
+        count, size = folder.write(day, schema, groups)
+    if mark is None or not count:
+        # Deleted, perhaps between the mark and now.
+        folder.remove(day)
+        done.removed += 1
+        return
+    folder.remember(day, Day(count, size, mark.fetched_at, mark.text))
+    done.written += 1
+    done.rows += count
+    done.bytes += size
+
+
+def _marks(engine: Engine, asked: Asked) -> dict[str, Mark]:
+    window = Window(_midnight(asked.first), _midnight(asked.end))
+
+    def work(connection: Connection) -> dict[str | None, Mark]:
+        check_revision(connection)
+        return rows.marks(connection, window, destination=asked.destination)
+
+    found = transact(engine, work, doing="looking for days that changed")
+    return {day or UNDATED: mark for day, mark in found.items() if asked.holds(day or UNDATED)}
+
+
+def _groups(engine: Engine, day: str, *, destination: bool) -> Iterator[Any]:
+    """Yield a day's rows in order, as tables of a row group each.
+
+    Read by key in short transactions: a reader of a million rows holds up no writer of SQLite.
+    """
+    first = None if day == UNDATED else date.fromisoformat(day)
+    window = Window(_midnight(first), _midnight(first and first + timedelta(days=1)))
+    after: rows.Place | None = None
+    parts: list[Any] = []
+    held = 0
+    while True:
+
+        def work(connection: Connection, after: rows.Place | None = after) -> rows.Batch:
+            return rows.read(connection, window, after, destination=destination)
+
+        batch = transact(engine, work, doing=f"reading the attempts of {day}")
+        parts.append(batch.table)
+        held += batch.table.num_rows
+        if held >= GROUP or batch.last is None:
+            yield rows.joined(parts)
+            parts, held = [], 0
+        if batch.last is None:
+            return
+        after = batch.last
+
+
+def _midnight(day: date | None) -> datetime | None:
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,240 @@
+"""Read attempts as Arrow tables: one column for each of the view ``v_attempts`` but ``day``."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    and_,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+)
+
+from etl.errors import ConfigError
+from etl.reports.dialects import dialect
+from etl.schema import attempt_channel_data as data
+from etl.schema import attempts
+from etl.upkeep import without_personal
+
+BATCH: Final = 10_000
+"""Rows of one read: as many Python objects as exist at a time."""
+
+_LAYOUT: Final = 1
+"""Goes up when the columns change: folders of an older one are then written anew."""
+
+_SINCE_MS: Final = 1_700_000_000_000
+"""Is taken off each ``fetched_at`` that is summed: 64 bits then hold a day of 90 million rows."""
+
+_COLUMNS: Final[dict[str, tuple[ColumnElement[Any], str]]] = {
+    "sid": (attempts.c.sid, "text"),
+    "date_created": (attempts.c.date_created, "moment"),
+    "date_updated": (attempts.c.date_updated, "moment"),
+    "account_sid": (attempts.c.account_sid, "text"),
+    "service_sid": (attempts.c.service_sid, "text"),
+    "verification_sid": (attempts.c.verification_sid, "text"),
+    "channel": (attempts.c.channel, "text"),
+    "conversion_status": (attempts.c.conversion_status, "text"),
+    "converted": (attempts.c.conversion_status, "converted"),
+    "price_amount": (attempts.c.price_amount, "money"),
+    "price_currency": (attempts.c.price_currency, "text"),
+    "destination": (data.c.destination, "text"),
+    "destination_prefix": (data.c.destination_prefix, "text"),
+    "country": (data.c.country, "text"),
+    "mcc": (data.c.mcc, "text"),
+    "mnc": (data.c.mnc, "text"),
+    "carrier": (data.c.carrier, "text"),
+    "locale": (data.c.locale, "text"),
+    "status": (data.c.status, "text"),
+    "message_status": (data.c.message_status, "text"),
+    "call_status": (data.c.call_status, "text"),
+    "error_code": (data.c.error_code, "text"),
+    "code_length": (data.c.code_length, "count"),
+    "final": (attempts.c.is_final, "flag"),
+    "first_fetched_at": (attempts.c.first_fetched_at, "epoch"),
+    "fetched_at": (attempts.c.fetched_at, "epoch"),
+    "extra": (cast(data.c.extra, Text), "json"),
+    "url": (attempts.c.url, "text"),
+}
+_PERSONAL: Final = "destination"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Bound creation times, half open; without both bounds it is the attempts of unknown time."""
+
+    start: datetime | None
+    end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Hold what changes with every change of a day's rows; ``fetched_at`` is the newest (ms)."""
+
+    fetched_at: int
+    text: str
+
+
+Place = tuple[datetime | None, str]
+"""Where a read ended: creation time and SID of its last row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Carry rows as an Arrow table, and where to go on; None at the end."""
+
+    table: Any
+    last: Place | None
+
+
+def arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Import pyarrow, or raise ``ConfigError`` that says how to install it."""
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        msg = "Parquet needs pyarrow, which is not installed."
+        raise ConfigError(msg, hint="Run: pip install 'verify-attempts-etl[parquet]'") from error
+    return pa
+
+
+def layout(*, destination: bool) -> dict[str, Any]:
+    """Say which columns an export has; one of another layout cannot be added to."""
+    return {"columns": _LAYOUT, "destination": destination}
+
+
+def schema(*, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return the Arrow schema of every file."""
+    pa = arrow()
+    moment = pa.timestamp("ms", tz="UTC")
+    kinds = {
+        "text": pa.string(), "json": pa.string(), "moment": moment, "epoch": moment,
+        "flag": pa.bool_(), "converted": pa.bool_(), "count": pa.int32(),
+        "money": pa.decimal128(18, 6),
+    }  # fmt: skip
+    return pa.schema(
+        [
+            (name, kinds[kind])
+            for name, (_, kind) in _COLUMNS.items()
+            if destination or name != _PERSONAL
+        ]
+    )
+
+
+def marks(connection: Connection, window: Window, *, destination: bool) -> dict[str | None, Mark]:
+    """Mark each UTC day that has attempts; None is the day of those of unknown time.
+
+    The newest ``fetched_at`` alone would miss a row whose answer was slow, so they are summed,
+    too. ``redact`` leaves them as they are: where an export holds what it removes, that is counted.
+    """
+    day: ColumnElement[Any] = literal_column(
+        dialect(connection.dialect.name).day("attempts.date_created")
+    )
+    newest = func.max(attempts.c.fetched_at)
+    signs: list[ColumnElement[Any]] = [func.count(), func.sum(attempts.c.fetched_at - _SINCE_MS)]
+    tables: Any = attempts
+    if destination:
+        tables = attempts.outerjoin(data, data.c.attempt_sid == attempts.c.sid)
+        signs += [func.count(data.c.destination), func.sum(func.length(cast(data.c.extra, Text)))]
+    statement = select(day, newest, *signs).select_from(tables).group_by(day)
+    if window.start is not None:
+        statement = statement.where(attempts.c.date_created >= window.start)
+    if window.end is not None:
+        statement = statement.where(attempts.c.date_created < window.end)
+    return {
+        None if found is None else str(found): Mark(
+            int(fetched_at), "-".join(str(int(sign or 0)) for sign in (fetched_at, *rest))
+        )
+        for found, fetched_at, *rest in connection.execute(statement)
+    }
+
+
+def read(
+    connection: Connection, window: Window, after: Place | None, *, destination: bool
+) -> Batch:
+    """Read the next rows of a window by creation time and SID."""
+    names = [name for name in _COLUMNS if destination or name != _PERSONAL]
+    place = [attempts.c.date_created, attempts.c.sid]
+    columns = [_selected(connection, name) for name in names]
+    found = connection.execute(_after(select(*place, *columns), window, after)).all()
+    last: Place | None = None
+    if len(found) == BATCH:
+        last = (found[-1][0], found[-1][1])
+    values = list(zip(*found, strict=True)) or [()] * (len(place) + len(names))
+    return Batch(_table(names, values[len(place) :], destination=destination), last)
+
+
+def _after(statement: Select[Any], window: Window, after: Place | None) -> Select[Any]:
+    created, sid = attempts.c.date_created, attempts.c.sid
+    statement = statement.select_from(attempts.outerjoin(data, data.c.attempt_sid == sid))
+    if window.start is None and window.end is None:
+        statement = statement.where(created.is_(None), sid > (after[1] if after else ""))
+        return statement.order_by(sid).limit(BATCH)
+    start = window.start if after is None else after[0]
+    where = [created >= start, created < window.end]
+    if after is not None:
+        where.append(or_(created > after[0], sid > after[1]))
+    return statement.where(and_(*where)).order_by(created, sid).limit(BATCH)
+
+
+def _selected(connection: Connection, name: str) -> ColumnElement[Any]:
+    column, kind = _COLUMNS[name]
+    if kind == "money":
+        # Whole millionths, exact on every database, and an array of them costs no Decimal each.
+        spelled = dialect(connection.dialect.name).millionths("attempts.price_amount")
+        return literal_column(spelled, BigInteger)
+    return column
+
+
+def _table(names: Sequence[str], values: Sequence[Any], *, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types
+    pa, wanted = arrow(), schema(destination=destination)
+    arrays = []
+    for field, name, column in zip(wanted, names, values, strict=True):
+        kind = _COLUMNS[name][1]
+        if kind == "money":
+            arrays.append(_money(column))
+        elif kind == "epoch":
+            arrays.append(pa.array(column, pa.int64()).cast(field.type))
+        else:
+            made = _MADE.get(kind)
+            if kind == "json" and not destination:
+                made = _impersonal
+            found = column if made is None else [made(value) for value in column]
+            arrays.append(pa.array(found, field.type))
+    return pa.table(arrays, schema=wanted)
+
+
+_MADE: Final[dict[str, Callable[[Any], Any]]] = {
+    "converted": lambda status: status == "converted",
+    "flag": bool,
+}
+
+
+def _money(millionths: Sequence[int | None]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    pa = arrow()
+    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+
+    whole = pa.array(millionths, pa.int64()).cast(pa.decimal128(19, 0))
+    millionth = pa.scalar(Decimal("0.000001"), pa.decimal128(6, 6))
+    return pc.multiply(whole, millionth).cast(pa.decimal128(18, 6))
+
+
+def _impersonal(text: str | None) -> str | None:
+    if text is None:
+        return None
+    kept = without_personal(json.loads(text))
+    return None if kept is None else json.dumps(kept, ensure_ascii=False)
+
+
+def joined(tables: Sequence[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Put tables one after the other, as one row group."""
+    return arrow().concat_tables(tables).combine_chunks()

@@ -1,0 +1,66 @@
+"""Read an export back as docs/export.md says, and hold it to the database."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from sqlalchemy import Engine
+
+from etl.export import UNDATED, Asked, export
+from tests.export.world import expected
+from tests.harness import ROOT
+
+DOCS = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+SQL = re.findall(r"(?ms)^```sql\n(.*?)^```$", DOCS)
+
+
+@pytest.fixture
+def lake(
+    filled: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Export as docs/export.md says, and open DuckDB beside it with the recipe's view."""
+    export(filled, Asked(tmp_path / "attempts"))
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as connection:
+        connection.execute(SQL[0])
+        yield connection
+
+
+def test_the_recipe_runs(lake: duckdb.DuckDBPyConnection) -> None:
+    """Every SQL block of docs/export.md runs in DuckDB and finds something."""
+    assert len(SQL) >= 5
+    for statement in SQL[1:]:
+        assert lake.execute(statement).fetchall(), statement
+
+
+def test_the_recipe_counts_as_the_database_does(
+    filled: Engine, lake: duckdb.DuckDBPyConnection
+) -> None:
+    """Counts and sums that DuckDB reads back are those of the tables, to the last decimal."""
+    held = expected(filled, destination=False)
+    conversion: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    cost: dict[Any, list[Any]] = defaultdict(lambda: [0, 0, None, None])
+    for day, attempts_of_day in held.items():
+        when = None if day == UNDATED else date.fromisoformat(day)
+        for row in attempts_of_day:
+            counted = conversion[when, row["service_sid"], row["channel"], row["country"]]
+            for place, one in enumerate(
+                (True, row["converted"], not row["converted"], not row["final"])
+            ):
+                counted[place] += one
+            spent = cost[when, row["price_currency"]]
+            spent[0] += 1
+            if row["price_amount"] is not None:
+                spent[1] += 1
+                spent[2] = (spent[2] or 0) + row["price_amount"]
+                if not row["converted"]:
+                    spent[3] = (spent[3] or 0) + row["price_amount"]
+    by_slice = {tuple(row[:4]): list(row[4:]) for row in lake.execute(SQL[1]).fetchall()}
+    by_currency = {tuple(row[:2]): list(row[2:]) for row in lake.execute(SQL[2]).fetchall()}
+    assert by_slice == dict(conversion)
+    assert by_currency == dict(cost)
