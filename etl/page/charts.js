@@ -1,0 +1,181 @@
+// Draw with Chart.js, in the colours of the style sheet. What is not final is hatched or dashed.
+
+const drawn = [];
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+const hatch = (name) => {
+  const tile = document.createElement("canvas");
+  tile.width = 7;
+  tile.height = 7;
+  const pen = tile.getContext("2d");
+  pen.strokeStyle = colour(name);
+  pen.lineWidth = 2;
+  pen.beginPath();
+  for (const shift of [-7, 0, 7]) {
+    pen.moveTo(shift - 1, 8);
+    pen.lineTo(shift + 8, -1);
+  }
+  pen.stroke();
+  return pen.createPattern(tile, "repeat");
+};
+
+const short = (text, most = 34) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
+const axis = (more = {}) => ({
+  border: { display: false },
+  ...more,
+  grid: { color: colour("grid"), drawTicks: false, ...more.grid },
+  ticks: { color: colour("soft"), padding: 6, maxRotation: 0, autoSkipPadding: 14, ...more.ticks },
+});
+
+const common = ({ tooltip, ...rest }) => ({
+  animation: false,
+  responsive: true,
+  maintainAspectRatio: false,
+  interaction: { mode: "index", intersect: false, axis: rest.indexAxis ?? "x" },
+  plugins: {
+    legend: { display: false },
+    tooltip: {
+      backgroundColor: colour("card"), titleColor: colour("ink"), bodyColor: colour("ink"),
+      borderColor: colour("line"), borderWidth: 1, padding: 10, boxPadding: 4, cornerRadius: 6,
+      callbacks: { label: tooltip },
+    },
+  },
+  ...rest,
+});
+
+const bars = (series, open) => ({
+  type: "bar",
+  label: series.label,
+  data: series.values,
+  stack: series.stack ?? "one",
+  yAxisID: "y",
+  order: 2,
+  maxBarThickness: 34,
+  categoryPercentage: 0.86,
+  barPercentage: 0.95,
+  backgroundColor: open ? series.values.map((_, place) => (open[place] ? hatch(series.colour) : colour(series.colour))) : colour(series.colour),
+  borderColor: colour(series.colour),
+  borderWidth: open ? series.values.map((_, place) => (open[place] ? 1 : 0)) : 0,
+});
+
+const line = (series, open) => ({
+  type: "line",
+  label: series.label,
+  data: series.values,
+  yAxisID: series.axis ?? "y",
+  order: 1,
+  borderColor: colour(series.colour),
+  backgroundColor: colour("card"),
+  pointBorderColor: colour(series.colour),
+  pointBackgroundColor: series.values.map((_, place) => (open?.[place] ? colour("card") : colour(series.colour))),
+  borderWidth: 2.5,
+  borderDash: series.dash ?? [],
+  pointRadius: series.values.length > 62 ? 0 : 2.5,
+  pointHoverRadius: 5,
+  pointHitRadius: 8,
+  tension: 0.2,
+  spanGaps: false,
+  segment: { borderDash: (at) => (open?.[at.p1DataIndex] ? [3, 4] : undefined) },
+});
+
+/** Draw steps of time: stacked bars, lines, or both; `rate` lines have a percent axis of their own. */
+const timeChart = ({ labels, series, open, format, tooltip }) => {
+  const rates = series.some((one) => one.axis === "rate");
+  const scales = {
+    x: axis({ stacked: true, grid: { display: false } }),
+    y: axis({ stacked: true, beginAtZero: true, ticks: { callback: format, maxTicksLimit: 6 } }),
+  };
+  if (rates) {
+    scales.rate = axis({
+      position: "right", min: 0, max: 100, grid: { display: false },
+      ticks: { callback: (value) => `${value}%`, maxTicksLimit: 6 },
+    });
+  }
+  if (!series.some((one) => one.kind !== "line")) scales.y.stacked = false;
+  const datasets = series.map((one) => (one.kind === "line" ? line(one, open) : bars(one, open)));
+  return { type: "bar", data: { labels, datasets }, options: common({ scales, tooltip }) };
+};
+
+/** Draw a ranking: one stacked bar for each name; a click on one filters by it. */
+const rankChart = ({ labels, series, tooltip, format, pick }) => ({
+  type: "bar",
+  data: { labels: labels.map((label) => short(label)), datasets: series.map((one) => bars(one)) },
+  options: common({
+    indexAxis: "y",
+    scales: {
+      x: axis({ stacked: true, beginAtZero: true, ticks: { callback: format, maxTicksLimit: 6 } }),
+      y: axis({ stacked: true, grid: { display: false }, ticks: { autoSkip: false } }),
+    },
+    tooltip,
+    onClick: pick ? (_, found) => found.length && pick(found[0].index) : undefined,
+    onHover: pick ? (event, found) => { event.native.target.style.cursor = found.length ? "pointer" : ""; } : undefined,
+  }),
+});
+
+const legend = (series, open) => {
+  const items = series.map((one) => [one.label, one.colour, one.kind === "line" ? "line" : ""]);
+  if (open?.some(Boolean)) items.push(["Not final: can still change", series[0].colour, "hatched"]);
+  const list = el("ul", { class: "key", "aria-hidden": "true" });
+  for (const [label, name, kind] of items) {
+    const swatch = el("i", { class: kind });
+    swatch.style.setProperty("--swatch", `var(--${name})`);
+    list.append(el("li", {}, swatch, label));
+  }
+  return list;
+};
+
+/** Make a figure: its words for those who cannot see it stand in the label of the canvas. */
+const figure = (plot) => {
+  const canvas = el("canvas", { role: "img", "aria-label": `${plot.title}. ${plot.says} The table below has the numbers.` });
+  const box = el("div", { class: "plot" }, canvas);
+  if (plot.kind === "rank") box.style.height = `${Math.max(7, 2.6 + plot.labels.length * 1.75)}rem`;
+  const made = el("figure", { "data-plot": plot.id }, el("figcaption", {}, plot.title), legend(plot.series, plot.open), box);
+  drawn.push({ canvas, plot, chart: null });
+  return made;
+};
+
+const configOf = (plot) => (plot.kind === "rank" ? rankChart(plot) : timeChart(plot));
+
+const drawAll = () => {
+  for (const one of drawn) {
+    one.chart?.destroy();
+    Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
+    Chart.defaults.font.size = 12;
+    one.chart = new Chart(one.canvas, configOf(one.plot));
+  }
+};
+
+const PAPER = { width: 690, most: 250, sharp: 2 };
+
+/** Put a picture of each chart into the page for paper: light, and of its width. */
+const onPaper = (yes) => {
+  for (const old of document.querySelectorAll("canvas.paper")) old.remove();
+  if (!yes) return;
+  const { dataset } = document.documentElement;
+  const before = dataset.theme;
+  dataset.theme = "light";
+  for (const { canvas, plot } of drawn) {
+    const drawing = el("canvas");
+    drawing.width = PAPER.width;
+    drawing.height = plot.kind === "rank" ? 40 + plot.labels.length * 20 : PAPER.most;
+    const config = configOf(plot);
+    Object.assign(config.options, { responsive: false, devicePixelRatio: PAPER.sharp });
+    const chart = new Chart(drawing, config);
+    // Painted once, as a picture: a printer would be handed every stroke of a hatched bar.
+    const sheet = el("canvas", { class: "paper", "aria-hidden": "true" });
+    sheet.width = drawing.width;
+    sheet.height = drawing.height;
+    sheet.getContext("2d").drawImage(drawing, 0, 0);
+    canvas.parentElement.append(sheet);
+    chart.destroy();
+  }
+  if (before) dataset.theme = before;
+  else delete dataset.theme;
+};
+
+const forget = () => {
+  for (const one of drawn) one.chart?.destroy();
+  drawn.length = 0;
+};

@@ -1,0 +1,144 @@
+// Add up what the filters leave. Counts are exact numbers; amounts are summed as whole units and
+// millionths apart, each exact, and read as one BigInt of millionths.
+
+const WEEK = 7;
+const BLOCK = 28;
+const MONDAY = 4;
+const MOST_STEPS = 95;
+const ALL = null;
+
+const bucketOf = (calendar, day) => {
+  if (day >= calendar.daysFrom) return { start: day, length: 1 };
+  const length = day >= calendar.weeksFrom ? WEEK : BLOCK;
+  return { start: Math.floor((day - MONDAY) / length) * length + MONDAY, length };
+};
+
+const amount = () => ({ units: 0, millionths: 0 });
+const exact = (sum) => BigInt(sum.units) * 1000000n + BigInt(sum.millionths);
+const more = (sum, column, row) => {
+  sum.units += column.units[row];
+  sum.millionths += column.millionths[row];
+};
+
+const costs = () => ({
+  priced: 0, conversions: 0, charged: 0, price: amount(), wasted: amount(), fee: amount(),
+});
+const group = () => ({ attempts: 0, converted: 0, notFinal: 0, priced: 0, costs: new Map() });
+
+const entry = (map, key, make) => {
+  let found = map.get(key);
+  if (found === undefined) {
+    found = make();
+    map.set(key, found);
+  }
+  return found;
+};
+
+/** Say by code which are asked for; null: all are. */
+const wanted = (codes) => {
+  if (codes === ALL) return null;
+  const table = [];
+  for (const code of codes) table[code] = true;
+  return table;
+};
+
+/** Call `visit` for each row of a cube that the filters leave. */
+const scan = (cube, asked, visit) => {
+  const { day, service, channel, country } = cube;
+  const services = wanted(asked.service);
+  const channels = wanted(asked.channel);
+  const countries = wanted(asked.country);
+  for (let row = 0; row < cube.rows; row += 1) {
+    if (
+      day[row] >= asked.from && day[row] <= asked.to &&
+      (!services || services[service[row]]) &&
+      (!channels || channels[channel[row]]) &&
+      (!countries || countries[country[row]])
+    ) visit(row);
+  }
+};
+
+const addMain = (cube, row, sums) => {
+  sums.attempts += cube.attempts[row];
+  sums.converted += cube.converted[row];
+  sums.notFinal += cube.not_final[row];
+  sums.priced += cube.priced[row];
+  if (cube.priced[row] === 0 && cube.conversions[row] === 0) return;
+  const cost = entry(sums.costs, cube.currency[row], costs);
+  cost.priced += cube.priced[row];
+  cost.conversions += cube.conversions[row];
+  cost.charged += cube.charged[row];
+  more(cost.price, cube.price, row);
+  more(cost.wasted, cube.wasted, row);
+  more(cost.fee, cube.fee, row);
+};
+
+/** Choose how long a step of the charts is, and list the steps of the range. */
+const stepsOf = (asked, calendar) => {
+  const span = asked.to - asked.from + 1;
+  let length = span <= MOST_STEPS ? 1 : span <= MOST_STEPS * WEEK ? WEEK : BLOCK;
+  length = Math.max(length, bucketOf(calendar, asked.from).length);
+  const start = (day) => (length === 1 ? day : Math.floor((day - MONDAY) / length) * length + MONDAY);
+  const starts = [];
+  for (let day = start(asked.from); day <= asked.to; day += length) starts.push(day);
+  return { length, start, starts };
+};
+
+const sumMain = (cube, asked) => {
+  const steps = stepsOf(asked, cube);
+  const found = {
+    total: group(), steps, byStep: new Map(), service: new Map(), channel: new Map(), country: new Map(),
+  };
+  for (const start of steps.starts) found.byStep.set(start, group());
+  scan(cube, asked, (row) => {
+    addMain(cube, row, found.total);
+    addMain(cube, row, entry(found.byStep, steps.start(cube.day[row]), group));
+    for (const key of ["service", "channel", "country"]) {
+      addMain(cube, row, entry(found[key], cube[key][row], group));
+    }
+  });
+  return found;
+};
+
+const sumTotal = (cube, asked) => {
+  const total = group();
+  scan(cube, asked, (row) => addMain(cube, row, total));
+  return total;
+};
+
+/** Add up the named measures of a small cube by one key, or by several joined. */
+const sumBy = (cube, asked, keys, measures) => {
+  const found = new Map();
+  scan(cube, asked, (row) => {
+    const sums = entry(found, keys.map((key) => cube[key][row]).join(" "), () => ({
+      keys: keys.map((key) => cube[key][row]),
+      ...Object.fromEntries(measures.map((name) => [name, 0])),
+    }));
+    for (const name of measures) sums[name] += cube[name][row];
+  });
+  return [...found.values()];
+};
+
+/** Add up the named measures of a small cube by one key, in all and by steps of time. */
+const sumSteps = (cube, asked, key, measures) => {
+  const nothing = () => Object.fromEntries(measures.map((name) => [name, 0]));
+  const steps = stepsOf(asked, cube);
+  const found = { steps, total: nothing(), byStep: new Map(), byKey: new Map() };
+  for (const start of steps.starts) found.byStep.set(start, nothing());
+  scan(cube, asked, (row) => {
+    const places = [
+      found.total, entry(found.byStep, steps.start(cube.day[row]), nothing), entry(found.byKey, cube[key][row], nothing),
+    ];
+    for (const name of measures) for (const sums of places) sums[name] += cube[name][row];
+  });
+  return found;
+};
+
+/** Give the days of equal number just before the range, or null where the page does not hold them. */
+const before = (asked, known, cube) => {
+  const length = asked.to - asked.first + 1;
+  const from = asked.first - length;
+  const edge = (day) => bucketOf(cube, day).start === day;
+  if (from < known.firstDay || !edge(from) || !edge(asked.first)) return null;
+  return { ...asked, from, to: asked.first - 1 };
+};

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Connection, Engine, create_engine, event, text
+
+from etl.cli.context import Context
+from etl.cli.report_html import html
+from etl.reports.as_of import AsOf
+from etl.reports.conversion import CONVERSION_DAILY
+from etl.reports.query import Question, ask
+from tests.page.conftest import Open, tables
+from tests.reports import history
+from tests.reports.world import make, store
+
+
+@pytest.fixture
+def filled(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Fill the database that the command is told of."""
+    with reports.begin() as connection:
+        store(connection, make(21, verifications=40))
+    monkeypatch.setenv("DATABASE_URL", reports.url.render_as_string(hide_password=False))
+    return reports
+
+
+def test_it_writes_the_page(filled: Engine, tmp_path: Path, browse: Open) -> None:
+    """The command writes a page of what it was asked for, and says how large it is."""
+    path = tmp_path / "page.html"
+    context = Context(config=None, verbose=False, quiet=False)
+    arguments = ["-o", str(path), "--since", "2026-03-25", "--until", "2026-04-01"]
+    result = CliRunner().invoke(html, [*arguments, "--channel", "SMS"], obj=context)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert "MB" in result.stderr
+    page = browse(path.read_text(encoding="utf-8"))
+    assert "only since 2026-03-25" in page.inner_text("#about")
+    found = tables(page)
+    assert [row[0] for row in found["channel"]] == ["SMS"]
+    days = [row[0] for row in found["conversion"]]
+    assert min(days) >= "2026-03-25"
+    assert max(days) <= "2026-03-31"
+
+
+def test_it_shows_the_past(reports: Engine, tmp_path: Path, browse: Open,
+                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """As of a moment it says which, shows what was known, and leaves the queue out."""
+    with reports.begin() as connection:
+        history.store(connection, history.make(8, 80, again=False))
+    monkeypatch.setenv("DATABASE_URL", reports.url.render_as_string(hide_password=False))
+    moment = history.MOMENTS[3]
+    path = tmp_path / "page.html"
+    arguments = ["-o", str(path), "--as-of", moment.isoformat()]
+    context = Context(config=None, verbose=False, quiet=True)
+    assert CliRunner().invoke(html, arguments, obj=context).exit_code == 0
+    page = browse(path.read_text(encoding="utf-8"))
+    assert "as known at 2026-03-25 10:00 UTC" in page.inner_text("#about")
+    question = Question(by=("day",), as_of=AsOf(moment.timestamp()))
+    with reports.connect() as connection, ask(connection, CONVERSION_DAILY, question) as answer:
+        expected = {str(row[0]): f"{row[1]:,}" for row in answer.rows if row[0]}
+    found = tables(page)
+    shown = {row[0]: row[1] for row in found["conversion"] if row[1] != "0"}
+    assert shown == expected
+    assert "queue" not in found
+    refused = CliRunner().invoke(html, ["-o", str(path), "--as-of", "2999-01-01"], obj=context)
+    assert refused.exit_code == 2
+
+
+@pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
+def test_it_is_of_one_moment(filled: Engine, tmp_path: Path) -> None:
+    """What a loader writes while the page reads is in no chart: all numbers agree."""
+    wrote: list[bool] = []
+
+    def load(connection: Connection, *_: object) -> None:
+        # Between any two statements of the page, every attempt goes.
+        if connection.engine.url == filled.url and not wrote:
+            wrote.append(True)
+            other = create_engine(filled.url)
+            with other.begin() as loader:
+                loader.execute(text("DELETE FROM attempt_changes"))
+                loader.execute(text("DELETE FROM attempt_channel_data"))
+                loader.execute(text("DELETE FROM attempts"))
+            other.dispose()
+
+    path = tmp_path / "page.html"
+    context = Context(config=None, verbose=False, quiet=True)
+    event.listen(Engine, "after_cursor_execute", load)
+    try:
+        result = CliRunner().invoke(html, ["-o", str(path)], obj=context)
+    finally:
+        event.remove(Engine, "after_cursor_execute", load)
+    assert result.exit_code == 0, result.output
+    assert wrote
+    block = path.read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0]
+    known = json.loads(block)
+    counted = next(row["number"] for row in known["freshness"] if row["measure"] == "attempts")
+    assert counted == len(make(21, verifications=40).rows)
+    assert all(cube["rows"] for cube in known["cubes"].values())
+    with filled.connect() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM attempts")).scalar() == 0
+
+
+def test_it_refuses_nonsense(filled: Engine, tmp_path: Path) -> None:
+    """A window that ends before it begins is a usage error, and nothing is written."""
+    path = tmp_path / "page.html"
+    context = Context(config=None, verbose=False, quiet=True)
+    arguments = ["-o", str(path), "--since", "2026-04-01", "--until", "2026-03-25"]
+    result = CliRunner().invoke(html, arguments, obj=context)
+    assert result.exit_code == 2
+    assert not path.exists()

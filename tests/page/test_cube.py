@@ -1,0 +1,154 @@
+import base64
+import json
+import zlib
+from collections import defaultdict
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.errors import ConfigError
+from etl.page.cube import BLOCK, MONDAY, WEEK, Cube, Fold, ladder
+from etl.page.pack import packed
+from etl.page.render import html
+from tests.page.busy import busy, known
+from tests.page.conftest import Open, tables
+
+MOST_BYTES = 5_000_000
+Cells = dict[tuple[int, ...], list[int]]
+
+
+@given(st.integers(0, 30_000), st.integers(0, 3_000))
+def test_each_calendar_is_coarser(first: int, span: int) -> None:
+    """What one calendar puts together, every later one keeps together; edges begin a bucket."""
+    calendars = ladder(first, first + span)
+    for finer, coarser in pairwise(calendars):
+        for day in range(first, first + span + 1):
+            assert coarser.bucket(finer.bucket(day)) == coarser.bucket(day)
+            assert coarser.bucket(day) <= finer.bucket(day) <= day
+    for calendar in calendars:
+        assert (calendar.weeks_from - MONDAY) % BLOCK == 0
+        assert (calendar.days_from - MONDAY) % WEEK == 0
+
+
+def filled(limit: int, fold: Fold | None = None) -> tuple[Cube, Cells]:
+    """Fill a cube and a dictionary with the same random facts, the days in no order."""
+    random = Random(limit)
+    cube = Cube(
+        ("name", "place"), ("count", "part", "money", "money_units"),
+        calendars=ladder(20_000, 20_399), limit=limit, fold=fold,
+    )  # fmt: skip
+    facts: Cells = defaultdict(lambda: [0, 0, 0, 0])
+    for _ in range(4000):
+        keys = (random.randrange(9), random.randrange(3))
+        count = random.randrange(1000)
+        values = [
+            count,
+            random.randrange(count + 1),
+            random.randrange(10**6),
+            random.randrange(-9, 10**9),
+        ]
+        day = 20_000 + random.randrange(400)
+        cube.add(day, keys, values)
+        for place, value in enumerate(values):
+            facts[day, *keys][place] += value
+    return cube, facts
+
+
+@pytest.mark.parametrize("limit", [10_000, 2500, 900, 300])
+def test_folding_keeps_every_sum(limit: int) -> None:
+    """However coarse it becomes, a cube holds the same sums in fewer cells."""
+    cube, facts = filled(limit, Fold(9, into=9))
+    assert len(cube) <= limit
+    expected: Cells = defaultdict(lambda: [0, 0, 0, 0])
+    for (day, name, place), values in facts.items():
+        here = expected[cube.calendar.bucket(day), name if name < cube.kept else 9, place]
+        here[:] = [one + other for one, other in zip(here, values, strict=True)]
+    columns = cube.sorted_columns()
+    actual = {
+        key: list(values)
+        for *key_, values in zip(
+            columns["day"], columns["name"], columns["place"],
+            zip(*(columns[name] for name in cube.measures), strict=True), strict=True,
+        )
+        for key in [tuple(key_)]
+    }  # fmt: skip
+    assert actual == expected
+
+
+def test_too_much_is_refused() -> None:
+    """A cube that is as coarse as can be says what to do."""
+    with pytest.raises(ConfigError, match="too many") as caught:
+        filled(30)
+    assert "--since" in str(caught.value.hint)
+
+
+def test_packing_is_exact() -> None:
+    """What is packed can be unpacked by the documented rules, amounts to the millionth."""
+    cube, _ = filled(10_000)
+    columns = cube.sorted_columns()
+    found = packed(cube, most=10**9, parts={"part": "count"}, amounts={"money": "count"})
+    bytes_ = zlib.decompress(base64.b64decode(found["data"]))
+    at, read = 0, []
+    for planes in found["planes"]:
+        values = [0] * found["rows"]
+        for plane in range(planes):
+            for row, byte in enumerate(bytes_[at : at + found["rows"]]):
+                values[row] |= byte << 8 * plane
+            at += found["rows"]
+        read.append(values)
+    day, name, place, count, part, units, beside, rest = read
+    assert [sum(map(unzigzag, day[: row + 1])) for row in range(50)] == columns["day"][:50]
+    assert [sum(map(unzigzag, name[: row + 1])) for row in range(50)] == columns["name"][:50]
+    assert count == columns["count"]
+    whole = [n - unzigzag(lack) for n, lack in zip(count, part, strict=True)]
+    assert whole == columns["part"]
+    amounts = [
+        (unzigzag(u) * 10**6 + b) * (n or 1) + r
+        for u, b, r, n in zip(units, beside, rest, count, strict=True)
+    ]
+    assert amounts == [
+        unit * 10**6 + millionth
+        for unit, millionth in zip(columns["money_units"], columns["money"], strict=True)
+    ]
+    assert len(place) == len(cube)
+
+
+def unzigzag(value: int) -> int:
+    """Give the signed number back."""
+    return value // 2 if value % 2 == 0 else -(value + 1) // 2
+
+
+@pytest.fixture(scope="module")
+def year() -> dict[str, Any]:
+    """Synthesize a busy account's year."""
+    return known(busy())
+
+
+def test_a_busy_year_fits(year: dict[str, Any], browse: Open) -> None:
+    """A year of 200,000 attempts a day is at most 5 MB, opens, and filters every day of it."""
+    text = html(year)
+    assert len(text.encode()) <= MOST_BYTES
+    assert year["cubes"]["main"]["daysFrom"] <= year["firstDay"]
+    page = browse(text)
+    page.click("#presets button >> nth=3")
+    attempts = sum(int(row[1].replace(",", "")) for row in tables(page)["service"])
+    assert attempts == pytest.approx(365 * 200_000, rel=0.05)
+    took = page.evaluate(
+        """() => { const before = performance.now();
+        document.querySelectorAll('#pick-country .list input')[3].click();
+        return performance.now() - before; }"""
+    )
+    assert took < 3000
+    assert page.locator("figure").count() >= 10
+
+
+def test_the_data_is_plain_json(year: dict[str, Any]) -> None:
+    """The data block holds no character that HTML could read, and is what it was made from."""
+    text = html(year | {"names": year["names"] | {"extra": "<&>\u2028\u2029</script>"}})
+    block = text.split('id="data">')[1].split("</script>")[0]
+    assert not set("<>&\u2028\u2029") & set(block)
+    assert json.loads(block)["names"]["extra"] == "<&>\u2028\u2029</script>"
