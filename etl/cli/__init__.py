@@ -1,0 +1,148 @@
+"""The command line: parse, build, call one function, print.
+
+This package builds what the pipeline is handed; nothing below it knows of click. The top of every
+module here imports click and the errors only, so that ``--help`` costs little more than Python.
+"""
+
+import gc
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from etl import __version__
+from etl.cli import talk
+from etl.cli.context import Context
+from etl.cli.ending import StdoutClosed, ended, words_of_exits
+
+_COMMANDS = {
+    "backfill": "etl.cli.backfill:backfill",
+    "db": "etl.cli.db:db",
+    "demo": "etl.cli.demo:demo",
+    "discover": "etl.cli.discover:discover",
+    "doctor": "etl.cli.doctor:doctor",
+    "export": "etl.cli.export:export",
+    "plan": "etl.cli.plan:plan",
+    "prune": "etl.cli.prune:prune",
+    "reconcile": "etl.cli.reconcile:reconcile",
+    "redact": "etl.cli.redact:redact",
+    "report": "etl.cli.report:report",
+    "retry": "etl.cli.retry:retry",
+    "run": "etl.cli.run:run",
+    "runs": "etl.cli.runs:runs",
+    "sandbox": "etl.cli.sandbox:sandbox",
+    "status": "etl.cli.status:status",
+}
+
+# click would not go below 50 columns, and the terminal would then break the lines anywhere.
+_NARROW = 52
+
+
+class _Narrow(click.HelpFormatter):
+    """Put what an option means under it rather than beside it."""
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 14, col_spacing: int = 2
+    ) -> None:
+        """Write a list of terms and their meaning."""
+        super().write_dl(rows, min(col_max, 14), col_spacing)
+
+
+class _Lazy(click.Group):
+    """Import a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands."""
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name].split(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
+        return command
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: object,
+    ) -> click.Context:
+        """Fold the help into a narrow terminal, too."""
+        columns = shutil.get_terminal_size().columns
+        if columns < _NARROW:
+            extra["terminal_width"] = max(columns - 1, 20)
+            # For the contexts of all commands, which are click's own.
+            click.Context.formatter_class = _Narrow
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as error:  # --help and --version are printed here
+            raise StdoutClosed from error
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; click's own answer to a closed pipe would be exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise StdoutClosed from error
+
+
+@click.group(
+    cls=_Lazy,
+    epilog=words_of_exits(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("-c", "--config", type=click.Path(), help="A TOML file of settings.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more, tracebacks included.")
+@click.option("-q", "--quiet", is_flag=True, help="Speak only of trouble.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How messages on stderr are written.",
+)
+@click.version_option(__version__, prog_name="verify-etl")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    *,
+    config: str | None,
+    verbose: bool,
+    quiet: bool,
+    log_format: str,
+) -> None:
+    """Bring Twilio Verify attempts, final, into SQL for the fewest requests.
+
+    Data goes to stdout, everything else to stderr.
+
+    \b
+    Example:
+      verify-etl db upgrade
+      verify-etl backfill sids.txt
+      verify-etl run
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    if verbose and quiet:
+        msg = "-v and -q exclude each other."
+        raise click.UsageError(msg)
+    talk.set_up(verbose=verbose, quiet=quiet, log_format=log_format)
+    ctx.obj = Context(config=config, verbose=verbose, quiet=quiet)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; every error becomes one sentence and its exit code."""
+    # Imports make some hundred thousand objects that live to the end; looking through them again
+    # and again for garbage is a fifth of the time to start.
+    gc.set_threshold(100_000, 20, 50)
+    # Its plugins would be looked for in all that is installed, and shown our settings.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    sys.exit(ended(lambda: cli.main(args, prog_name="verify-etl", standalone_mode=False)))

@@ -1,0 +1,134 @@
+"""``verify-etl db``: build, show and check the tables and views."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.context import Context
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+
+@click.group()
+def db() -> None:
+    """Build, show and check the tables.
+
+    \b
+    Example:
+      verify-etl db upgrade
+    """  # noqa: D301 - \b is click's mark
+
+
+@db.command()
+@click.option("--sql", is_flag=True, help="Print the SQL of the whole schema; connect to nothing.")
+@click.pass_obj
+def upgrade(context: Context, *, sql: bool) -> None:
+    """Bring the tables and views to what this version needs; do nothing when they are.
+
+    What other programs have in the same database stays untouched. With --sql the kind of database
+    is read off DATABASE_URL (mysql:// is MySQL, mariadb:// is MariaDB).
+
+    \b
+    Example:
+      verify-etl db upgrade
+      verify-etl db upgrade --sql > schema.sql
+    """  # noqa: D301 - \b is click's mark
+    from etl import migrate, rollups
+
+    if sql:
+        url = context.settings().database_url.get_secret_value()
+        click.echo(migrate.upgrade_sql(url), nl=False)
+        return
+    with _engine(context, create=True) as engine:
+        done = migrate.upgrade(engine)
+        if days := rollups.refresh(engine):
+            done.append(f"roll-ups: {days:,} days")
+    for line in done:
+        _say(context, line)
+    _say(context, f"The schema is at {migrate.head()}{'' if done else ', nothing to do'}.")
+
+
+@db.command()
+@click.option("--all", "everything", is_flag=True, help="Sum every day anew, marked or not.")
+@click.pass_obj
+def rollups(context: Context, *, everything: bool) -> None:
+    """Bring the roll-ups up to date, which reports read in place of millions of rows.
+
+    Every run does this for days that have settled. After changing or deleting attempts by hand,
+    say --all: nobody else can know of it.
+
+    \b
+    Example:
+      verify-etl db rollups
+      verify-etl db rollups --all
+    """  # noqa: D301 - \b is click's mark
+    from etl import rollups as rollups_
+    from etl.database import check_revision, transact
+
+    def work(connection: "Connection") -> None:
+        check_revision(connection)
+        if everything:
+            rollups_.mark_everything(connection)
+
+    with _engine(context) as engine:
+        transact(engine, work, doing="marking days to sum")
+        days = rollups_.refresh(engine, everything=True)
+    _say(context, f"{days:,} days summed.")
+
+
+@db.command()
+@click.option("--json", "as_json", is_flag=True, help='Print {"current": …, "head": …}.')
+@click.pass_obj
+def current(context: Context, *, as_json: bool) -> None:
+    """Print the revision of the tables, `none` when there are none.
+
+    \b
+    Example:
+      verify-etl db current --json
+    """  # noqa: D301 - \b is click's mark
+    from etl import migrate
+
+    with _engine(context, create=True) as engine:
+        found = migrate.current(engine)
+    if as_json:
+        click.echo(json.dumps({"current": found, "head": migrate.head()}))
+    else:
+        click.echo(found or "none")
+
+
+@db.command()
+@click.option("--json", "as_json", is_flag=True, help='Print {"current": …, "head": …}.')
+@click.pass_obj
+def check(context: Context, *, as_json: bool) -> None:
+    """Exit with 78 unless the tables are those of this version.
+
+    \b
+    Example:
+      verify-etl db check && verify-etl run
+    """  # noqa: D301 - \b is click's mark
+    from etl import migrate
+
+    with _engine(context, create=True) as engine:
+        found = migrate.current(engine)
+    if as_json:
+        click.echo(json.dumps({"current": found, "head": migrate.head()}))
+    migrate.judge(found)
+    _say(context, f"The schema is at {found}, as this version needs it.")
+
+
+@contextmanager
+def _engine(context: Context, *, create: bool = False) -> Iterator["Engine"]:
+    engine = context.engine(context.settings(), create=create)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _say(context: Context, line: str) -> None:
+    if not context.quiet:
+        click.echo(line, err=True)

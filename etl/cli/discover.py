@@ -1,0 +1,85 @@
+"""``verify-etl discover``: load a window of attempts without a queue."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+import click
+
+from etl.cli.context import Context
+from etl.cli.running import build_job, carry_out
+
+
+class Since(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
+    """Read a date, an ISO 8601 time (UTC unless it says otherwise), or a duration ago."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return epoch milliseconds."""
+        from etl.settings import parse_duration
+
+        if isinstance(value, int):
+            return value
+        text = str(value).strip()
+        try:
+            return int(time.time() * 1000) - parse_duration(text)
+        except ValueError:
+            pass
+        try:
+            when = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text!r} is no date, time or duration such as 7d.", param, ctx)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return int(when.timestamp() * 1000)
+
+
+@click.command()
+@click.option("--since", type=Since(), help="From when: a date, a time, or how long ago (7d).")
+@click.option("--until", type=Since(), help="To when, exclusive.  [default: now]")
+@click.option("--service", default="", metavar="VA...", help="Only this Verify service.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop in good order after this.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+@click.pass_obj
+def discover(
+    context: Context,
+    *,
+    since: int | None,
+    until: int | None,
+    service: str,
+    max_seconds: float | None,
+    as_json: bool,
+) -> None:
+    """List the account's attempts of a window and load them all; no queue of SIDs is needed.
+
+    Then fetches what is due for its refresh, so that this is all that cron needs. Without --since
+    it goes on at the first gap after the earliest window that was listed whole, with an hour's
+    overlap; the first time it loads all that the API remembers.
+
+    \b
+    Example:
+      verify-etl discover --since 7d
+    """  # noqa: D301 - \b is click's mark
+    from etl import pipeline
+    from etl.discover import Asked
+
+    if since is not None and until is not None and until <= since:
+        msg = "--since must be before --until."
+        raise click.UsageError(msg)
+    if service and not re.fullmatch(r"VA[0-9a-fA-F]{32}", service):
+        msg = f"{service!r} is no Verify service: VA and 32 hex digits."
+        raise click.UsageError(msg)
+    settings = context.settings()
+    job = build_job(settings, max_seconds=max_seconds)
+    asked = Asked(since, until, service)
+    carry_out(
+        context,
+        settings,
+        job,
+        lambda engine, api, stopping, watch: pipeline.discover(
+            engine, api, job, asked, stopping=stopping, watch=watch
+        ),
+        as_json=as_json,
+    )

@@ -1,0 +1,70 @@
+"""``verify-etl redact``: remove personal data."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.age import AGE
+from etl.cli.context import Context
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from etl.upkeep import Redacted
+
+
+@click.command(short_help="Remove personal data of old attempts.")
+@click.option(
+    "--older-than", "age", type=AGE, required=True, metavar="AGE",
+    help="The attempts' age, such as 30d.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Count; change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts (docs/cli.md).")
+@click.pass_obj
+def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
+    """Remove personal data of old attempts: whom they were sent to.
+
+    The destination becomes NULL; its prefix and country stay. In `extra` the raw destination and
+    channel data go, and whatever looks like a phone number or an e-mail address. What is fetched
+    again brings its destination back, so an age beyond the API's 30 days is for good.
+
+    \b
+    Example:
+      verify-etl redact --older-than 30d --dry-run
+    """  # noqa: D301 - \b is click's mark
+    settings = context.settings()
+    if age < settings.retention and not context.quiet:
+        msg = "The API still knows attempts of that age: what is fetched again brings it back."
+        click.echo(msg, err=True)
+    with context.database(settings, read_only=dry_run) as engine:
+        counts = _redact(engine, age, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps({**counts, "dry_run": dry_run}))
+    else:
+        would = "would be " if dry_run else ""
+        click.echo(
+            f"{counts['destinations']:,} destinations {would}removed, {counts['extras']:,} extras "
+            f"{would}cleaned, of {counts['attempts']:,} attempts looked at."
+        )
+
+
+def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
+    from etl import upkeep
+    from etl.database import check_revision, clock, transact
+
+    before = transact(engine, clock, doing="reading the clock") - age
+    counts = {"attempts": 0, "destinations": 0, "extras": 0}
+    last: str | None = ""
+    while last is not None:
+
+        def step(connection: "Connection", after: str = last) -> "Redacted":
+            check_revision(connection)
+            return upkeep.redact(connection, before=before, after=after, write=not dry_run)
+
+        done = transact(engine, step, doing="removing personal data")
+        last = done.last
+        counts["attempts"] += done.looked_at
+        counts["destinations"] += done.destinations
+        counts["extras"] += done.extras
+    return counts

@@ -1,0 +1,126 @@
+"""Carry out what sends requests: build the parts, show how it goes, print what came of it."""
+
+import json
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etl.cli.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sqlalchemy import Engine
+
+    from etl.extract import Api
+    from etl.parts import Job
+    from etl.pipeline import Report, Watch
+    from etl.planner import Strategy
+    from etl.settings import Settings
+    from etl.stopping import Stopping
+
+    Act = Callable[[Engine, Api, Stopping, Watch], Report]
+
+_ALSO = {
+    "retry": "to retry",
+    "dead": "dead",
+    "given_back": "given back",
+    "discarded": "lost to another worker",
+    "throttled": "throttled",
+}
+
+
+def say(document: dict[str, Any]) -> None:
+    """Print one line of JSON."""
+    click.echo(json.dumps(document))
+
+
+@contextmanager
+def prefaced(document: "Mapping[str, Any] | None") -> "Iterator[Callable[[dict[str, Any]], None]]":
+    """Give what prints a report as JSON: by itself, or in a document under ``run``.
+
+    The document is printed in any case, for what it tells was done before.
+    """
+    if document is None:
+        yield say
+        return
+    done: dict[str, Any] = {**document, "run": None}
+    try:
+        yield lambda report: done.update(run=report)
+    finally:
+        say(done)
+
+
+def carry_out(
+    context: Context,
+    settings: "Settings",
+    job: "Job",
+    act: "Act",
+    *,
+    as_json: bool,
+    printing: "Callable[[dict[str, Any]], None]" = say,
+) -> None:
+    """Build the parts, act, print the report, and leave with its exit code."""
+    from etl.cli.progress import Progress
+    from etl.stopping import Stopping
+
+    with ExitStack() as stack:
+        api = context.api(settings)
+        stack.callback(api.close)
+        engine = context.engine(settings)
+        stack.callback(engine.dispose)
+        progress = stack.enter_context(Progress(engine, job, shown=context.watched()))
+        report = act(engine, api, Stopping(), progress)
+    if as_json:
+        printing(report.as_dict())
+    elif not context.quiet:
+        click.echo(summary(report))
+    if report.error is not None:
+        raise report.error
+    if report.exit_code:
+        raise click.exceptions.Exit(report.exit_code)
+
+
+def build_job(
+    settings: "Settings",
+    *,
+    limit: int | None = None,
+    max_seconds: float | None = None,
+    strict: bool = False,
+    strategy: "Strategy" = "auto",
+) -> "Job":
+    """Turn settings into what the pipeline is asked; raise ``ConfigError`` without credentials."""
+    from etl.budget import Allowance
+    from etl.parts import Job
+    from etl.settle import Policy
+
+    settings.credentials()
+    return Job(
+        account=settings.account_sid,
+        allowance=Allowance(settings.account_sid, settings.allowance, settings.allowance_window),
+        policy=Policy(
+            settle_after=settings.settle_after,
+            price_grace=settings.price_grace,
+            refresh_round=settings.refresh_round,
+            retention=settings.retention,
+        ),
+        concurrency=settings.concurrency,
+        limit=limit,
+        max_seconds=max_seconds,
+        strict=strict,
+        strategy=strategy,
+        page_size=settings.page_size,
+    )
+
+
+def summary(report: "Report") -> str:
+    """Say in one line what a run did."""
+    counts = report.counts
+    parts = [f"{counts['settled']:,} final", f"{counts['refresh']:,} to refresh"]
+    parts += [f"{counts[name]:,} {words}" for name, words in _ALSO.items() if counts[name]]
+    listed = f", {counts['listed']:,} listed" if counts["listed"] else ""
+    return (
+        f"Run {report.run_id}: {counts['fetched']:,} stored ({', '.join(parts)}{listed}) with "
+        f"{counts['requests']:,} requests in {counts['seconds']:.1f} s; {report.pending:,} pending."
+    )

@@ -1,0 +1,64 @@
+"""``verify-etl runs``: the history of runs."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli import table
+from etl.cli.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from sqlalchemy import Connection
+
+_NAMES = ("run", "command", "started", "seconds", "exit", "requests", "fetched", "final", "dead")
+
+
+@click.command(short_help="Show the history of runs.")
+@click.option(
+    "--limit", type=click.IntRange(min=1, max=100_000), default=20, show_default=True,
+    help="The newest so many.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (docs/cli.md).")
+@click.pass_obj
+def runs(context: Context, *, limit: int, as_json: bool) -> None:
+    """Show the history of runs, the newest first: what each did and how it ended.
+
+    \b
+    Example:
+      verify-etl runs --limit 5
+    """  # noqa: D301 - \b is click's mark
+    from etl import runs as runs_
+    from etl import status
+    from etl.database import check_revision, transact
+
+    def work(connection: "Connection") -> "list[dict[str, Any]]":
+        check_revision(connection)
+        return [status.as_dict(row) for row in runs_.latest(connection, limit)]
+
+    with context.database(context.settings(), read_only=True) as engine:
+        found = transact(engine, work, doing="reading the history of runs")
+    if as_json:
+        click.echo(json.dumps(found))
+    elif found:
+        click.echo("\n".join(_lines(found)))
+    elif not context.quiet:
+        click.echo("No run yet.", err=True)
+
+
+def _lines(found: "Sequence[dict[str, Any]]") -> "Iterator[str]":
+    rows = []
+    for run in found:
+        did = run["did"] or {}
+        counts = [did.get(name) for name in ("requests", "fetched", "settled", "dead")]
+        ended = "not ended" if run["ended_at"] is None else run["exit_code"]
+        rows.append([run["id"], run["command"], run["started_at"], run["seconds"], ended, *counts])
+    yield from table.aligned(
+        _NAMES, rows, spare=("dead", "final", "requests", "command", "seconds")
+    )
+    for run in found:
+        if run["error"]:
+            yield table.wrapped(f"{run['id']}:", run["error"], indent=6)

@@ -1,0 +1,104 @@
+"""What is said on stderr: one line a message, as text or JSON, without secrets and control codes."""
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+SHORTEST_SECRET: Final = 4
+"""Anything shorter would be found in words that are no secret."""
+
+_secrets: set[str] = set()
+_ADDRESS: Final = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Never let these through, wherever they turn up."""
+    _secrets.update(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with secrets, and the password of any address, replaced by ``***``."""
+    # The longest first: one may be the beginning of another.
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _ADDRESS.sub(r"\1:***@", text)
+
+
+def causes(error: BaseException) -> Iterator[str]:
+    """Yield what led to the error, nearest first, one line each, without what was said already."""
+    said = str(error)
+    seen = {id(error)}
+    cause = _cause(error)
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+        line = lines[0][:300] if lines else ""
+        if not line or line not in said:
+            yield f"{type(cause).__name__}: {line}".rstrip(": ")
+            said += line
+        cause = _cause(cause)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+class TextFormatter(logging.Formatter):
+    """Write the message, and under it the traceback when there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Leave secrets out, and control characters but the ends of lines."""
+        text = without_secrets(super().format(record))
+        return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+
+
+class JsonFormatter(logging.Formatter):
+    """Write one JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give level, ts (UTC), logger_name, app_name, message, extra, and perhaps exception."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "level": record.levelname.lower(),
+            "ts": f"{stamp}.{int(record.msecs):03d}Z",
+            "logger_name": record.name,
+            "app_name": "verify-etl",
+            "message": without_secrets(record.getMessage()),
+            "extra": getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = without_secrets(self.formatException(record.exc_info))
+        return json.dumps(line, default=str)
+
+
+class Handler(logging.StreamHandler[Any]):
+    """Write to stderr, a progress line out of the way first; whoever closed it hears nothing."""
+
+    clear: Callable[[], None] | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        if Handler.clear is not None:
+            Handler.clear()
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Give up: there is nobody left to tell."""
+
+
+def set_up(*, verbose: bool, quiet: bool, log_format: str) -> None:
+    """Send our messages to stderr; those of libraries only when they warn."""
+    hide(os.environ.get(name, "") for name in ("TWILIO_AUTH_TOKEN", "TWILIO_API_SECRET"))
+    handler = Handler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    logging.getLogger("etl").setLevel(level)
+    for library in () if verbose else ("psycopg", "sqlalchemy.pool"):
+        # They tell of each connection that is lost; it is tried again, and said once if it stays so.
+        logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -1,0 +1,52 @@
+"""Run `verify-etl db` as a person and as a program would."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from etl import migrate
+from etl.reports import REPORTS
+
+
+def verify_etl(*words: str, url: str, cwd: Path) -> tuple[int, str, str]:
+    """Run the command; return exit code, stdout, stderr."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "etl", *words],
+        cwd=cwd,
+        env=os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_from_nothing_to_head(empty_database_url: str, tmp_path: Path) -> None:
+    """Data goes to stdout, talk to stderr, and the exit code of `check` is the answer."""
+    url, head = empty_database_url, migrate.head()
+    code, out, said = verify_etl("db", "check", "--json", url=url, cwd=tmp_path)
+    assert (code, json.loads(out)) == (78, {"current": None, "head": head})
+    assert "verify-etl db upgrade" in said
+    assert verify_etl("db", "current", url=url, cwd=tmp_path) == (0, "none\n", "")
+    views = ", ".join(report.view for report in REPORTS)
+    done = (
+        f"0001: Create the tables.\n0002: Add roll-ups.\nviews: {views}\nThe schema is at {head}.\n"
+    )
+    assert verify_etl("db", "upgrade", url=url, cwd=tmp_path) == (0, "", done)
+    again = f"The schema is at {head}, nothing to do.\n"
+    assert verify_etl("db", "upgrade", url=url, cwd=tmp_path) == (0, "", again)
+    assert verify_etl("-q", "db", "check", url=url, cwd=tmp_path) == (0, "", "")
+    code, out, _ = verify_etl("db", "current", "--json", url=url, cwd=tmp_path)
+    assert (code, json.loads(out)) == (0, {"current": head, "head": head})
+
+
+@pytest.mark.parametrize("url", ["sqlite:///never.db", "postgresql://nobody:hidden@256.0.0.1/x"])
+def test_sql_connects_to_nothing(url: str, tmp_path: Path) -> None:
+    """`--sql` prints what `upgrade_sql` gives, and neither makes a file nor asks a server."""
+    expected = migrate.upgrade_sql(url)
+    assert verify_etl("db", "upgrade", "--sql", url=url, cwd=tmp_path) == (0, expected, "")
+    assert list(tmp_path.iterdir()) == []
