@@ -1,0 +1,75 @@
+"""Hold the start to what imports cost, and the imports to what a command needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.startup import ROUNDS, measure
+from etl import migrate
+from etl.database import open_engine
+from tests.harness import ROOT
+
+HEAVY = {
+    "alembic", "rich", "psycopg", "pymysql", "pyarrow", "mako", "twilio",
+    "etl.migrate", "etl.sandbox", "etl.reports", "etl.enqueue",
+}  # fmt: skip
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """Give the address of a migrated SQLite file whose queue is empty."""
+    url = f"sqlite:///{tmp_path}/q.db"
+    engine = open_engine(url)
+    migrate.upgrade(engine)
+    engine.dispose()
+    return url
+
+
+def imported(*words: str, database: str) -> set[str]:
+    """Return the names of the modules that a command has imported when it ends."""
+    program = (
+        "import sys\nfrom etl.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env={
+            **os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": database,
+            "TWILIO_ACCOUNT_SID": "AC" + "0" * 32, "TWILIO_AUTH_TOKEN": "nobody",
+        },
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(done.stderr.split())
+
+
+def test_run_imports_what_it_needs(database: str) -> None:
+    """A run on SQLite imports neither Alembic nor other databases' dialects nor what others need."""
+    names = imported("run", database=database)
+    assert {"sqlalchemy", "requests", "pydantic", "etl.pipeline"} <= names
+    assert names & HEAVY == set()
+    assert {name for name in names if name.startswith("sqlalchemy.dialects.")} & {
+        "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.mysql",
+    } == set()  # fmt: skip
+
+
+def test_help_imports_next_to_nothing(database: str) -> None:
+    """The help of all commands is shown without a database, HTTP or a model being imported."""
+    names = imported("--help", database=database)
+    assert "click" in names
+    assert names & (HEAVY | {"sqlalchemy", "requests", "pydantic", "tenacity", "urllib3"}) == set()
+
+
+def test_the_start_is_quick(database: str) -> None:
+    """The help starts within 150 ms of Python, a run within 1.5 times its libraries' imports."""
+    best = measure(database, rounds=ROUNDS)
+    for _ in range(2):
+        if best["run"] > 1.5 * best["imports"]:
+            # What others did on the machine meanwhile only ever adds: look again.
+            again = measure(database, rounds=ROUNDS)
+            best = {name: min(took, again[name]) for name, took in best.items()}
+    assert best["help"] - best["python"] <= 0.150
+    assert best["run"] <= 1.5 * best["imports"]
