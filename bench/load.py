@@ -1,0 +1,137 @@
+"""Measure how many attempts a second ``discover`` and ``run --strategy sweep`` load.
+
+The allowance is off and the server's pages are rendered beforehand; its own speed stands beside.
+The job runs in a process of its own, whose peak resident size is read when a tenth is loaded and
+at the end: memory must not grow with what is loaded. Exits with 1 when a target is missed::
+
+    python bench/load.py
+    python bench/load.py --rows 100000 --database sqlite
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Final
+
+from sqlalchemy import insert
+
+from bench._box import SPAWN, Shape, own_speed, serve
+from bench._databases import KINDS, fresh
+from etl import pipeline
+from etl.cli.context import Context
+from etl.cli.running import build_job
+from etl.database import open_engine
+from etl.discover import Asked
+from etl.schema import attempt_queue
+from etl.settings import load
+from etl.stopping import Stopping
+from etl.tally import Tally
+
+DAY: Final = 86_400
+AT_LEAST: Final = {"sqlite": 8_000, "postgresql": 5_000}
+GROWTH: Final = 1.1
+"""The peak at the end may be so many times that at a tenth."""
+
+CHUNK: Final = 50_000
+WAYS: Final = ("discover", "sweep")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Hold what loading took: wall and processor seconds, and the peaks in MB."""
+
+    rows: int
+    seconds: float
+    cpu_s: float
+    early_mb: float
+    peak_mb: float
+
+
+def _peak_mb() -> float:
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) -> None:
+    """Load a world in this process; send a ``Figure``."""
+    settings = load(environ=environ)
+    context = Context(config=None, verbose=False, quiet=True)
+    engine, api = context.engine(settings), context.api(settings)
+    early: list[float] = []
+
+    def watch(tally: Tally) -> None:
+        if not early and tally.listed >= shape.size / 10:
+            early.append(_peak_mb())
+
+    started, cpu = time.perf_counter(), time.process_time()
+    if way == "discover":
+        job = build_job(settings)
+        asked = Asked(int(shape.start) * 1000, int(shape.at) * 1000)
+        report = pipeline.discover(engine, api, job, asked, stopping=Stopping(), watch=watch)
+    else:
+        job = build_job(settings, strategy="sweep")
+        report = pipeline.run(engine, api, job, stopping=Stopping(), watch=watch)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    pipe.send(Figure(report.counts["fetched"], seconds, cpu, early[0], _peak_mb()))
+
+
+def measure(environ: dict[str, str], shape: Shape, way: str, kind: str) -> Figure:
+    """Load a world into a fresh database."""
+    with fresh(kind) as url:
+        if way == "sweep":
+            _enqueue(url, shape)
+        here, there = SPAWN.Pipe()
+        environ = {**environ, "DATABASE_URL": url, "VERIFY_ETL_ALLOWANCE": "0"}
+        process = SPAWN.Process(target=_load, args=(environ, shape, way, there))
+        process.start()
+        there.close()
+        figure: Figure = here.recv()
+        process.join()
+    return figure
+
+
+def _enqueue(url: str, shape: Shape) -> None:
+    engine, world = open_engine(url), shape.world()
+    for start in range(0, shape.size, CHUNK):
+        with engine.begin() as connection:
+            rows = [{"sid": sid} for sid in world.sids(start, start + CHUNK)]
+            connection.execute(insert(attempt_queue), rows)
+    engine.dispose()
+
+
+def main() -> int:
+    """Measure each way into each database and print a line for it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--database", choices=[*KINDS], help="only this one")
+    parser.add_argument("--way", choices=WAYS, help="only this one")
+    options = parser.parse_args()
+    now = int(time.time())
+    # Of today: every row may still change, so discovering enqueues each for its refresh.
+    shape = Shape(options.rows, now - DAY + 600, DAY - 1200, now, ready=True)
+    missed = 0
+    with serve(shape) as box:
+        print(f"the server by itself: {own_speed(box):,.0f} attempts/s", flush=True)
+        for kind in [options.database] if options.database else KINDS:
+            for way in [options.way] if options.way else WAYS:
+                figure = measure(box.environ, shape, way, kind)
+                rate = figure.rows / figure.seconds
+                flat = figure.peak_mb <= GROWTH * figure.early_mb
+                ok = rate >= AT_LEAST[kind] and flat and figure.rows == options.rows
+                missed += not ok
+                print(
+                    f"{way} into {kind}: {figure.rows:,} at {rate:,.0f}/s (at least"
+                    f" {AT_LEAST[kind]:,}; {figure.rows / figure.cpu_s:,.0f} for each second of"
+                    f" its processor time), peak {figure.early_mb:.0f} MB at a tenth,"
+                    f" {figure.peak_mb:.0f} MB at the end{'' if ok else '  <- missed'}",
+                    flush=True,
+                )
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
