@@ -1,0 +1,73 @@
+"""Hold README.md to the program: its commands, its SQL, its tables, its links."""
+
+import re
+
+import pytest
+from sqlalchemy import Engine, inspect
+
+from etl.records import SID_PATTERN
+from tests.harness import ROOT
+from tests.test_cli import parse
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README)
+SHELL = [
+    line[line.index("verify-etl") :]
+    for kind, block in BLOCKS
+    if kind in {"sh", ""}
+    for line in block.splitlines()
+    if re.search(r"(^|\*  )verify-etl ", line)
+]
+SQL = [block for kind, block in BLOCKS if kind == "sql"]
+NAMED = [line for line in re.findall(r"`(verify-etl [^`]+)`", README) if "--help" not in line]
+
+
+@pytest.mark.parametrize("line", [*SHELL, *NAMED])
+def test_commands_exist(line: str) -> None:
+    """Every command line in the README parses as click would parse it."""
+    assert parse(line)
+
+
+def test_there_is_something_to_hold_it_to() -> None:
+    """The README shows commands, SQL and links: these tests look at something."""
+    assert len(SHELL) >= 5
+    assert len(SQL) >= 2
+    assert "docs/design.md" in links()
+
+
+@pytest.mark.parametrize("statement", SQL)
+def test_sql_runs(statement: str, engine: Engine) -> None:
+    """Every SQL block runs on a fresh database of each kind."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement.replace("VL...", "VL" + "0" * 32))
+
+
+def test_the_shown_sid_is_one() -> None:
+    """What the test puts in place of the README's dots is a SID."""
+    assert SID_PATTERN.fullmatch("VL" + "0" * 32)
+
+
+def test_make_targets_exist() -> None:
+    """Every `make` line names targets of the Makefile."""
+    asked = re.findall(r"(?m)^make ((?:[a-z]+ )*[a-z]+)", README)
+    targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    assert asked
+    assert {word for line in asked for word in line.split()} <= targets
+
+
+def test_tables_exist(engine: Engine) -> None:
+    """The table of tables names real ones, those that everybody needs among them."""
+    named = set(re.findall(r"(?m)^\| `([a-z_]+)` \|", README))
+    assert named <= set(inspect(engine).get_table_names())
+    assert named >= {"attempt_queue", "attempts", "attempt_channel_data", "attempt_changes"}
+
+
+def test_links_lead_somewhere() -> None:
+    """Every link to a file of the project leads to one."""
+    assert [link for link in links() if not (ROOT / link).exists()] == []
+
+
+def links() -> list[str]:
+    """Return the README's links that are no addresses, without their anchors."""
+    found = re.findall(r"\]\(([^)\s]+)\)", README)
+    return [link.split("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)]
