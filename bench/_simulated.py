@@ -54,7 +54,11 @@ class Simulated:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Give every module of ``etl`` this clock in place of the machine's."""
+        """Give every module of ``etl`` this clock in place of the machine's.
+
+        Raises ``RuntimeError`` at the end when a module came later, and lived by the machine's: two
+        clocks in one run measure nothing.
+        """
         mine = {name: getattr(self, name) for name in _MINE}
         stand_in = SimpleNamespace(**{**vars(time), **mine})
         with ExitStack() as stack:
@@ -66,6 +70,14 @@ class Simulated:
                 if getattr(module, "monotonic", None) is time.monotonic:
                     stack.enter_context(patch.object(module, "monotonic", self.monotonic))
             yield
+            late = [
+                name
+                for name, module in sys.modules.items()
+                if name.startswith("etl.") and getattr(module, "time", None) is time
+            ]
+        if late:
+            msg = f"Import these before the clock is installed: {', '.join(sorted(late))}."
+            raise RuntimeError(msg)
 
 
 if __name__ == "__main__":

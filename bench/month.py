@@ -24,7 +24,7 @@ from sqlalchemy import Engine, event, func, insert, select
 
 from bench._box import SPAWN, Box
 from bench._simulated import Simulated
-from etl import migrate, pipeline
+from etl import migrate, pipeline, rollups, stages
 from etl.budget import Allowance
 from etl.database import moment, moment_ms, open_engine
 from etl.discover import Asked
@@ -56,6 +56,8 @@ COMPARED: Final = 500_000
 HOUR_MS: Final = 3_600_000
 POLICY: Final = Policy(24 * HOUR_MS, 72 * HOUR_MS, HOUR_MS, 720 * HOUR_MS)
 WAYS: Final = ("auto", "discover", "fetch")
+LAZY: Final = (rollups, stages)
+"""A run imports these when it needs them: here before the clock is installed."""
 
 
 @dataclass(frozen=True, slots=True)
