@@ -43,6 +43,8 @@ class Done:
     enqueued: int = 0
     ageless: int = 0
     """Rows that a page showed whose creation time was not known before."""
+    unplanned: int = 0
+    """Rows that a page showed while no plan counted on them."""
 
     def count(self, judged: Judged) -> None:
         """Count verdicts by the state they lead to."""
@@ -125,6 +127,7 @@ def finish_page(  # noqa: PLR0913 - what a page's rows depend on
         for lease, merged in _merge(connection, fetched, done)
         if merged.known is None or merged.known.fetched_at < sent_at
     ]
+    done.unplanned = sum(lease.unplanned for lease, _ in rows)
     good, refused = write_all(connection, rows, policy, done)
     settle.write(connection, _queued(good), fetched=True, listed=True, now=done.now)
     settle.write(connection, _queued(refused), fetched=False, listed=True, now=done.now)

@@ -129,7 +129,7 @@ def claim(  # noqa: PLR0913 - a claim is these facts
     return [_lease(row, now) for row in rows]
 
 
-def _lease(row: Any, now: int) -> Lease:  # noqa: ANN401 - a row of _LEASE_COLUMNS
+def _lease(row: Any, now: int, *, unplanned: bool = False) -> Lease:  # noqa: ANN401 - a row of _LEASE_COLUMNS
     enqueued_at = moment_ms(row.enqueued_at)
     return Lease(
         id=row.id,
@@ -143,6 +143,7 @@ def _lease(row: Any, now: int) -> Lease:  # noqa: ANN401 - a row of _LEASE_COLUM
         fetches=row.fetches,
         lost_leases=row.lost_leases,
         outcome=row.outcome,
+        unplanned=unplanned,
     )
 
 
@@ -160,12 +161,16 @@ def lock_listed(
     missing = (state == State.DEAD) & q.c.outcome.in_([Outcome.NOT_FOUND, Outcome.EXPIRED])
     mine = unindexed(q.c.account).in_(accounts)
     statement = (
-        select(*_LEASE_COLUMNS, as_written(connection, q.c.enqueued_at).label("enqueued_at"))
+        select(
+            *_LEASE_COLUMNS,
+            as_written(connection, q.c.enqueued_at).label("enqueued_at"),
+            ((q.c.state == State.PENDING) | (waits & (q.c.due_at <= now))).label("planned"),
+        )
         .where(among(connection, q.c.sid, sids), mine, waits | missing)
         .order_by(q.c.sid)
     )
     rows = connection.execute(locked(statement, skip=True)).all()
-    return [_lease(row, now) for row in rows]
+    return [_lease(row, now, unplanned=not row.planned) for row in rows]
 
 
 def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], *, now: int) -> int:

@@ -59,6 +59,8 @@ class Lease:
     fetches: int
     lost_leases: int
     outcome: str | None = None
+    unplanned: bool = False
+    """A list page showed it while no plan counted on it: before it was due, or after it was dead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,10 @@ class Sweeper:
         self._singly: tuple[Window, ...] = ()
         self._asked = 0
         self._failed = 0
-        # Of the last page: SIDs of unknown age that it showed, and the pages thought to be left.
+        # Of the last page: SIDs of unknown age that it showed, those that no plan counted on, and
+        # the pages thought to be left.
         self._ageless = 0
+        self._unplanned = 0
         self._left = 0.0
         self._latest = self._now
         self._before = self._parts.tally.requests - self._parts.tally.fetched
@@ -201,18 +203,20 @@ class Sweeper:
         return False
 
     def _going_on(self, sweep: Sweep, before: int) -> Callable[[Listing], bool]:
-        unknown, last = 0, before
+        unknown = unplanned = last = 0
 
         def go_on(listing: Listing) -> bool:
-            nonlocal unknown, last
-            found = listing.matched - before
+            nonlocal unknown, unplanned, last
+            # Refreshes met before their time are welcome, but the plan does not wait for them.
+            unplanned += self._unplanned
+            found = listing.matched - before - unplanned
             # Where all ages are known or guessed from the time of enqueuing, none is unknown.
             unknown += self._ageless if sweep.finds > sweep.known else 0
             known = max(found - unknown, 0)
             self._left = more = pages_left(
-                sweep, seen=listing.pages, known=known, unknown=unknown, last=listing.matched - last
+                sweep, seen=listing.pages, known=known, unknown=unknown, last=found - last
             )
-            last = listing.matched
+            last = found
             hidden = (sweep.finds - sweep.known) * more / max(sweep.pages, listing.pages + more)
             left = max(sweep.known - known, 0) + hidden
             return self._strategy == "sweep" or worth_going_on(pages_left=more, sids_left=left)
@@ -222,7 +226,7 @@ class Sweeper:
     def _write(self, connection: Connection, listed: list[Attempt], sent_at: int) -> Done:
         done = self._lister.store(connection, listed, sent_at, discover=False)
         self.shown |= self._named.intersection(a.verification_sid or "" for a in listed)
-        self._ageless = done.ageless
+        self._ageless, self._unplanned = done.ageless, done.unplanned
         return done
 
 

@@ -72,6 +72,27 @@ def test_what_a_sweep_does_not_find_is_fetched(
     assert_loaded(engine, world, world.sids())
 
 
+@pytest.mark.parametrize("order", ["desc", "asc", "shuffled"])
+def test_refreshes_met_before_they_are_due_end_no_sweep(
+    engine: Engine, database_url: str, order: str
+) -> None:
+    """Where half of a busy quarter of an hour is due, a page of the other half counts for nothing."""
+    hour = (time.time() - 7_200) // 3_600 * 3_600
+    world = World(size=6_000, start=hour, span=890, static_at=time.time())
+    sids = list(world.sids())
+    fill(engine, sids)
+    forgotten = int(hour + 720 * 3_600) * 1000
+    with engine.begin() as connection:
+        connection.execute(update(q).values(expires_at=forgotten))
+        later = {"state": "refresh", "due_at": int(time.time() + 86_400) * 1000}
+        connection.execute(update(q).where(q.c.sid.in_(sids[3_000:])).values(later))
+    with Sandbox(world, limit=0, order=order) as box:
+        report = run_json(*AUTO, env=environment(box, database_url))
+    assert report["requests"] <= 7
+    assert report["fetched"] >= 3_000
+    assert "pending" not in states(engine)
+
+
 def test_few_of_many_are_fetched(engine: Engine, database_url: str, world: World) -> None:
     """Three SIDs among 3,000 cost three requests, not a sweep."""
     fill(engine, list(world.sids())[:3])
