@@ -21,9 +21,11 @@ import pytest
 from sqlalchemy import Engine
 
 from etl.database import open_engine
+from etl.extract import Api
 from tests.databases import KINDS, Server, start
 
 _Servers = Callable[[str], Server]
+MakeApi = Callable[..., Api]
 
 
 def pytest_report_header() -> list[str]:
@@ -87,6 +89,26 @@ def empty_engine(empty_database_url: str) -> Iterator[Engine]:
     engine = open_engine(empty_database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def make_api() -> Iterator[MakeApi]:
+    """Build clients whose deadlines no busy machine reaches, and close them.
+
+    A test of a deadline names its own.
+    """
+    built = []
+
+    def build(url: str, **options: str | float) -> Api:
+        who = {"user": "ACx", "password": "hush", "credential_name": "KEY", "user_agent": "test/1"}
+        terms: dict[str, object] = {"connect_s": 20, "read_s": 20, "total_s": 20, **options}
+        api = Api(url, **who, **terms)  # type: ignore[arg-type]  # strings and numbers mixed
+        built.append(api)
+        return api
+
+    yield build
+    for api in built:
+        api.close()
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from etl.errors import BadBody, ConfigError, TransientFailure, Unreachable
-from etl.extract import Api
+from tests.conftest import MakeApi
 from tests.raw_server import (
     CERTIFICATE,
     KEY,
@@ -28,24 +27,6 @@ OK = as_json({"sid": SID})
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CUT = HEAD + b"Content-Length: 100\r\n\r\n{"
 MB = b" " * 1_000_000
-MakeApi = Callable[..., Api]
-
-
-@pytest.fixture
-def make_api() -> Iterator[MakeApi]:
-    """Build clients with a total deadline of 0.6 s, and close them."""
-    built = []
-
-    def build(url: str, **options: str | float) -> Api:
-        terms: dict[str, object] = {"connect_s": 0.5, "read_s": 0.5, "total_s": 0.6, **options}
-        who = {"user": "ACx", "password": "hush", "credential_name": "KEY", "user_agent": "test/1"}
-        api = Api(url, **who, **terms)  # type: ignore[arg-type]  # strings and numbers mixed
-        built.append(api)
-        return api
-
-    yield build
-    for api in built:
-        api.close()
 
 
 @pytest.fixture
@@ -69,12 +50,12 @@ def test_drip_over_tls_ends_at_the_total_deadline(
 ) -> None:
     """TLS changes nothing: dripped headers and bodies end at the deadline."""
     with RawServer(OK, drip(HEAD, b"X: a"), drip(CUT, b" "), tls=tls) as api:
-        client = make_api(api.url, ca_bundle=str(certificate))
-        assert client.attempt(SID).payload == {"sid": SID}
+        assert make_api(api.url, ca_bundle=str(certificate)).attempt(SID).payload == {"sid": SID}
+        hasty = make_api(api.url, ca_bundle=str(certificate), total_s=1.0)
         for _ in range(2):
             began = time.monotonic()
             with pytest.raises(TransientFailure, match="total deadline"):
-                client.attempt(SID)
+                hasty.attempt(SID)
             assert time.monotonic() - began < 5
 
 
@@ -133,11 +114,14 @@ def test_proxy_for_https_carries_a_tunnel(
             return True
 
         with RawServer(tunnel) as proxy:
-            client = make_api(api.url, proxy=proxy.url, ca_bundle=str(certificate))
+            through = {"proxy": proxy.url, "ca_bundle": str(certificate)}
+            client = make_api(api.url, **through)
             assert client.attempt(SID).payload == {"sid": SID}
+            hasty = make_api(api.url, total_s=1.0, **through)
             with pytest.raises(TransientFailure, match="total deadline"):
-                client.attempt(SID)
+                hasty.attempt(SID)
             client.close()
+            hasty.close()
     assert proxy.requests[0].startswith(b"CONNECT 127.0.0.1:")
     assert b"Authorization" not in proxy.requests[0]
 
@@ -160,7 +144,7 @@ def test_proxy_that_refuses_is_unreachable(make_api: MakeApi, answer: Answer) ->
     with RawServer(answer) as proxy:
         url = proxy.url.replace("//", "//pat:door@")
         with pytest.raises(Unreachable, match="VERIFY_ETL_PROXY") as caught:
-            make_api("https://api.invalid", proxy=url).attempt(SID)
+            make_api("https://api.invalid", proxy=url, total_s=1.0).attempt(SID)
     assert "door" not in repr(caught.value)
 
 

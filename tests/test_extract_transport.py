@@ -6,12 +6,12 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from etl.errors import BadBody, BodyTooLarge, TransientFailure, Unreachable
-from etl.extract import Api, deadline
+from etl.extract import deadline
+from tests.conftest import MakeApi
 from tests.raw_server import (
     Answer,
     RawServer,
@@ -27,24 +27,6 @@ SID = "VL" + "0123456789abcdef" * 2
 OK = as_json({"sid": SID})
 GZIP = "Content-Encoding: gzip"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-MakeApi = Callable[..., Api]
-
-
-@pytest.fixture
-def make_api() -> Iterator[MakeApi]:
-    """Build clients with a total deadline of 0.6 s, and close them."""
-    built = []
-
-    def build(url: str, **options: str | float) -> Api:
-        terms: dict[str, object] = {"connect_s": 0.5, "read_s": 0.5, "total_s": 0.6, **options}
-        who = {"user": "ACx", "password": "hush", "credential_name": "KEY", "user_agent": "test/1"}
-        api = Api(url, **who, **terms)  # type: ignore[arg-type]  # strings and numbers mixed
-        built.append(api)
-        return api
-
-    yield build
-    for api in built:
-        api.close()
 
 
 def test_request_as_sent(make_api: MakeApi) -> None:
@@ -208,7 +190,7 @@ def _bomb() -> bytes:
 def test_too_large_is_refused_in_flat_memory(make_api: MakeApi, answer: Answer) -> None:
     """Whatever is too large ends early, and no more than a few megabytes are held."""
     with RawServer(answer) as api:
-        client = make_api(api.url, total_s=5.0)
+        client = make_api(api.url)
         tracemalloc.start()
         try:
             with pytest.raises(BodyTooLarge):
@@ -226,7 +208,7 @@ def test_page_may_be_larger_than_a_record(make_api: MakeApi) -> None:
     plain = as_json(found)
     packed = http(200, gzip.compress(plain.split(b"\r\n\r\n", 1)[1]), GZIP)
     with RawServer(packed, plain) as api:
-        client = make_api(api.url, total_s=5.0)
+        client = make_api(api.url)
         page = client.page(page_size=1, after=None, before=None)
         assert page.payloads == ("x" * 2_000_000,)
         assert b"Accept-Encoding: gzip" in api.requests[0]
