@@ -145,4 +145,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     gc.set_threshold(100_000, 20, 50)
     # Its plugins would be looked for in all that is installed, and shown our settings.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    sys.exit(ended(lambda: cli.main(args, prog_name="verify-etl", standalone_mode=False)))
+    code = ended(lambda: cli.main(args, prog_name="verify-etl", standalone_mode=False))
+    # What is left ends with the process; searching it for garbage is another fifth.
+    gc.freeze()
+    sys.exit(code)
