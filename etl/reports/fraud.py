@@ -26,7 +26,7 @@ from etl.reports.columns import (
 )
 from etl.reports.facts import ATTEMPTS_FACTS, PREFIXES
 from etl.reports.model import Column, Kind, Report
-from etl.reports.rolled import read, whole
+from etl.reports.rolled import newest, read, whole
 from etl.reports.scope import DAY_S, HOUR_S, Scope, Statement
 
 TRAILING_H: Final = 7 * 24
@@ -110,6 +110,7 @@ FRAUD_PREFIX_HOURLY: Final = Report(
     ),
     select=_prefixes,
     order=("-hour", "-attempts", "destination_prefix", "country"),
+    newest=lambda scope, count: newest(scope, PREFIXES.cube, count),
 )  # fmt: skip
 
 

@@ -62,6 +62,9 @@ class Report:
     ``by``: the keys that the command may drop (`--by`), in the order of the columns.
     ``default_by``: those that the command keeps unless told otherwise; the view keeps them all.
     ``order``: how the command sorts; a leading `-` turns a column around.
+    ``newest``: of what is sorted by time, newest first, the SELECT of a moment (seconds since 1970)
+    from which on there are at least so many rows; None where it is not known. An answer of so many
+    rows needs nothing older.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Report:
     by: tuple[str, ...] = ()
     default_by: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
+    newest: Callable[[Scope, int], str | None] = lambda _scope, _count: None
     currency: str = field(default="currency")
 
     @property

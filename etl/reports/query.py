@@ -66,13 +66,23 @@ def ask(connection: Connection, report: Report, question: Question) -> Iterator[
     Counts are ``int``, money and quotients ``Decimal`` of six decimals, moments aware ``datetime``
     of UTC, days ``date``. Rows stream from the database: a million of them need no memory.
     """
-    scope = scope_of(connection, question)
+    scope = _narrowed(connection, report, scope_of(connection, question), question.limit)
     columns = report.columns_of(scope)
     sql = statement(report, scope, limit=question.limit)
     kinds = [column.kind for column in columns]
     options = {"yield_per": _BATCH}
     with connection.execute(text(sql), binds(scope, sql), execution_options=options) as result:
         yield Answer(columns, (tuple(map(_value, kinds, row)) for row in result))
+
+
+def _narrowed(connection: Connection, report: Report, scope: Scope, limit: int | None) -> Scope:
+    """Leave out what is too old to be among the rows that are asked for."""
+    sql = report.newest(scope, limit) if limit is not None else None
+    if sql is None:
+        return scope
+    sql = _PLACE.sub(r":\1", sql)
+    found = connection.execute(text(sql), binds(scope, sql)).scalar()
+    return scope if found is None else replace(scope, since=float(found))
 
 
 def scope_of(connection: Connection, question: Question) -> Scope:

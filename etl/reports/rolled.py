@@ -83,6 +83,20 @@ def read(
     return (*scope.ctes, ("spans", spans), ("facts", "\nUNION ALL\n".join(parts)))
 
 
+def newest(scope: Scope, cube: Cube, count: int) -> str | None:
+    """Write the SELECT of the second at which the stretch of the ``count``-th newest row begins.
+
+    It finds nothing where there are fewer rows. None: the scope is read raw.
+    """
+    length = _length(scope, cube, by_day=False)
+    first, end = _whole(scope, length)
+    if length is None or (first is not None and end is not None and first >= end):
+        return None
+    rows = _rolled(scope, cube, length, {}, ["start"])
+    later = f"{rows}\n  AND r.start > {UNKNOWN}"
+    return f"SELECT start FROM (\n{later}\n) r ORDER BY start DESC LIMIT 1 OFFSET {count - 1}"
+
+
 def _length(scope: Scope, cube: Cube, *, by_day: bool) -> int | None:
     """Choose the longest stretches that the answer can be put together from; None: raw rows."""
     asked = dict(zip(SLICE, (scope.services, scope.channels, scope.countries), strict=True))
