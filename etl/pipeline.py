@@ -15,13 +15,15 @@ A claim is one short transaction, a finish another; between them nothing is lock
 its row in ``sync_runs``.
 """
 
+import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine
 
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
 
 Watch: TypeAlias = Callable[[Tally], None]
 """Is told many times a second how a run goes."""
+
+SUM_SHARE: Final = 0.07
+"""A run sums days for the reports for this share of its own time, but at least one."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,17 +253,24 @@ def _anything_waits(parts: Parts) -> bool:
 
 
 def _roll_up(parts: Parts) -> None:
-    """Sum the days anew that became quiet; what stays marked is right, and read raw, until then."""
+    """Sum days anew that became quiet; what stays marked is right, and read raw, until then.
+
+    No more of them than a share of the run's time is enough for: the backfill of a month must not
+    take half as long again for reports that nobody may ask for.
+    """
 
     def due(connection: Connection) -> bool:
         return marks.any_before(connection, marks.quiet_before(parts.clock(connection)))
 
-    def stop() -> bool:
-        return parts.stopping.signal is not None
+    until = time.monotonic() + SUM_SHARE * (time.monotonic() - parts.tally.started)
+
+    def stop(done: int) -> bool:
+        late = done > 0 and time.monotonic() >= until
+        return late or parts.stopping.signal is not None
 
     # Who wrote nothing leaves it to the next who does: a run on an empty queue costs next to nothing.
     if (
-        stop()
+        stop(0)
         or not parts.tally.progress
         or not transact(parts.engine, due, doing="looking for days to sum")
     ):
@@ -266,6 +280,8 @@ def _roll_up(parts: Parts) -> None:
     # Somebody else is busy: the next run will do it.
     with suppress(DatabaseBusy):
         rollups.refresh(parts.engine, clock=parts.clock, patience_s=5, stop=stop)
+        if transact(parts.engine, due, doing="looking for days to sum"):
+            _log.info("Reports read some days raw until runs have summed them, or `db rollups`.")
 
 
 def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says

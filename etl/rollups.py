@@ -32,13 +32,13 @@ def refresh(
     clock: Clock = clock,
     everything: bool = False,
     patience_s: float = 30,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[int], bool] = lambda _done: False,
 ) -> int:
     """Make the roll-ups of quiet days say what the raw rows say; return how many were summed anew.
 
-    With ``everything`` the newest days, too. Stops between two days when ``stop`` says so: the
-    marks that are left wait for the next time. Raises ``DatabaseBusy`` when writers do not end
-    within ``patience_s``.
+    With ``everything`` the newest days, too. Stops between two days when ``stop``, told how many
+    are done, says so: the marks that are left wait for the next time. Raises ``DatabaseBusy`` when
+    writers do not end within ``patience_s``.
     """
 
     def due(connection: Connection) -> int | None:
@@ -51,7 +51,7 @@ def refresh(
     newest = transact(engine, marks.settled, doing=_DOING, patience_s=patience_s)
     transact(engine, partial(_thin, newest=newest), doing=_DOING, patience_s=patience_s)
     done, after = 0, UNKNOWN - DAY_S
-    while not stop():
+    while not stop(done):
         step = partial(_step, newest=newest, first=after + DAY_S, end=end)
         found = transact(engine, step, doing=_DOING, patience_s=patience_s)
         if found is None:

@@ -1,6 +1,7 @@
 """Hold what is read from roll-ups to the raw rows, whatever was written, when and by whom."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Engine, func, select, text
 
-from etl import load, marks, rollups, upkeep
+from etl import load, marks, pipeline, rollups, upkeep
 from etl.cubes import CUBES, DAY_S, UNKNOWN
 from etl.database import READ_ONLY
 from etl.records import Attempt, Fetched
@@ -22,7 +23,11 @@ from etl.reports import REPORTS, Report
 from etl.reports.fees import replace as put_fees
 from etl.reports.fraud import FRAUD_PREFIX_HOURLY
 from etl.reports.query import Question, ask, scope_of, statement
+from etl.sandbox import Sandbox, World
 from etl.schema import attempts, rollup_marks
+from etl.schema_rollups import rollups as rollups_of
+from tests.harness import fill
+from tests.in_process import run_here
 from tests.reports.world import CHANNELS, FEES, NOW, SERVICES, Made, make
 
 ROW_BY_ROW: Final = {
@@ -160,8 +165,8 @@ def test_roll_ups_equal_the_raw_rows(
                 there[place] = (_changed(random, there[place][0], other), random.random() < 0.7)
         _write(engine, [there[place] for place in batch], sent_at + step)
         if step % 4 == 1:
-            stops = iter([False, False, random.random() < 0.5, True])
-            rollups.refresh(engine, everything=True, stop=stops.__next__)
+            days = 2 + (random.random() < 0.5)
+            rollups.refresh(engine, everything=True, stop=days.__le__)
         elif step % 4 == 2:
             _crash(engine, monkeypatch, random)
         elif step % 4 == 3:
@@ -210,6 +215,24 @@ def test_days_wait_until_they_are_quiet(engine: Engine) -> None:
         left = connection.execute(select(rollup_marks.c.start).distinct()).scalars().all()
     assert sorted(left) == [noon.timestamp() - DAY_S, noon.timestamp()]
     assert _differences(engine) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 1e9])
+def test_a_run_sums_no_longer_than_its_share(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """A backfill of old days sums one of them, and as many more as a share of its time allows."""
+    monkeypatch.setattr(pipeline, "SUM_SHARE", share)
+    midnight = time.time() // DAY_S * DAY_S
+    world = World(size=50, start=midnight - 10 * DAY_S, span=7 * DAY_S, static_at=time.time())
+    days = {world.created(number) // DAY_S for number in range(50)}
+    fill(engine, world.sids())
+    with Sandbox(world, limit=0) as box:
+        assert run_here(engine, box).counts["fetched"] == 50
+    with engine.connect() as connection:
+        starts = connection.execute(select(rollups_of["attempts"].c.start)).scalars()
+        assert len({start // DAY_S for start in starts}) == (len(days) if share else 1)
+    assert len(days) > 3
 
 
 def test_marks_are_thinned(engine: Engine) -> None:
