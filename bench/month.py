@@ -288,8 +288,8 @@ def main() -> int:
     start = (time.time() // HOUR + 1) * HOUR
     missed = 0
     for way in [options.way] if options.way else WAYS:
-        # Single fetches at a tenth of both, days and all: it is the ratio that sinks them.
-        share = 0.1 if way == "fetch" else 1.0
+        # Single fetches at a hundredth of both, all days: it is the ratio that sinks them.
+        share = 0.01 if way == "fetch" else 1.0
         month = Month(options.days, round(options.per_day * share), round(100 * share), start)
         outcome = lived(month, way)
         each = outcome.requests / outcome.created

@@ -18,10 +18,11 @@ import tenacity
 from sqlalchemy import Connection, Engine, Insert, Select, Table, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from etl.database_errors import Fault, classify, explain
 from etl.dialects import mysql_insert, postgresql_insert, sqlite_insert
-from etl.errors import ConfigError, SchemaError
+from etl.errors import ConfigError, DatabaseBusy, SchemaError
 from etl.schema import REVISION, VERSION_TABLE
 
 T = TypeVar("T")
@@ -288,6 +289,10 @@ def transact(
 
     try:
         return retrying(once)
+    except PoolTimeout as error:
+        # The engine's own connections, all in use by threads of ours.
+        msg = f"While {doing}, no database connection came free."
+        raise DatabaseBusy(msg, hint="Nothing is lost; run it again.") from error
     except DBAPIError as error:
         raise (explain(error, doing) or error) from error
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from etl import budget
 from etl.budget import Allowance, Pace, Room
 from etl.database import Clock, transact
-from etl.errors import DatabaseBusy, NoSlot
+from etl.errors import NoSlot
 
 LOOK_AGAIN_S: Final = 5.0
 """The longest sleep between two looks: slots come free early when requests are given back."""
@@ -99,7 +98,7 @@ class Permits:
         give_up = self._monotonic() + timeout_s
         ending = ending or self._ending
         while not ending():
-            slot, wait_s = self._try_one()
+            slot, wait_s = transact(self._engine, self._take_one, doing="taking a request slot")
             if slot is not None:
                 self.taken(1)
                 return slot
@@ -110,14 +109,6 @@ class Permits:
             self._sleep(min(wait_s, left, LOOK_AGAIN_S))
         msg = "The run ends: no request slot is waited for."
         raise NoSlot(msg)
-
-    def _try_one(self) -> tuple[int | None, float]:
-        try:
-            return transact(self._engine, self._take_one, doing="taking a request slot")
-        except PoolTimeout as error:
-            # The engine's own connections, all in use by threads of ours.
-            msg = "While taking a request slot, no database connection came free."
-            raise DatabaseBusy(msg, hint="Nothing is lost; run it again.") from error
 
     def _take_one(self, connection: Connection) -> tuple[int | None, float]:
         now, room = self.look(connection)

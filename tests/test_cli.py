@@ -111,6 +111,7 @@ def test_help_and_version() -> None:
         (["statsu"], "Did you mean status?"),
         (["run", "--limti", "3"], "Did you mean '--limit'?"),
         (["run", "--limit", "0"], "0 is not in the range x>=1"),
+        (["run", "--max-seconds", "nan"], "no number of seconds"),
         (["run", "--limit", "many"], "'many' is not a valid integer"),
         (["-v", "-q", "run"], "-v and -q exclude each other"),
         (["retry"], "Say which"),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from etl.cli.context import Context
-from etl.cli.running import build_job, carry_out
+from etl.cli.running import build_job, carry_out, max_seconds_option
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
@@ -40,7 +40,7 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 @click.option("--since", type=Since(), help="From when: a date, a time, or how long ago (7d).")
 @click.option("--until", type=Since(), help="To when, exclusive.  [default: now]")
 @click.option("--service", default="", metavar="VA...", help="Only this Verify service.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop in good order after this.")
+@max_seconds_option
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 @click.pass_obj
 def discover(

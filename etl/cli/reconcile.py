@@ -10,7 +10,7 @@ import click
 from etl.cli import table
 from etl.cli.context import Context
 from etl.cli.discover import Since
-from etl.cli.running import build_job
+from etl.cli.running import build_job, max_seconds_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="Compare each of these, too; one more request for each that had attempts.",
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit with 65 if anything differs.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop in good order after this.")
+@max_seconds_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
 @click.pass_obj
 def reconcile(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etl.cli.context import Context
-from etl.cli.running import build_job, carry_out, prefaced
+from etl.cli.running import build_job, carry_out, max_seconds_option, prefaced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Take at most this many SIDs, each by its own request.",
 )
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop in good order after this.")
+@max_seconds_option
 @click.option("--concurrency", type=int, help="Requests at a time.  [default: 16]")
 @click.option(
     "--strategy",

@@ -1,6 +1,7 @@
 """Carry out what sends requests: build the parts, show how it goes, print what came of it."""
 
 import json
+import math
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,23 @@ _ALSO = {
     "discarded": "lost to another worker",
     "throttled": "throttled",
 }
+
+
+def _seconds(
+    _context: click.Context, _parameter: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and math.isnan(value):
+        msg = "'nan' is no number of seconds: it would never be over."
+        raise click.BadParameter(msg)
+    return value
+
+
+max_seconds_option = click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0),
+    callback=_seconds,
+    help="Stop in good order after this.",
+)
 
 
 def say(document: dict[str, Any]) -> None:
