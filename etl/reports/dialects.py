@@ -26,8 +26,8 @@ class Dialect(Protocol):
     def instant(self, epoch_s: int | str) -> str:
         """Give the moment so many seconds after 1970, to compare a stored one with."""
 
-    def number(self, at: str, length_s: int) -> str:
-        """Give the whole stretches of so many seconds from 1970 to a moment."""
+    def number(self, seconds: str, length_s: int) -> str:
+        """Give how many whole stretches of a length fit into seconds since 1970."""
 
     def start(self, seconds: str, length_s: int) -> str:
         """Round seconds since 1970 down to the beginning of a stretch of so many."""
@@ -99,8 +99,8 @@ class Postgresql(_Decimals):
     def instant(self, epoch_s: int | str) -> str:
         return f"to_timestamp({epoch_s})"
 
-    def number(self, at: str, length_s: int) -> str:
-        return f"{self.seconds(at)} / {length_s}"
+    def number(self, seconds: str, length_s: int) -> str:
+        return f"{seconds} / {length_s}"
 
     def start(self, seconds: str, length_s: int) -> str:
         return _start(seconds, length_s, "/")
@@ -155,8 +155,8 @@ class Mysql(_Decimals):
     def instant(self, epoch_s: int | str) -> str:
         return f"TIMESTAMPADD(SECOND, {epoch_s}, '1970-01-01')"
 
-    def number(self, at: str, length_s: int) -> str:
-        return f"{self.seconds(at)} DIV {length_s}"
+    def number(self, seconds: str, length_s: int) -> str:
+        return f"{seconds} DIV {length_s}"
 
     def start(self, seconds: str, length_s: int) -> str:
         return _start(seconds, length_s, "DIV")
@@ -208,8 +208,8 @@ class Sqlite:
     def instant(self, epoch_s: int | str) -> str:
         return f"datetime({epoch_s}, 'unixepoch')"
 
-    def number(self, at: str, length_s: int) -> str:
-        return f"{self.seconds(at)} / {length_s}"
+    def number(self, seconds: str, length_s: int) -> str:
+        return f"{seconds} / {length_s}"
 
     def start(self, seconds: str, length_s: int) -> str:
         return _start(seconds, length_s, "/")

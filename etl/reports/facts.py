@@ -16,7 +16,7 @@ from etl.reports.columns import (
     IS_PRICED,
     IS_UNDELIVERED,
 )
-from etl.reports.rolled import IS_UNKNOWN_MARKED, Facts, Over, Times, Which, attempts, hidden
+from etl.reports.rolled import IS_UNKNOWN_MARKED, Facts, Over, Times, Which, attempts, hidden, timed
 from etl.reports.scope import Scope
 
 _KEYS: Final = {
@@ -88,7 +88,7 @@ def _steps(scope: Scope, over: Over, times: Times, names: Sequence[str]) -> str:
         "retried": f"CASE {first} AND tries > 1 THEN 1 ELSE 0 END",
         "unsettled": f"CASE {first} THEN open ELSE 0 END",
     }
-    columns = [f"{write('first_at')} AS {name}" for name, write in times.items()]
+    columns = timed(scope, times, "first_at")
     columns += [f"{known.get(name, name)} AS {name}" for name in names]
     # A verification may begin in the window and go on after it: it was fetched whole, now look.
     where = [*scope.window("first_at"), *scope.only("service_sid", "channel", "country")]

@@ -36,11 +36,7 @@ TRAILING_H: Final = 7 * 24
 def _prefixes(scope: Scope) -> Statement:
     dialect = scope.dialect
     names = ("destination_prefix", "country", "attempts", "converted", "not_final")
-
-    def hour_no(at: str) -> str:
-        return dialect.number(at, HOUR_S)
-
-    ctes = read(_around(scope), PREFIXES, {"hour_no": hour_no}, names, by_day=False)
+    ctes = read(_around(scope), PREFIXES, {"hour_no": HOUR_S}, names, by_day=False)
     hours = scope.select(
         ["hour_no", "destination_prefix", "country"],
         ["SUM(attempts) AS attempts", "SUM(converted) AS converted", "SUM(not_final) AS not_final"],
@@ -176,12 +172,13 @@ def _since_first(scope: Scope) -> tuple[tuple[str, str], ...]:
     """
     firsts = scope.select(["service_sid", "country"], ["MIN(first_at) AS began_at"], "daily")
     anywhere = scope.select(["country"], ["MIN(began_at) AS first_anywhere"], "firsts")
-    dated = """
+    dated = f"""
     SELECT f.*, g.began_at, w.first_anywhere
     FROM daily f
     JOIN firsts g ON g.country = f.country
       AND (g.service_sid = f.service_sid OR (g.service_sid IS NULL AND f.service_sid IS NULL))
     JOIN anywhere w ON w.country = f.country
+    {scope.where(scope.window("g.began_at"))}
     """
     return (("firsts", firsts), ("anywhere", anywhere), ("dated", dated))
 
@@ -189,16 +186,13 @@ def _since_first(scope: Scope) -> tuple[tuple[str, str], ...]:
 def _new_countries(scope: Scope) -> Statement:
     dialect = scope.dialect
     names = ("service_sid", "country", "attempts", "converted", "not_final", "first_at", "last_at")
-
-    def day_no(at: str) -> str:
-        return dialect.number(at, DAY_S)
-
-    ctes = read(whole(scope), ATTEMPTS_FACTS, {"day_no": day_no}, names, by_day=False)
+    ctes = read(whole(scope), ATTEMPTS_FACTS, {"day_no": DAY_S}, names, by_day=False)
     # First by day: far fewer rows to look back from.
     sums = [f"SUM({name}) AS {name}" for name in ("attempts", "converted", "not_final")]
     sums += ["MIN(first_at) AS first_at", "MAX(last_at) AS last_at"]
     daily = scope.select(["service_sid", "country", "day_no"], sums, "facts")
-    week = f"CASE WHEN day_no - {dialect.number('began_at', DAY_S)} < 7 THEN"
+    began_no = dialect.number(dialect.seconds("began_at"), DAY_S)
+    week = f"CASE WHEN day_no - {began_no} < 7 THEN"
     measures = [
         *conversion(dialect),
         f"SUM({week} attempts ELSE 0 END) AS attempts_7d",
@@ -217,7 +211,6 @@ def _new_countries(scope: Scope) -> Statement:
         {dialect.ratio("converted_7d", "attempts_7d")} AS conversion_rate_7d,
         attempts, converted, unconverted, conversion_rate, last_at, not_final, final
     FROM countries
-    {scope.where(scope.window("began_at"))}
     """
     later = (("daily", daily), *_since_first(scope), ("countries", countries))
     return Statement((*ctes, *later), body)

@@ -20,8 +20,9 @@ from typing import Final, Protocol
 from etl.cubes import DAY_S, QUARTER_S, UNKNOWN, Cube
 from etl.reports.scope import UTC, Scope
 
-Times = Mapping[str, Callable[[str], str]]
-"""Names what is made of each row's moment, and how."""
+Times = Mapping[str, Callable[[str], str] | int]
+"""Names what is made of each row's moment, and how: an int counts whole stretches of so many seconds
+since 1970."""
 
 MARKS: Final = "rollup_marks"
 SLICE: Final = ("service_sid", "channel", "country")
@@ -121,10 +122,15 @@ def _whole(scope: Scope, length: int | None) -> tuple[int | None, int | None]:
 def _rolled(scope: Scope, cube: Cube, length: int, times: Times, names: Sequence[str]) -> str:
     first, end = _whole(scope, length)
     windowed = first is not None or end is not None
-    at = scope.dialect.instant("r.start")
-    if not windowed:
-        at = f"CASE WHEN r.start > {UNKNOWN} THEN {at} END"
-    columns = [f"{write(at)} AS {name}" for name, write in times.items()]
+
+    def known(text: str) -> str:
+        return text if windowed else f"CASE WHEN r.start > {UNKNOWN} THEN {text} END"
+
+    at, number = known(scope.dialect.instant("r.start")), scope.dialect.number
+    columns = [
+        f"{known(number('r.start', how)) if isinstance(how, int) else how(at)} AS {name}"
+        for name, how in times.items()
+    ]
     columns += [f"r.{name}" for name in names]
     where = [f"r.length_s = {length}"]
     if windowed:
@@ -167,6 +173,15 @@ def _span(scope: Scope, start: str, low: str, high: str) -> str:
     return f"SELECT {start} AS start, {bound(low)} AS lo, {bound(high)} AS hi"
 
 
+def timed(scope: Scope, times: Times, at: str) -> list[str]:
+    """Write what is made of a moment of a raw row."""
+    seconds = scope.dialect.seconds(at)
+    return [
+        f"{scope.dialect.number(seconds, how) if isinstance(how, int) else how(at)} AS {name}"
+        for name, how in times.items()
+    ]
+
+
 def attempts(
     expressions: Callable[[Scope], Mapping[str, str]],
     where: Sequence[str] = (),
@@ -177,7 +192,7 @@ def attempts(
 
     def raw(scope: Scope, over: Over, times: Times, names: Sequence[str]) -> str:
         known = expressions(scope)
-        columns = [f"{write('a.date_created')} AS {name}" for name, write in times.items()]
+        columns = timed(scope, times, "a.date_created")
         columns += [f"{known[name]} AS {name}" for name in names]
         only = [*scope.only("a.service_sid", "a.channel", hidden("d.country")), *where]
         return f"SELECT\n    {_lines(columns)}\n{_source(scope, over, only, channel_data)}"
