@@ -6,9 +6,11 @@ at the end: memory must not grow with what is loaded. Exits with 1 when a target
 
     python bench/load.py
     python bench/load.py --rows 100000 --database sqlite
+    python bench/load.py --rows 100000 --old    # with and without what a run sums for the reports
 """
 
 import argparse
+import math
 import resource
 import sys
 import time
@@ -16,12 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final
+from unittest.mock import patch
 
 from sqlalchemy import insert
 
 from bench._box import SPAWN, Shape, own_speed, serve
 from bench._databases import KINDS, fresh
-from etl import pipeline
+from etl import marks, pipeline
 from etl.cli.context import Context
 from etl.cli.running import build_job
 from etl.database import open_engine
@@ -33,11 +36,17 @@ from etl.tally import Tally
 
 DAY: Final = 86_400
 AT_LEAST: Final = {"sqlite": 8_000, "postgresql": 5_000}
+SLOWER: Final = 1.15
+"""Summing what has settled may make loading so many times as slow."""
+
+OLD_DAYS: Final = 20
 GROWTH: Final = 1.1
 """The peak at the end may be so many times that at a tenth."""
 
 CHUNK: Final = 50_000
 WAYS: Final = ("discover", "sweep")
+UNSUMMED: Final = "unsummed"
+"""Discover, and neither mark nor sum anything for the reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,9 @@ def _peak_mb() -> float:
 
 def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) -> None:
     """Load a world in this process; send a ``Figure``."""
+    if way == UNSUMMED:
+        for module, name in ((pipeline, "_roll_up"), (marks, "mark")):
+            patch.object(module, name, lambda *_: None).start()
     settings = load(environ=environ)
     context = Context(config=None, verbose=False, quiet=True)
     engine, api = context.engine(settings), context.api(settings)
@@ -68,7 +80,7 @@ def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) 
             early.append(_peak_mb())
 
     started, cpu = time.perf_counter(), time.process_time()
-    if way == "discover":
+    if way != "sweep":
         job = build_job(settings)
         asked = Asked(int(shape.start) * 1000, int(shape.at) * 1000)
         report = pipeline.discover(engine, api, job, asked, stopping=Stopping(), watch=watch)
@@ -109,7 +121,12 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--database", choices=[*KINDS], help="only this one")
     parser.add_argument("--way", choices=WAYS, help="only this one")
+    parser.add_argument("--old", action="store_true", help=f"of {OLD_DAYS} days that have settled")
     options = parser.parse_args()
+    return _old(options) if options.old else _today(options)
+
+
+def _today(options: argparse.Namespace) -> int:
     now = int(time.time())
     # Of today: every row may still change, so discovering enqueues each for its refresh.
     shape = Shape(options.rows, now - DAY + 600, DAY - 1200, now, ready=True)
@@ -130,6 +147,24 @@ def main() -> int:
                     f" {figure.peak_mb:.0f} MB at the end{'' if ok else '  <- missed'}",
                     flush=True,
                 )
+    return int(missed > 0)
+
+
+def _old(options: argparse.Namespace) -> int:
+    now, missed = int(time.time()), 0
+    shape = Shape(options.rows, now - (OLD_DAYS + 3) * DAY, OLD_DAYS * DAY, now, ready=True)
+    with serve(shape) as box:
+        for kind in [options.database] if options.database else KINDS:
+            took = dict.fromkeys(("discover", UNSUMMED), math.inf)
+            for way in [*took, *took]:
+                took[way] = min(took[way], measure(box.environ, shape, way, kind).seconds)
+            times = took["discover"] / took[UNSUMMED]
+            missed += times > SLOWER
+            print(
+                f"discover {OLD_DAYS} old days into {kind}: {times:.2f} times as long for the sums"
+                f" (at most {SLOWER})",
+                flush=True,
+            )
     return int(missed > 0)
 
 

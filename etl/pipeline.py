@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 Watch: TypeAlias = Callable[[Tally], None]
 """Is told many times a second how a run goes."""
 
-SUM_SHARE: Final = 0.07
+SUM_SHARE: Final = 0.05
 """A run sums days for the reports for this share of its own time, but at least one."""
 
 _log = logging.getLogger(__name__)
