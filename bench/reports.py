@@ -2,6 +2,7 @@
 
     python bench/reports.py sqlite:////tmp/bench.db --rows 10000000
     python bench/reports.py postgresql://postgres@127.0.0.1/bench --rows 10000000
+    python bench/reports.py ... --limit 1001    # as the commands' tables ask
 
 The database must exist (SQLite: the file is made); it is filled once, in SQL, and kept. Without an
 address a small SQLite file is made and removed. Each report is asked twice, the second time counts
@@ -113,16 +114,19 @@ def fill(engine: Engine, rows: int) -> None:
         connection.commit()
 
 
-def seconds(connection: Connection, report: Report, days: int) -> tuple[float, int]:
+def seconds(
+    connection: Connection, report: Report, days: int, limit: int | None
+) -> tuple[float, int]:
     """Ask twice, and give the time and the rows of the second."""
     until = START + timedelta(days=350 if days < 365 else 366)  # noqa: PLR2004 - said in the name beside it
     question = Question(
         since=(until - timedelta(days=days + (days > 30))).timestamp(),  # noqa: PLR2004 - said in the name beside it
         until=until.timestamp(),
         by=report.default_by if report.by else None,
+        limit=limit,
     )
     if not report.filters:
-        question = Question()
+        question = Question(limit=limit)
     took, count = 0.0, 0
     for _ in range(2):
         begun = time.perf_counter()
@@ -142,6 +146,7 @@ def main() -> None:
     parser.add_argument("url", nargs="?")
     parser.add_argument("--rows", type=int, help="10,000,000; 200,000 without an address")
     parser.add_argument("--only", default="")
+    parser.add_argument("--limit", type=int, help="at most so many rows of each answer")
     parser.add_argument("--patience", type=int, default=120, help="seconds for one report")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -159,12 +164,13 @@ def _measure(url: str, options: argparse.Namespace) -> None:
         for span, days in SPANS.items():
             if span == "year" and report.name in {"attempts", "verification-outcome"}:
                 continue
-            _timed(engine, report, days, options.patience)
+            _timed(engine, report, days, options)
         print()
     engine.dispose()
 
 
-def _timed(engine: Engine, report: Report, days: int, patience: int) -> None:
+def _timed(engine: Engine, report: Report, days: int, options: argparse.Namespace) -> None:
+    patience = options.patience
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SET statement_timeout = '{patience}s'"))
@@ -176,7 +182,7 @@ def _timed(engine: Engine, report: Report, days: int, patience: int) -> None:
             raw.set_progress_handler(lambda: int(time.monotonic() > deadline), 1_000_000)
             connection.exec_driver_sql("PRAGMA cache_size = -4000000")
         try:
-            took, count = seconds(connection, report, days)
+            took, count = seconds(connection, report, days, options.limit)
             print(f"{took:>10.2f}{count:>12,}", end="", flush=True)
         except DBAPIError:
             print(f"{'> ' + str(patience):>10}{'':>12}", end="", flush=True)
