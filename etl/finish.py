@@ -42,7 +42,7 @@ class Done:
     warnings: int = 0
     enqueued: int = 0
     ageless: int = 0
-    """Rows that a page showed whose creation time was not known before."""
+    """Rows that a page showed and a plan counted on without knowing their creation time."""
     unplanned: int = 0
     """Rows that a page showed while no plan counted on them."""
 
@@ -116,7 +116,6 @@ def finish_page(  # noqa: PLR0913 - what a page's rows depend on
     leases = queue.lock_listed(connection, list(by_sid), accounts=accounts, now=sent_at)
     read_at = time.monotonic()
     done = Done(clock(connection), read_at)
-    done.ageless = sum(lease.expires_at <= 0 for lease in leases)
     waiting = {lease.sid for lease in leases}
     more = by_sid if discover else _of_wanted(connection, listed, accounts)
     leases += [_stranger(sid, sent_at) for sid in more if sid not in waiting]
@@ -128,6 +127,9 @@ def finish_page(  # noqa: PLR0913 - what a page's rows depend on
         if merged.known is None or merged.known.fetched_at < sent_at
     ]
     done.unplanned = sum(lease.unplanned for lease, _ in rows)
+    done.ageless = sum(
+        lease.id > 0 and lease.expires_at <= 0 and not lease.unplanned for lease, _ in rows
+    )
     good, refused = write_all(connection, rows, policy, done)
     settle.write(connection, _queued(good), fetched=True, listed=True, now=done.now)
     settle.write(connection, _queued(refused), fetched=False, listed=True, now=done.now)

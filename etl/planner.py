@@ -10,7 +10,7 @@ Times are epoch milliseconds UTC; spans are half open, [start, end).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 from etl.planner_asks import View, question
@@ -110,6 +110,10 @@ class Sweep:
     finds: float
     known: int
     sure: bool
+
+    def resized(self, planned: int, size: int) -> "Sweep":
+        """Give it with pages of another size than those it was planned for."""
+        return replace(self, pages=math.ceil(self.pages * planned / size))
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def lock_listed(
         select(
             *_LEASE_COLUMNS,
             as_written(connection, q.c.enqueued_at).label("enqueued_at"),
-            ((q.c.state == State.PENDING) | (waits & (q.c.due_at <= now))).label("planned"),
+            (q.c.state == State.PENDING).label("planned"),
         )
         .where(among(connection, q.c.sid, sids), mine, waits | missing)
         .order_by(q.c.sid)

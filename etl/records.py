@@ -60,7 +60,7 @@ class Lease:
     lost_leases: int
     outcome: str | None = None
     unplanned: bool = False
-    """A list page showed it while no plan counted on it: before it was due, or after it was dead."""
+    """A list page showed it while it was not pending, so that no plan counted on it."""
 
 
 @dataclass(frozen=True, slots=True)

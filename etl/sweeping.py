@@ -165,23 +165,28 @@ class Sweeper:
             waiting, density, _ = self._look()
             expected = _expect(listing, waiting, density)
             if expected.finds:
-                self._list(listing, expected)
+                self._list(listing, expected, planned=listing.page_size)
             else:
                 self._lister.end(listing, sweeps.ABANDONED)
 
     def _sweep_all(self, chosen: Sequence[Sweep]) -> None:
         """Sweep windows, the most rewarding first, for as long as the plan proves right."""
+        planned = self._lister.page_size
         for sweep in sorted(chosen, key=lambda s: s.finds / s.pages, reverse=True):
-            if not self._list(self._lister.begin(PURPOSE, sweep.start, sweep.end), sweep):
+            listing = self._lister.begin(PURPOSE, sweep.start, sweep.end)
+            if not self._list(listing, sweep, planned=planned):
                 return
 
-    def _list(self, listing: Listing, sweep: Sweep) -> bool:
-        """List a window; say whether it was as expected, so that the plan still holds."""
+    def _list(self, listing: Listing, sweep: Sweep, *, planned: int) -> bool:
+        """List a window planned for pages of a size; say whether it was as expected.
+
+        If not, what else was planned does not hold either.
+        """
         window, before = Window(listing.start, listing.end), listing.matched
         whole = listing.next_page is None
         try:
             reached = self._lister.window(
-                listing, write=self._write, go_on=self._going_on(sweep, before)
+                listing, write=self._write, go_on=self._going_on(sweep, before, planned)
             )
         except WindowLost:
             # What the other worker does not finish of it is planned again.
@@ -194,7 +199,8 @@ class Sweeper:
             self._learn(window, reached.seen)
             self._swept += (window,)
             self._own += (window,) if whole else ()
-            as_expected = reached.pages <= 1.25 * sweep.pages + 1
+            pages = sweep.resized(planned, reached.page_size).pages
+            as_expected = reached.pages <= 1.25 * pages + 1
             self._failed += not as_expected
             return as_expected
         self._learn(window, round((reached.pages + self._left) * reached.page_size))
@@ -202,11 +208,12 @@ class Sweeper:
         self._failed += 1
         return False
 
-    def _going_on(self, sweep: Sweep, before: int) -> Callable[[Listing], bool]:
+    def _going_on(self, asked: Sweep, before: int, planned: int) -> Callable[[Listing], bool]:
         unknown = unplanned = last = 0
 
         def go_on(listing: Listing) -> bool:
             nonlocal unknown, unplanned, last
+            sweep = asked.resized(planned, listing.page_size)
             # Refreshes met before their time are welcome, but the plan does not wait for them.
             unplanned += self._unplanned
             found = listing.matched - before - unplanned

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from sqlalchemy import Engine, select
 
 from etl.finish import Done, finish_page
@@ -41,3 +42,24 @@ def test_a_final_row_stays_final(engine: Engine) -> None:
     assert (row.channel, row.is_final, row.fetched_at) == ("call", True, NOW + 90 * HOUR)
     queued = read(engine)[sid(1)]
     assert (queued.state, queued.outcome, queued.fetches) == ("settled", "final", 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "unplanned", "ageless"),
+    [
+        ({"state": "pending"}, 0, 1),
+        ({"state": "pending", "expires_at": NOW + DAY}, 0, 0),
+        ({"state": "retry", "due_at": NOW + DAY}, 1, 0),
+        ({"state": "refresh", "due_at": 1, "expires_at": NOW + DAY}, 1, 0),
+        ({"state": "dead", "outcome": "not_found"}, 1, 0),
+        ({"state": "leased", "due_at": NOW + DAY}, 0, 0),
+        ({"sid": sid(2)}, 0, 0),
+    ],
+)
+def test_a_page_says_what_no_plan_counted_on(
+    engine: Engine, row: dict[str, object], unplanned: int, ageless: int
+) -> None:
+    """Plans count pending rows: whatever else a page shows is welcome and tells nothing of them."""
+    put(engine, {"sid": sid(1), **row})
+    done = _finish(engine, attempt(), NOW)
+    assert (done.unplanned, done.ageless) == (unplanned, ageless)

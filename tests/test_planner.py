@@ -182,6 +182,14 @@ def test_a_sweep_ends_when_its_pages_cost_more_than_they_find() -> None:
     assert not worth_going_on(pages_left=3, sids_left=3)
 
 
+def test_a_sweep_is_counted_in_the_pages_that_it_gets() -> None:
+    """Where pages shrink to a tenth, there are ten times as many, and as many left."""
+    sweep = Sweep(0, HOUR, 10, 12.0, 12, sure=True)
+    assert sweep.resized(1_000, 1_000) == sweep
+    small = sweep.resized(1_000, 100)
+    assert pages_left(small, seen=10, known=1, unknown=0, last=0) == 90
+
+
 def test_the_pages_left_follow_what_was_seen() -> None:
     """A sure count holds; an unsure one gives way to how thinly the SIDs are sown."""
     sure = Sweep(0, HOUR, 10, 40.0, 40, sure=True)
