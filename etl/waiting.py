@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from etl import sweeps, verifications
+from etl.bulk import unindexed
 from etl.database import moment, moment_ms
 from etl.planner import Bucket, Density, Waiting
 from etl.queue import as_written
@@ -38,7 +39,7 @@ _LAST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 SAMPLE: Final = 200
 NEWEST: Final = 100_000
-"""Among so many rows the sample is looked for."""
+"""Among the rows of so many ids the sample is looked for."""
 
 FEWEST: Final = 5
 STEADY_MS: Final = 600_000
@@ -53,14 +54,13 @@ def read_lag(connection: Connection, *, retention: int) -> int | None:
     and never rows: what is not found where it is looked for is fetched singly.
     """
     # By id, and not by state: of millions that are settled, an index would have to sort all.
-    newest = select(q).order_by(q.c.id.desc()).limit(NEWEST).subquery()
+    recent = q.c.id > select(func.max(q.c.id) - NEWEST).scalar_subquery()
+    told = unindexed(q.c.state).in_([State.SETTLED, State.REFRESH])
     statement = (
-        select(
-            newest.c.expires_at, as_written(connection, newest.c.enqueued_at).label("enqueued_at")
-        )
-        .where(newest.c.state.in_([State.SETTLED, State.REFRESH]))
-        .where(newest.c.expires_at > 0, newest.c.fetches > 0)
-        .where(func.coalesce(newest.c.source, "") != "discover")
+        select(q.c.expires_at, as_written(connection, q.c.enqueued_at).label("enqueued_at"))
+        .where(recent, told, q.c.expires_at > 0, q.c.fetches > 0)
+        .where(func.coalesce(q.c.source, "") != "discover")
+        .order_by(q.c.id.desc())
         .limit(SAMPLE)
     )
     lags: list[int] = sorted(
@@ -98,10 +98,10 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
     soon = now + URGENT_MS
     created = (q.c.expires_at - retention) // BUCKET_MS
     counts = Counter(_histogram(connection, created, *mine, q.c.expires_at > soon))
-    lag = read_lag(connection, retention=retention)
     unknown = (*mine, q.c.expires_at <= 0)
     strangers = _count(connection, *unknown)
-    if lag is not None and strangers:
+    lag = read_lag(connection, retention=retention) if strangers else None
+    if lag is not None:
         enqueued = (_epoch_s(connection, q.c.enqueued_at) * 1000 - lag) // BUCKET_MS
         guessed = Counter(_histogram(connection, enqueued, *unknown))
         strangers -= guessed.total()
