@@ -48,7 +48,9 @@ Watch: TypeAlias = Callable[[Tally], None]
 """Is told many times a second how a run goes."""
 
 SUM_SHARE: Final = 0.05
-"""A run sums days for the reports for this share of its own time, but at least one."""
+"""A run sums days for the reports for this share of its own time."""
+SUM_LEAST: Final = 2
+"""So many it sums in any case: one more than a day brings, so that a daily job catches up."""
 
 _log = logging.getLogger(__name__)
 
@@ -263,9 +265,11 @@ def _roll_up(parts: Parts) -> None:
         return marks.any_before(connection, marks.quiet_before(parts.clock(connection)))
 
     until = time.monotonic() + SUM_SHARE * (time.monotonic() - parts.tally.started)
+    late = False
 
     def stop(done: int) -> bool:
-        late = done > 0 and time.monotonic() >= until
+        nonlocal late
+        late = done >= SUM_LEAST and time.monotonic() >= until
         return late or parts.stopping.signal is not None
 
     # Who wrote nothing leaves it to the next who does: a run on an empty queue costs next to nothing.
@@ -280,8 +284,11 @@ def _roll_up(parts: Parts) -> None:
     # Somebody else is busy: the next run will do it.
     with suppress(DatabaseBusy):
         rollups.refresh(parts.engine, clock=parts.clock, patience_s=5, stop=stop)
-        if transact(parts.engine, due, doing="looking for days to sum"):
-            _log.info("Reports read some days raw until runs have summed them, or `db rollups`.")
+        if late and transact(parts.engine, due, doing="looking for days to sum"):
+            _log.info(
+                "Some days are read raw by reports until later runs, or verify-etl db rollups,"
+                " have summed them."
+            )
 
 
 def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says

@@ -64,7 +64,8 @@ def ask(connection: Connection, report: Report, question: Question) -> Iterator[
     """Run one report, and lend its rows for as long as the context lasts.
 
     Counts are ``int``, money and quotients ``Decimal`` of six decimals, moments aware ``datetime``
-    of UTC, days ``date``. Rows stream from the database: a million of them need no memory.
+    of UTC, days ``date``. Rows stream from the database: a million of them need no memory. With a
+    limit there may be two statements: to see one moment, the transaction must be a snapshot.
     """
     scope = _narrowed(connection, report, scope_of(connection, question), question.limit)
     columns = report.columns_of(scope)
@@ -77,7 +78,7 @@ def ask(connection: Connection, report: Report, question: Question) -> Iterator[
 
 def _narrowed(connection: Connection, report: Report, scope: Scope, limit: int | None) -> Scope:
     """Leave out what is too old to be among the rows that are asked for."""
-    sql = report.newest(scope, limit) if limit is not None else None
+    sql = report.newest(scope, limit) if limit else None
     if sql is None:
         return scope
     sql = _PLACE.sub(r":\1", sql)

@@ -6,7 +6,8 @@
              [ raw | roll-up | roll-up | marked: raw | roll-up | raw ]
 
 A stretch is a UTC day, or a quarter of an hour where days are those of another zone. One statement
-reads the marks, the roll-ups and the raw rows, so the answer is that of the raw rows at one moment.
+reads the marks, the roll-ups and the raw rows, so the answer is that of the raw rows at one moment
+(``newest`` is another statement, and wants a snapshot around both).
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound

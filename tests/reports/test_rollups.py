@@ -74,8 +74,11 @@ def _differences(engine: Engine, questions: Iterable[Question] = QUESTIONS) -> l
                 found.append(f"{report.name} {asked}: {rolled - raw} instead of {raw - rolled}")
             for limit in (1, 7) if report is FRAUD_PREFIX_HOURLY else ():
                 # The newest rows are looked for in the newest hours alone.
-                head = _rows(connection, report, replace(asked, limit=limit))
-                if head != _rows(connection, report, replace(asked, limit=limit, raw=True)):
+                with ask(connection, report, replace(asked, limit=limit)) as answer:
+                    head = list(answer.rows)
+                with ask(connection, report, replace(asked, raw=True)) as answer:
+                    whole = list(answer.rows)
+                if head != whole[:limit]:
                     found.append(f"{report.name} {asked}: the first {limit} differ")
     return found
 
@@ -219,9 +222,13 @@ def test_days_wait_until_they_are_quiet(engine: Engine) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1e9])
 def test_a_run_sums_no_longer_than_its_share(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, share: float
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    share: float,
 ) -> None:
-    """A backfill of old days sums one of them, and as many more as a share of its time allows."""
+    """A backfill of old days sums two, and more as a share of its time allows, and says so."""
+    caplog.set_level("INFO")
     monkeypatch.setattr(pipeline, "SUM_SHARE", share)
     midnight = time.time() // DAY_S * DAY_S
     world = World(size=50, start=midnight - 10 * DAY_S, span=7 * DAY_S, static_at=time.time())
@@ -231,8 +238,21 @@ def test_a_run_sums_no_longer_than_its_share(
         assert run_here(engine, box).counts["fetched"] == 50
     with engine.connect() as connection:
         starts = connection.execute(select(rollups_of["attempts"].c.start)).scalars()
-        assert len({start // DAY_S for start in starts}) == (len(days) if share else 1)
+        assert len({start // DAY_S for start in starts}) == (len(days) if share else 2)
+    assert ("verify-etl db rollups" in caplog.text) is (not share)
     assert len(days) > 3
+
+
+def test_few_prefixes_are_looked_for_in_few_hours(engine: Engine) -> None:
+    """Where roll-ups are whole, so many rows of the newest hours say where to begin."""
+    _write(engine, [(_as_attempt(row), row.is_final) for row in make(3, 40).rows], 1)
+    rollups.refresh(engine, everything=True)
+    with engine.connect() as connection:
+        scope = scope_of(connection, Question())
+        every = FRAUD_PREFIX_HOURLY.newest(scope, 1), FRAUD_PREFIX_HOURLY.newest(scope, 10_000)
+        first, none = (connection.execute(text(str(sql))).scalar() for sql in every)
+        latest = select(func.max(rollups_of["prefixes"].c.start))
+        assert (first, none) == (connection.execute(latest).scalar(), None)
 
 
 def test_marks_are_thinned(engine: Engine) -> None:
