@@ -73,7 +73,11 @@ class Simulated:
             late = [
                 name
                 for name, module in sys.modules.items()
-                if name.startswith("etl.") and getattr(module, "time", None) is time
+                if name.startswith("etl.")
+                and (
+                    getattr(module, "time", None) is time
+                    or getattr(module, "monotonic", None) is time.monotonic
+                )
             ]
         if late:
             msg = f"Import these before the clock is installed: {', '.join(sorted(late))}."

@@ -123,6 +123,8 @@ def main() -> int:
     parser.add_argument("--way", choices=WAYS, help="only this one")
     parser.add_argument("--old", action="store_true", help=f"of {OLD_DAYS} days that have settled")
     options = parser.parse_args()
+    if options.old and options.way:
+        parser.error("--old compares its own two ways")
     return _old(options) if options.old else _today(options)
 
 

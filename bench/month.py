@@ -263,7 +263,7 @@ def judge(
 
 def _hasten(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
     """Let time and requests be what is measured, and not this machine's disk."""
-    for setting in ("synchronous = OFF", "journal_mode = MEMORY", "cache_size = -1048576"):
+    for setting in ("synchronous = OFF", "cache_size = -1048576"):
         connection.execute(f"PRAGMA {setting}")
 
 

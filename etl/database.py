@@ -264,9 +264,9 @@ def transact(
     """Run ``work`` in one transaction and commit; the whole of it again when the database is busy.
 
     ``work`` may run more than once, and once more after a commit whose answer was lost: it must
-    look before it writes. Raises ``DatabaseBusy`` after ``patience_s``, ``StorageError``,
-    ``SchemaError`` or ``ConfigError`` with ``doing`` in words, and lets a refused row's own
-    ``DBAPIError`` through.
+    look before it writes. Raises ``DatabaseBusy`` after ``patience_s``, and when the engine's own
+    pool has waited long enough for a connection, ``StorageError``, ``SchemaError`` or
+    ``ConfigError`` with ``doing`` in words, and lets a refused row's own ``DBAPIError`` through.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_passes),

@@ -112,6 +112,7 @@ def test_help_and_version() -> None:
         (["run", "--limti", "3"], "Did you mean '--limit'?"),
         (["run", "--limit", "0"], "0 is not in the range x>=1"),
         (["run", "--max-seconds", "nan"], "no number of seconds"),
+        (["discover", "--since", "1d", "--max-seconds", "inf"], "no number of seconds"),
         (["run", "--limit", "many"], "'many' is not a valid integer"),
         (["-v", "-q", "run"], "-v and -q exclude each other"),
         (["retry"], "Say which"),

@@ -156,7 +156,7 @@ def test_silence_ends_at_the_read_timeout(make_api: MakeApi) -> None:
         return bool(conn.recv(1)) or True
 
     with RawServer(silent, OK) as api:
-        client = make_api(api.url, read_s=0.1)
+        client = make_api(api.url, read_s=1.0)
         began = time.monotonic()
         with pytest.raises(TransientFailure, match="ReadTimeoutError"):
             client.attempt(SID)

@@ -35,8 +35,8 @@ _ALSO = {
 def _seconds(
     _context: click.Context, _parameter: click.Parameter, value: float | None
 ) -> float | None:
-    if value is not None and math.isnan(value):
-        msg = "'nan' is no number of seconds: it would never be over."
+    if value is not None and not math.isfinite(value):
+        msg = f"'{value}' is no number of seconds: it would never be over."
         raise click.BadParameter(msg)
     return value
 
