@@ -47,10 +47,15 @@ _ARRAY: Final = "every_"
 def among(
     connection: Connection, column: ColumnElement[Any], values: Collection[Any]
 ) -> ColumnElement[bool]:
-    """Say that a column's value is one of these."""
+    """Say that a column's value is one of these.
+
+    Where each value is a parameter, the last one fills up to the next hundred: drivers keep what
+    they prepared for a text, and would keep one for each number of values.
+    """
+    listed = [*values]
     if connection.dialect.name == "postgresql":
-        return column == any_(literal([*values], ARRAY(_sent_as(column.type))))
-    return column.in_(values)
+        return column == any_(literal(listed, ARRAY(_sent_as(column.type))))
+    return column.in_(listed + listed[-1:] * (-len(listed) % 100))
 
 
 def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:

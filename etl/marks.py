@@ -11,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, func, insert, select, text
 
+from etl.bulk import among
 from etl.cubes import DAY_S, HOUR_S, UNKNOWN, quarter
 from etl.database import moment_ms
 from etl.schema import VERSION_TABLE, attempts, rollup_marks
@@ -87,7 +88,7 @@ def mark(
     minute = _MINUTES["mysql" if (name := connection.dialect.name) == "mariadb" else name]
     for start in range(0, len(sids), _CHUNK):
         siblings = select(minute).where(
-            attempts.c.verification_sid.in_(sids[start : start + _CHUNK])
+            among(connection, attempts.c.verification_sid, sids[start : start + _CHUNK])
         )
         found.update(connection.execute(siblings.distinct()).scalars())
     starts = {_start(moment_ms(at)) for at in found}
