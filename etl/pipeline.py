@@ -285,7 +285,7 @@ def _roll_up(parts: Parts) -> None:
     with suppress(DatabaseBusy):
         rollups.refresh(parts.engine, clock=parts.clock, patience_s=5, stop=stop)
         if late and transact(parts.engine, due, doing="looking for days to sum"):
-            _log.info(
+            _log.debug(
                 "Some days are read raw by reports until later runs, or verify-etl db rollups,"
                 " have summed them."
             )

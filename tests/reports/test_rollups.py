@@ -227,8 +227,8 @@ def test_a_run_sums_no_longer_than_its_share(
     caplog: pytest.LogCaptureFixture,
     share: float,
 ) -> None:
-    """A backfill of old days sums two, and more as a share of its time allows, and says so."""
-    caplog.set_level("INFO")
+    """A backfill of old days sums two, and more as a share of its time allows."""
+    caplog.set_level("DEBUG")
     monkeypatch.setattr(pipeline, "SUM_SHARE", share)
     midnight = time.time() // DAY_S * DAY_S
     world = World(size=50, start=midnight - 10 * DAY_S, span=7 * DAY_S, static_at=time.time())
