@@ -25,6 +25,7 @@ from sqlalchemy import insert
 from bench._box import SPAWN, Shape, own_speed, serve
 from bench._databases import KINDS, fresh
 from etl import marks, pipeline
+from etl.cli import look_for_garbage_seldom
 from etl.cli.context import Context
 from etl.cli.running import build_job
 from etl.database import open_engine
@@ -70,6 +71,8 @@ def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) 
     if way == UNSUMMED:
         for module, name in ((pipeline, "_roll_up"), (marks, "mark")):
             patch.object(module, name, lambda *_: None).start()
+    # As the command itself does.
+    look_for_garbage_seldom()
     settings = load(environ=environ)
     context = Context(config=None, verbose=False, quiet=True)
     engine, api = context.engine(settings), context.api(settings)

@@ -47,14 +47,17 @@ _ARRAY: Final = "every_"
 def among(
     connection: Connection, column: ColumnElement[Any], values: Collection[Any]
 ) -> ColumnElement[bool]:
-    """Say that a column's value is one of these.
+    """Say that a column's value is one of these, in one parameter wherever that can be.
 
-    Where each value is a parameter, the last one fills up to the next hundred: drivers keep what
-    they prepared for a text, and would keep one for each number of values.
+    Else the last one fills up to the next hundred: drivers keep what they prepared for a text, and
+    would keep one for each number of values.
     """
     listed = [*values]
     if connection.dialect.name == "postgresql":
         return column == any_(literal(listed, ARRAY(_sent_as(column.type))))
+    if connection.dialect.name == "sqlite":
+        sent = func.json_each(literal(json.dumps(listed), Text())).table_valued("value")
+        return column.in_(select(sent.c.value))
     return column.in_(listed + listed[-1:] * (-len(listed) % 100))
 
 

@@ -47,6 +47,9 @@ ANSWER_S: Final = 60.0
 _IMPATIENT: Final = "verify_etl_answer_s"
 _EXTRAS: Final = {"psycopg": "postgres", "pymysql": "mysql"}
 _BUSY_TIMEOUT_MS: Final = 10_000
+# Room for the leaves of the indexes on SIDs that one page of attempts touches; with the default of
+# 2 MB a transaction writes them out and reads them back before its end.
+_SQLITE_CACHE_KB: Final = 32_768
 
 
 def parse_url(url: str) -> URL:
@@ -119,6 +122,7 @@ def _setup_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - t
     # The driver's own transactions are switched off: BEGIN is ours (see _begin_sqlite).
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA cache_size = -{_SQLITE_CACHE_KB}")
     connection.execute("PRAGMA foreign_keys = ON")
     if wal_is_safe(sqlite3.sqlite_version_info):
         # Best effort: it needs the file to itself for a moment, and is kept once it worked.

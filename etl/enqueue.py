@@ -40,9 +40,6 @@ _CHUNK: Final = 10_000
 _SOURCE_LENGTH: Final = 255
 _DAY_MS: Final = 86_400_000
 
-# Room for the index on sid, into which random SIDs go; the default of 2 MB thrashes at a million.
-_SQLITE_CACHE: Final = "PRAGMA cache_size = -32768"
-
 # One statement for a batch: AUTOINCREMENT's counter is then written once and not with each row.
 _SQLITE_INSERT: Final = """
 INSERT INTO attempt_queue (sid, expires_at, account, source)
@@ -74,7 +71,6 @@ def enqueue(connection: Connection, rows: Sequence[Row], *, account: str, source
 
 
 def _sqlite(connection: Connection, rows: Sequence[Row], account: str, source: str) -> int:
-    connection.exec_driver_sql(_SQLITE_CACHE)
     new = 0
     for start in range(0, len(rows), _CHUNK):
         parameters = (account, source, json.dumps(rows[start : start + _CHUNK]))

@@ -175,10 +175,14 @@ def lock_listed(
 def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], *, now: int) -> int:
     """Enqueue attempts that a list page showed and that cannot rest yet; return how many are new.
 
-    A SID that another program enqueued meanwhile keeps its own row.
+    A SID that is there already keeps its own row, whoever enqueued it.
     """
-    there = select(q.c.sid).where(among(connection, q.c.sid, [sid for sid, _ in found]))
-    known = set(connection.execute(there).scalars())
+    known: set[str] = set()
+    # Its driver does not tell how many rows of a batch were new.
+    looks = connection.dialect.name in {"mysql", "mariadb"}
+    if looks:
+        there = select(q.c.sid).where(among(connection, q.c.sid, [sid for sid, _ in found]))
+        known.update(connection.execute(there).scalars())
     rows = [
         {
             "sid": sid,
@@ -194,17 +198,20 @@ def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], 
         for sid, verdict in found
         if sid not in known
     ]
-    if rows:
-        # No driver tells of a batch how many rows were new.
-        bulk.execute(connection, _insert_found(connection.dialect.name, tuple(rows[0])), rows)
-    return len(rows)
+    if not rows:
+        return 0
+    insertion = _insert_found(connection.dialect.name, tuple(rows[0]))
+    done = bulk.execute(connection, insertion, rows)
+    return len(rows) if looks else done.rowcount
 
 
 @cache
 def _insert_found(dialect: str, names: tuple[str, ...]) -> Insert:
     if dialect != "postgresql":
         return insert_ignore_on(dialect, q, "sid")
-    return insert_rows(q, [q.c[n] for n in names]).on_conflict_do_nothing(index_elements=[q.c.sid])
+    insertion = insert_rows(q, [q.c[n] for n in names])
+    insertion = insertion.on_conflict_do_nothing(index_elements=[q.c.sid])
+    return insertion.execution_options(preserve_rowcount=True)
 
 
 def lock_leases(connection: Connection, leases: Collection[Lease]) -> tuple[set[int], set[int]]:

@@ -18,12 +18,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints
 from pydantic import ValidationError as Refused
 
+from etl.amount import UNREADABLE, read_amount
 from etl.records import SID_PATTERN, Attempt, Rejection
 
 # Characters that fit: the columns of etl/schema.py (a test compares them).
@@ -40,12 +41,6 @@ EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 """Times outside are nobody's creation time: the age of such an attempt counts as unknown."""
 
-_INTEGER_DIGITS: Final = 12
-_FLOAT_SAFE_DIGITS: Final = 15  # SQLite keeps NUMERIC as REAL.
-_SCALES: Final = range(-6, 1)
-_MICRO: Final = Decimal("0.000001")
-_ROUNDING: Final = Context(prec=40, rounding=ROUND_HALF_EVEN, traps=[])
-_NUMBER: Final = re.compile(r"[+-]?(?=\.?[0-9])[0-9]{0,99}\.?[0-9]{0,99}(?:[eE][+-]?[0-9]{1,3})?")
 _INT64: Final = 2**63
 # '+' and six digits, after an optional channel ("whatsapp:"); '+123456@example.com' is an address.
 _PREFIX: Final = re.compile(r"(?:[A-Za-z]{1,16}:)?(\+[0-9]{6})[^@]*", re.DOTALL)
@@ -62,13 +57,15 @@ def _moment(sent: object) -> datetime:
     if not isinstance(sent, str):
         raise ValueError  # noqa: TRY004 - pydantic reports ValueError, not TypeError
     try:
-        read = datetime.fromisoformat(sent.strip())
-        moment = read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+        moment = datetime.fromisoformat(sent.strip())
+        if moment.tzinfo is not UTC:
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError as error:  # An offset that leads out of the years 1 to 9999.
         raise ValueError from error
     if not EARLIEST <= moment <= LATEST:
         raise ValueError
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    beyond = moment.microsecond % 1000
+    return moment.replace(microsecond=moment.microsecond - beyond) if beyond else moment
 
 
 def _text(length: int, pattern: str, *, lower: bool = False) -> StringConstraints:
@@ -271,25 +268,10 @@ def _amount(sent: object, doubts: _Doubts) -> Decimal | None:
     text = "" if sent is None else _scalar_text(sent)
     if text is not None and not text.strip():
         return None
-    if text is None or not _NUMBER.fullmatch(text.strip()):
-        doubts.note("price", sent, "unreadable")
-        return None
-    exact = Decimal(text.strip())
-    amount = _fitted(exact)
-    if amount != exact:
-        doubts.note("price", sent, "too many digits" if amount is None else "rounded")
+    amount, doubt = (None, UNREADABLE) if text is None else read_amount(text.strip())
+    if doubt:
+        doubts.note("price", sent, doubt)
     return amount
-
-
-def _fitted(exact: Decimal) -> Decimal | None:
-    """Round to millionths (half to even) where there are more; None when it is too long."""
-    if exact and exact.adjusted() >= _INTEGER_DIGITS:
-        return None
-    rounded = exact.quantize(_MICRO, context=_ROUNDING)
-    digits = rounded.normalize(_ROUNDING).as_tuple().digits
-    if len(digits) > _FLOAT_SAFE_DIGITS or rounded.adjusted() >= _INTEGER_DIGITS:
-        return None
-    return exact if exact.as_tuple().exponent in _SCALES else rounded
 
 
 def _prefix(destination: str | None) -> str | None:
@@ -343,6 +325,8 @@ def _extra(
 
 def _unknown(sent: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """Give the keys that no door knows, as sent."""
+    if known.issuperset(sent):
+        return {}
     return {key: value for key, value in sent.items() if key not in known}
 
 
