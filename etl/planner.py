@@ -241,9 +241,38 @@ def _safe(view: View, density: Density, sweep: Sweep) -> bool:
     return sweep.finds >= doubt * wasted * sweep.pages
 
 
-def worth_going_on(*, pages_left: float, sids_left: float) -> bool:
-    """Say whether the rest of a sweep costs less than fetching singly what it would find."""
-    return pages_left < sids_left
+@dataclass(slots=True)
+class Progress:
+    """Follow a sweep page by page, and say whether the rest is worth its requests.
+
+    ``page_size``: of the pages that it was planned for. ``known`` and ``unknown``: the SIDs of
+    known and of unknown age that it has shown; ``pages_left`` and ``sids_left``: what it is thought
+    to have left.
+    """
+
+    sweep: Sweep
+    page_size: int
+    known: int = 0
+    unknown: int = 0
+    pages_left: float = 0.0
+    sids_left: float = 0.0
+
+    def saw(self, *, known: int, unknown: int, seen: int, page_size: int) -> None:
+        """Count what the last page showed; ``seen`` pages have been read, of this size now."""
+        sweep = self.sweep.resized(self.page_size, page_size)
+        self.known += known
+        self.unknown += unknown
+        self.pages_left = pages_left(
+            sweep, seen=seen, known=self.known, unknown=self.unknown, last=known + unknown
+        )
+        share = self.pages_left / max(sweep.pages, seen + self.pages_left)
+        hidden = (sweep.finds - sweep.known) * share
+        self.sids_left = max(sweep.known - self.known, 0) + hidden
+
+    @property
+    def worth_going_on(self) -> bool:
+        """Say whether the rest costs less than fetching singly what it would find."""
+        return self.pages_left < self.sids_left
 
 
 def pages_left(sweep: Sweep, *, seen: int, known: int, unknown: int, last: int) -> float:

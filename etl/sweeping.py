@@ -20,13 +20,12 @@ from etl.planner import (
     Bucket,
     Density,
     Plan,
+    Progress,
     Strategy,
     Sweep,
     Waiting,
     Window,
-    pages_left,
     plan,
-    worth_going_on,
 )
 from etl.records import Attempt
 from etl.sweeps import Listing
@@ -59,11 +58,9 @@ class Sweeper:
         self._singly: tuple[Window, ...] = ()
         self._asked = 0
         self._failed = 0
-        # Of the last page: SIDs of unknown age that it showed, those that no plan counted on, and
-        # the pages thought to be left.
+        # Of the last page: SIDs of unknown age that it showed, and those that no plan counted on.
         self._ageless = 0
         self._unplanned = 0
-        self._left = 0.0
         self._latest = self._now
         self._before = self._parts.tally.requests - self._parts.tally.fetched
         self._works = True
@@ -182,11 +179,12 @@ class Sweeper:
 
         If not, what else was planned does not hold either.
         """
-        window, before = Window(listing.start, listing.end), listing.matched
+        window = Window(listing.start, listing.end)
+        progress = Progress(sweep, planned)
         whole = listing.next_page is None
         try:
             reached = self._lister.window(
-                listing, write=self._write, go_on=self._going_on(sweep, before, planned)
+                listing, write=self._write, go_on=self._going_on(progress, listing.matched)
             )
         except WindowLost:
             # What the other worker does not finish of it is planned again.
@@ -203,30 +201,26 @@ class Sweeper:
             as_expected = reached.pages <= 1.25 * pages + 1
             self._failed += not as_expected
             return as_expected
-        self._learn(window, round((reached.pages + self._left) * reached.page_size))
+        self._learn(window, round((reached.pages + progress.pages_left) * reached.page_size))
         self._singly += (window,)
         self._failed += 1
         return False
 
-    def _going_on(self, asked: Sweep, before: int, planned: int) -> Callable[[Listing], bool]:
-        unknown = unplanned = last = 0
+    def _going_on(self, progress: Progress, before: int) -> Callable[[Listing], bool]:
+        """Say after each page whether to go on; ``before``: what the window had shown before."""
+        sweep, found = progress.sweep, before
 
         def go_on(listing: Listing) -> bool:
-            nonlocal unknown, unplanned, last
-            sweep = asked.resized(planned, listing.page_size)
+            nonlocal found
             # Refreshes met before their time are welcome, but the plan does not wait for them.
-            unplanned += self._unplanned
-            found = listing.matched - before - unplanned
+            shown, found = listing.matched - found - self._unplanned, listing.matched
             # Where all ages are known or guessed from the time of enqueuing, none is unknown.
-            unknown += self._ageless if sweep.finds > sweep.known else 0
-            known = max(found - unknown, 0)
-            self._left = more = pages_left(
-                sweep, seen=listing.pages, known=known, unknown=unknown, last=found - last
-            )
-            last = found
-            hidden = (sweep.finds - sweep.known) * more / max(sweep.pages, listing.pages + more)
-            left = max(sweep.known - known, 0) + hidden
-            return self._strategy == "sweep" or worth_going_on(pages_left=more, sids_left=left)
+            unknown = self._ageless if sweep.finds > sweep.known else 0
+            progress.saw(
+                known=max(shown - unknown, 0), unknown=unknown, seen=listing.pages,
+                page_size=listing.page_size,
+            )  # fmt: skip
+            return self._strategy == "sweep" or progress.worth_going_on
 
         return go_on
 

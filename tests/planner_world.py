@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, product
 from typing import Final
 
-from etl.planner import Bucket, Density, Sweep, Waiting, Window, pages_left, plan, worth_going_on
+from etl.planner import Bucket, Density, Progress, Sweep, Waiting, Window, plan
 
 HOUR: Final = 3_600_000
 PAGE: Final = 1000
@@ -173,15 +173,16 @@ class Run:
             cells = cells[::-1]
         listing = Listing(self, cells)
         count = max(1, math.ceil(listing.total / self.page_size))
-        seen, more, before = 0, 0.0, 0
+        progress = Progress(sweep, self.page_size)
+        seen = 0
         while seen < count:
             seen += 1
             known, unknown = listing.shown(seen)
-            last, before = known + unknown - before, known + unknown
-            more = pages_left(sweep, seen=seen, known=known, unknown=unknown, last=last)
-            hidden = (sweep.finds - sweep.known) * more / max(sweep.pages, seen + more)
-            left = listing.known[-1] - known + min(hidden, self.hidden - unknown)
-            if not worth_going_on(pages_left=more, sids_left=left):
+            progress.saw(
+                known=known - progress.known, unknown=unknown - progress.unknown, seen=seen,
+                page_size=self.page_size,
+            )  # fmt: skip
+            if not progress.worth_going_on:
                 break
         self.requests += seen
         listing.take(seen)
@@ -189,7 +190,9 @@ class Run:
             self.singly += sum(self.known[i] for i in cells)
             for i in cells:
                 self.known[i] = 0
-            self._learn(sweep.start, sweep.end, round((seen + more) * self.page_size))
+            self._learn(
+                sweep.start, sweep.end, round((seen + progress.pages_left) * self.page_size)
+            )
             self.density = replace(self.density, failed=self.density.failed + 1)
             return False
         self._learn(sweep.start, sweep.end, listing.total)
@@ -198,11 +201,6 @@ class Run:
             return True
         self.density = replace(self.density, failed=self.density.failed + 1)
         return False
-
-    @property
-    def hidden(self) -> int:
-        """Give the number of SIDs of unknown age that still wait."""
-        return sum(self.unknown)
 
     def _total(self, start: int, end: int) -> int:
         return sum(self.world.attempts[start // self.world.cell : end // self.world.cell])

@@ -11,6 +11,7 @@ from etl.planner import (
     Bucket,
     Density,
     Plan,
+    Progress,
     Sweep,
     Waiting,
     Window,
@@ -18,7 +19,6 @@ from etl.planner import (
     pages_left,
     plan,
     seconds,
-    worth_going_on,
 )
 from etl.planner_estimate import estimate
 from etl.planner_windows import cover
@@ -178,8 +178,18 @@ def test_a_month_of_a_million_is_planned_at_once() -> None:
 
 def test_a_sweep_ends_when_its_pages_cost_more_than_they_find() -> None:
     """Break-even is no reason to go on."""
-    assert worth_going_on(pages_left=2, sids_left=3)
-    assert not worth_going_on(pages_left=3, sids_left=3)
+    progress = Progress(Sweep(0, HOUR, 10, 40.0, 40, sure=True), 1_000)
+    progress.saw(known=30, unknown=0, seen=1, page_size=1_000)
+    assert (progress.pages_left, progress.sids_left, progress.worth_going_on) == (9, 10, True)
+    progress.saw(known=2, unknown=0, seen=2, page_size=1_000)
+    assert (progress.pages_left, progress.sids_left, progress.worth_going_on) == (8, 8, False)
+
+
+def test_sids_of_unknown_age_are_left_in_proportion_to_the_pages() -> None:
+    """Nobody knows where they lie; half the pages hide half of them."""
+    progress = Progress(Sweep(0, HOUR, 10, 50.0, 10, sure=True), 1_000)
+    progress.saw(known=4, unknown=20, seen=5, page_size=1_000)
+    assert (progress.pages_left, progress.sids_left) == (5, 6 + 20)
 
 
 def test_a_sweep_is_counted_in_the_pages_that_it_gets() -> None:
