@@ -9,7 +9,7 @@ import math
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -246,6 +246,38 @@ def insert_ignore_on(dialect: str, table: Table, *key: str) -> Insert:
     if dialect == "postgresql":
         return postgresql_insert(table).on_conflict_do_nothing(index_elements=[*key])
     return sqlite_insert(table).on_conflict_do_nothing(index_elements=[*key])
+
+
+# Fair locks: who wants one alone is not passed by for ever. MariaDB has no shared lock but a row's.
+_SHARED: Final = {
+    "postgresql": "SELECT pg_advisory_xact_lock_shared({key})",
+    "mysql": f"SELECT version_num FROM {VERSION_TABLE} LOCK IN SHARE MODE",  # noqa: S608 - a constant
+}
+_ALONE: Final = {
+    "postgresql": "SELECT pg_advisory_xact_lock({key})",
+    "mysql": f"SELECT version_num FROM {VERSION_TABLE} FOR UPDATE",  # noqa: S608 - a constant
+}
+
+
+def lock_shared(connection: Connection, key: int) -> None:
+    """Hold a lock that others may hold as well, to the end of the transaction.
+
+    Take it before any other, or two may wait for each other. On MariaDB and MySQL all keys are one;
+    SQLite's writers are alone anyway.
+    """
+    _lock(connection, _SHARED, key)
+
+
+def lock_alone(connection: Connection, key: int) -> None:
+    """Hold a lock that nobody else holds, shared or alone, to the end of the transaction."""
+    _lock(connection, _ALONE, key)
+
+
+def _lock(connection: Connection, statements: Mapping[str, str], key: int) -> None:
+    name = connection.dialect.name
+    statement = statements.get("mysql" if name == "mariadb" else name)
+    if statement is not None:
+        connection.execute(text(statement.format(key=key))).all()
 
 
 def check_revision(connection: Connection) -> None:

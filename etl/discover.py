@@ -5,7 +5,7 @@ ends, with an hour's overlap for attempts that the list shows late.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Final
@@ -58,7 +58,12 @@ class Discover:
             self._list(listing)
         start, end = self._bounds(asked)
         for begin, until in self._parts_of(start, end, asked.service):
-            self._list(self._lister.begin(PURPOSE, begin, until, asked.service))
+            listing = self._lister.begin(PURPOSE, begin, until, asked.service)
+            if listing is None:
+                # Another worker was quicker; what it lists without a gap is not listed again.
+                self.run(asked if asked.start is None else replace(asked, start=begin))
+                break
+            self._list(listing)
         return start, end
 
     def _bounds(self, asked: Asked) -> tuple[int, int]:
@@ -96,11 +101,7 @@ class Discover:
 
     def _total(self, start: int, end: int, service: str) -> int:
         try:
-            summary = self._lister.ask(
-                lambda: self._parts.api.summary(
-                    after=moment(start), before=moment(end), service_sid=service or None
-                )
-            )
+            summary = self._lister.count(start, end, service_sid=service or None)
         except (TransientFailure, BadBody, BodyTooLarge, NotFound):
             return 0
         return summary.total

@@ -48,11 +48,13 @@ class Drain:
         *,
         concurrency: int,
         limit: int | None = None,
+        planned: int = 0,
         replan_after: int | None = None,
     ) -> None:
         self._parts = parts
         self._concurrency = concurrency
         self._limit = limit
+        self._planned = planned
         self._replan_after = replan_after
         self._tally = parts.tally
         self._permits = parts.permits
@@ -72,7 +74,8 @@ class Drain:
     def run(self) -> bool:
         """Claim, fetch and finish until done; True when it is time to plan again.
 
-        That is when ``replan_after`` rows have come due meanwhile. Raises what ended the run, after
+        That is when ``replan_after`` rows have come due meanwhile, or were enqueued beyond those
+        ``planned``. Raises what ended the run, after
         what had arrived was stored and all leases went back: a ``Stop``, a ``DatabaseBusy`` that a
         thread met with, or a bug (whose row's lease runs out by itself: should it be the row's
         fault, that is counted). Raises ``TryAgain`` when the database did not come back; then all
@@ -103,7 +106,9 @@ class Drain:
         return self._stop is not None or self._parts.stopping.is_set()
 
     def _replans(self) -> bool:
-        return self._replan_after is not None and self._promoted >= self._replan_after
+        if self._replan_after is None:
+            return False
+        return self._promoted + max(self._taken() - self._planned, 0) >= self._replan_after
 
     def _done(self) -> bool:
         if self._circuit.reason and self._stop is None:
@@ -144,8 +149,10 @@ class Drain:
         )
 
     def _left(self) -> int:
-        taken = self._tally.claimed - self._tally.given_back - self._before
-        return (self._limit or 0) - taken
+        return (self._limit or 0) - self._taken()
+
+    def _taken(self) -> int:
+        return self._tally.claimed - self._tally.given_back - self._before
 
     def _closed(self) -> bool:
         return self._ending() or self._replans() or bool(self._circuit.reason)

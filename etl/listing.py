@@ -24,7 +24,7 @@ from etl.errors import (
     Throttled,
     TransientFailure,
 )
-from etl.extract import Page, patiently
+from etl.extract import Page, Summary, patiently
 from etl.finish import Done, finish_page
 from etl.parts import Parts
 from etl.permits import Spent
@@ -145,6 +145,17 @@ class Lister:
             self.parts.stopping.sleep(min(left, RENEW_S))
             self._keep()
 
+    def count(self, start: int, end: int, **only: str | None) -> Summary:
+        """Ask the Summary of a window (ms, half open), ``only`` of a part; raise as ``ask`` does."""
+        call = partial(self.parts.api.summary, after=moment(start), before=moment(end), **only)
+        try:
+            return self.ask(call)
+        finally:
+            # Its slot comes free a window after this, and not after the longest it might have taken.
+            transact(self.parts.engine, self.settle, doing="giving a slot back")
+            self.settled()
+            self.parts.watch(self.parts.tally)
+
     def settle(self, connection: Connection) -> None:
         """Write when the slots of answered requests come free, in the caller's transaction."""
         read_at = time.monotonic()
@@ -235,11 +246,11 @@ class Lister:
 
         return transact(self.parts.engine, work, doing="resuming a window")
 
-    def begin(self, purpose: str, start: int, end: int, scope: str = "") -> Listing:
-        """Lease a new window of creation times (ms, half open)."""
+    def begin(self, purpose: str, start: int, end: int, scope: str = "") -> Listing | None:
+        """Lease a new window of creation times (ms, half open); None: another worker lists of it."""
         window: dict[str, Any] = {"purpose": purpose, "start": start, "end": end, "scope": scope}
 
-        def work(connection: Connection) -> Listing:
+        def work(connection: Connection) -> Listing | None:
             mine = self._mine(connection)
             return sweeps.begin(connection, page_size=self.page_size, **window, **mine)
 
@@ -314,16 +325,21 @@ class Lister:
                     raise
                 listing = _restart(listing, self.page_size)
             else:
-                self._good += 1
-                self.page_size = next_page_size(
-                    self.page_size,
-                    failed=False,
-                    good_in_a_row=self._good,
-                    largest=self._largest_page,
-                )
+                self._grow(listing.page_size)
                 return page, listing
         msg = "The list of attempts cannot be read to its end."
         raise TransientFailure(msg)
+
+    def _grow(self, size: int) -> None:
+        """Count a good page, and let those of later windows grow after some of today's size."""
+        if size != self.page_size:
+            return
+        self._good += 1
+        self.page_size = next_page_size(
+            size, failed=False, good_in_a_row=self._good, largest=self._largest_page
+        )
+        if self.page_size != size:
+            self._good = 0
 
     def _call(self, listing: Listing) -> Callable[[], Page]:
         if listing.next_page is not None:

@@ -9,23 +9,14 @@ is just writing of the same verification, so no roll-up is made before both have
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, func, insert, select
 
 from etl.bulk import among
 from etl.cubes import DAY_S, HOUR_S, UNKNOWN, quarter
-from etl.database import moment_ms
-from etl.schema import VERSION_TABLE, attempts, rollup_marks
+from etl.database import lock_alone, lock_shared, moment_ms
+from etl.schema import attempts, rollup_marks
 
 _KEY: Final = 0x726F6C6C757073  # "rollups"
-# Fair locks: whoever makes roll-ups is not passed by for ever. MariaDB has no shared lock but a row's.
-_SHARED: Final = {
-    "postgresql": f"SELECT pg_advisory_xact_lock_shared({_KEY})",
-    "mysql": f"SELECT version_num FROM {VERSION_TABLE} LOCK IN SHARE MODE",  # noqa: S608 - a constant
-}
-_ALONE: Final = {
-    "postgresql": f"SELECT pg_advisory_xact_lock({_KEY})",
-    "mysql": f"SELECT version_num FROM {VERSION_TABLE} FOR UPDATE",  # noqa: S608 - a constant
-}
 _MINUTES: Final = {
     "sqlite": func.substr(attempts.c.date_created, 1, 16),
     "postgresql": func.date_trunc("minute", attempts.c.date_created),
@@ -38,7 +29,7 @@ SETTLING_S: Final = 26 * HOUR_S
 
 def enter(connection: Connection) -> None:
     """Say that this transaction will write attempts; before its first lock, or it may deadlock."""
-    _lock(connection, _SHARED)
+    lock_shared(connection, _KEY)
 
 
 def settled(connection: Connection) -> int:
@@ -47,7 +38,7 @@ def settled(connection: Connection) -> int:
     What begins to write after this sees all that is marked up to there, and marks for itself. The
     caller commits at once.
     """
-    _lock(connection, _ALONE)
+    lock_alone(connection, _KEY)
     return connection.execute(select(func.max(rollup_marks.c.id))).scalar() or 0
 
 
@@ -64,14 +55,6 @@ def any_before(connection: Connection, end: int) -> bool:
     """Say whether a mark is older than ``end`` (seconds)."""
     statement = select(rollup_marks.c.id).where(rollup_marks.c.start < end).limit(1)
     return connection.execute(statement).first() is not None
-
-
-def _lock(connection: Connection, statements: dict[str, str]) -> None:
-    name = connection.dialect.name
-    statement = statements.get("mysql" if name == "mariadb" else name)
-    # SQLite's writers are alone.
-    if statement is not None:
-        connection.execute(text(statement)).all()
 
 
 def mark(

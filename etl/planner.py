@@ -65,15 +65,14 @@ class Waiting:
     hours serve well). ``unknown`` SIDs lie somewhere in [``unknown_from``, ``unknown_to``):
     from now - retention to the latest ``enqueued_at``; so do ``verifications``, each of which
     costs one list request by itself, but nowhere in ``swept``: windows already listed to their
-    end. ``urgent`` SIDs, counted nowhere else, are fetched singly and first, because they are
-    about to be forgotten.
+    end. ``expired`` SIDs, counted nowhere else, are fetched singly: no list shows them any more.
     """
 
     known: tuple[Bucket, ...] = ()
     unknown: int = 0
     unknown_from: int = 0
     unknown_to: int = 0
-    urgent: int = 0
+    expired: int = 0
     verifications: int = 0
     swept: tuple[Window, ...] = ()
 
@@ -164,14 +163,14 @@ def plan(
         sweeps = () if view.estimate.blank else sweeps
     listed = sum(sweep.pages for sweep in sweeps)
     found = sum(sweep.finds for sweep in sweeps)
-    fetches = waiting.urgent + max(0, math.ceil(single - found - 1e-6))
+    fetches = waiting.expired + max(0, math.ceil(single - found - 1e-6))
     return Plan(
         ask=asks,
         sweeps=sweeps,
         fetches=fetches,
         requests=density.asked + len(asks) + listed + fetches,
-        fetch_only=waiting.urgent + single,
-        sweep_only=waiting.urgent + math.ceil(whole.cost),
+        fetch_only=waiting.expired + single,
+        sweep_only=waiting.expired + math.ceil(whole.cost),
     )
 
 

@@ -252,14 +252,7 @@ class Reconcile:
             raise ApiUnreachable(msg, hint="What was compared stands; run it again.") from error
 
     def _ask(self, start: int, end: int, only: dict[str, str]) -> Counts:
-        call = partial(self._parts.api.summary, after=moment(start), before=moment(end), **only)
-        try:
-            summary = self._lister.ask(call)
-        finally:
-            # Its slot comes free a window after this, and not after the longest it might have taken.
-            transact(self._parts.engine, self._lister.settle, doing="giving a slot back")
-            self._lister.settled()
-            self._parts.watch(self._parts.tally)
+        summary = self._lister.count(start, end, **only)
         return Counts(summary.total, summary.converted, summary.unconverted)
 
 

@@ -18,7 +18,7 @@ from etl.verifying import Verifier
 from etl.waiting import count_urgent
 
 REPLAN_AFTER: Final = 20
-"""So many rows that come due while others are fetched are worth a new plan."""
+"""So many rows that come due or are enqueued while others are fetched are worth a new plan."""
 
 
 def drain(parts: Parts, job: Job) -> None:
@@ -33,16 +33,18 @@ def drain(parts: Parts, job: Job) -> None:
             raise deaf
         return
     while True:
+        lister = Lister(parts, largest_page=job.page_size)
+        if _count_urgent(parts):
+            Sweeper(lister, strategy=job.strategy, urgent=True).run()
         if urgent := _count_urgent(parts):
             singly(limit=urgent).run()
-        lister = Lister(parts, largest_page=job.page_size)
         verifier = Verifier(lister)
         sweeper = Sweeper(lister, strategy=job.strategy, named=verifier.due())
         sweeper.run()
         if sweeper.swept_everything:
             verifier.covered(sweeper.shown)
         deaf = verifier.run()
-        if not singly(replan_after=REPLAN_AFTER).run():
+        if not singly(planned=_count_pending(parts), replan_after=REPLAN_AFTER).run():
             if deaf is not None:
                 raise deaf
             return
@@ -68,6 +70,13 @@ def _promote_all(parts: Parts) -> None:
         parts.tally.dead += promoted.dead
         if promoted.changed < queue.PROMOTE_LIMIT:
             return
+
+
+def _count_pending(parts: Parts) -> int:
+    def work(connection: Connection) -> int:
+        return queue.pending(connection, parts.accounts)
+
+    return transact(parts.engine, work, doing="counting what waits")
 
 
 def _count_urgent(parts: Parts) -> int:

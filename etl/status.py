@@ -1,19 +1,21 @@
 """Read the queue's condition: states, ages, what is next to be lost, what the allowance allows."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, case, false, func, not_, or_, select
 
 from etl import queue, runs
 from etl.budget import Allowance
 from etl.database import moment, moment_ms
+from etl.planner import Plan, plan, seconds
 from etl.records import State
 from etl.schema import attempt_queue as q
 from etl.schema import attempts
+from etl.waiting import read_density, read_waiting
 
-_WAITING: Final = (State.PENDING, State.LEASED)
 BUCKET_MS: Final = 60_000
 """The forecast's step: SIDs that the API forgets within the same minute are one."""
 
@@ -43,16 +45,24 @@ class Status:
 
 
 def read(
-    connection: Connection, *, accounts: Sequence[str], allowance: Allowance, now: int
+    connection: Connection, *, allowance: Allowance, retention: int, page_size: int, now: int
 ) -> Status:
     """Read the status in one transaction; nothing is written.
 
-    The forecast is about these accounts' pending and leased SIDs, one request each; all else is
-    about the whole queue.
+    The forecast is about what waits for the allowance's account, by the plan that a run would make,
+    and one request for each SID that is being fetched; all else is about the whole queue.
     """
+    accounts = ("", allowance.account) if allowance.account else ("",)
     counts = _count(connection)
-    left = sum(counts.get((name, state), 0) for name in accounts for state in _WAITING)
-    lost, needed = forecast(_ends(connection, accounts, allowance, left, now), allowance, now)
+    waiting = read_waiting(connection, accounts=accounts, retention=retention, now=now)
+    density = read_density(
+        connection, waiting, account=allowance.account, retention=retention, now=now
+    )
+    made = plan(waiting, density, page_size=page_size, now=now)
+    left = made.requests + sum(counts.get((name, State.LEASED), 0) for name in accounts)
+    until = now + int(minutes(left, allowance) * 60_000)
+    ends = _ends(connection, accounts, _listed(made, retention), (now, until))
+    lost, needed = forecast(ends, allowance, now)
     stored, final, unpriced = _count_attempts(connection)
     return Status(
         states={
@@ -81,10 +91,8 @@ def count_work(connection: Connection, accounts: Sequence[str], now: int) -> int
 
 
 def minutes(requests: int, allowance: Allowance) -> float:
-    """Return how long so many requests take: the first window's are sent at once."""
-    if not allowance.requests or not requests:
-        return 0.0
-    return (requests - 1) // allowance.requests * allowance.window_ms / 60_000
+    """Return how long so many requests take at the allowance."""
+    return seconds(requests, allowance.requests, allowance.window_ms) / 60
 
 
 def forecast(ends: Iterable[tuple[int, int]], allowance: Allowance, now: int) -> tuple[int, int]:
@@ -106,19 +114,28 @@ def forecast(ends: Iterable[tuple[int, int]], allowance: Allowance, now: int) ->
     return lost, needed if lost else allowance.requests
 
 
+def _listed(made: Plan, retention: int) -> ColumnElement[bool]:
+    """Say which SIDs a page will show: they do not wait for a turn of their own."""
+    windows = [(sweep.start + retention, sweep.end + retention - 1) for sweep in made.sweeps]
+    return or_(false(), *(q.c.expires_at.between(*window) for window in windows))
+
+
 def _ends(
-    connection: Connection, accounts: Sequence[str], allowance: Allowance, left: int, now: int
+    connection: Connection,
+    accounts: Sequence[str],
+    listed: ColumnElement[bool],
+    span: tuple[int, int],
 ) -> Iterable[tuple[int, int]]:
-    """Count pending SIDs by the minute in which they are forgotten, as far as it can matter."""
-    last = now + int(minutes(left, allowance) * 60_000)
+    """Count SIDs to be fetched singly by the minute in which they are forgotten, within a span."""
     bucket: ColumnElement[int] = (q.c.expires_at // BUCKET_MS).label("bucket")
     statement = (
         select(bucket, func.count().label("n"))
         .where(
             q.c.account.in_(accounts),
             q.c.state == State.PENDING,
-            q.c.expires_at > now,
-            q.c.expires_at < last,
+            q.c.expires_at > span[0],
+            q.c.expires_at < span[1],
+            not_(listed),
         )
         .group_by(bucket)
         .order_by(bucket)
@@ -184,9 +201,11 @@ def _dead(connection: Connection) -> dict[str, int]:
 
 def _iso(value: Any) -> str | None:  # noqa: ANN401 - milliseconds or a driver's time
     ms = value if isinstance(value, int) else moment_ms(value)
-    if ms is None:
-        return None
-    return moment(ms).isoformat(timespec="seconds").replace("+00:00", "Z")
+    # Others write these times, too, and not all are of this calendar.
+    with suppress(ValueError, OverflowError, OSError):
+        if ms is not None:
+            return moment(ms).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None
 
 
 def as_dict(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of sync_runs

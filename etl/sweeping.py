@@ -6,13 +6,12 @@ or wrong costs requests and never rows.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
 from etl import sweeps
-from etl.database import moment, transact
+from etl.database import transact
 from etl.errors import BadBody, BodyTooLarge, NotFound, TransientFailure
 from etl.finish import Done
 from etl.listing import Lister, WindowLost
@@ -40,12 +39,21 @@ PURPOSE: Final = "sweep"
 class Sweeper:
     """Sweep windows for one run, as long as that is cheaper than fetching.
 
-    ``shown`` are those of the Verifications ``named`` beforehand that a page has shown.
+    ``shown`` are those of the Verifications ``named`` beforehand that a page has shown. With
+    ``urgent``, it is worth it for those alone that the API forgets soon.
     """
 
-    def __init__(self, lister: Lister, *, strategy: Strategy, named: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        lister: Lister,
+        *,
+        strategy: Strategy,
+        named: Collection[str] = (),
+        urgent: bool = False,
+    ) -> None:
         self.shown: set[str] = set()
         self._named = frozenset(named)
+        self._urgent = urgent
         self._lister = lister
         self._parts = lister.parts
         self._strategy = strategy
@@ -70,7 +78,8 @@ class Sweeper:
 
         Raises ``Interrupted`` when the run shall end, and what ends a run.
         """
-        self._resume()
+        if not self._urgent:
+            self._resume()
         for _ in range(PLANS):
             waiting, density, busy = self._look()
             made = self._plan(waiting, density)
@@ -123,6 +132,7 @@ class Sweeper:
                 now=self._now,
                 busy=busy,
                 left_out=[(w.start, w.end) for w in (*self._singly, *self._swept)],
+                urgent=self._urgent,
             )
             density = read_density(
                 connection,
@@ -140,11 +150,8 @@ class Sweeper:
     def _ask(self, windows: Sequence[Window]) -> None:
         for window in windows:
             self._asked += 1
-            call = partial(
-                self._parts.api.summary, after=moment(window.start), before=moment(window.end)
-            )
             try:
-                summary = self._lister.ask(call)
+                summary = self._lister.count(window.start, window.end)
             except (TransientFailure, BadBody, BodyTooLarge, NotFound):
                 # Without its answers nothing says that a list is cheaper.
                 self._works = False
@@ -170,8 +177,13 @@ class Sweeper:
         """Sweep windows, the most rewarding first, for as long as the plan proves right."""
         planned = self._lister.page_size
         for sweep in sorted(chosen, key=lambda s: s.finds / s.pages, reverse=True):
-            listing = self._lister.begin(PURPOSE, sweep.start, sweep.end)
-            if not self._list(listing, sweep, planned=planned):
+            # Of what is still to be created a list would soon be wrong.
+            end = min(sweep.end, self._now // 1000 * 1000)
+            if end <= sweep.start:
+                self._singly += (Window(sweep.start, sweep.end),)
+                continue
+            listing = self._lister.begin(PURPOSE, sweep.start, end)
+            if listing is None or not self._list(listing, sweep, planned=planned):
                 return
 
     def _list(self, listing: Listing, sweep: Sweep, *, planned: int) -> bool:
@@ -215,7 +227,8 @@ class Sweeper:
             # Refreshes met before their time are welcome, but the plan does not wait for them.
             shown, found = listing.matched - found - self._unplanned, listing.matched
             # Where all ages are known or guessed from the time of enqueuing, none is unknown.
-            unknown = self._ageless if sweep.finds > sweep.known else 0
+            guessed = sweep.finds == sweep.known and not self._urgent
+            unknown = 0 if guessed else self._ageless
             progress.saw(
                 known=max(shown - unknown, 0), unknown=unknown, seen=listing.pages,
                 page_size=listing.page_size,

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
-from etl.database import locked, moment
+from etl.database import lock_alone, locked, moment
 from etl.schema import sweeps as s
 
 LEASE_MS: Final = 120_000
 """How long a page may take, its wait for the allowance included, before others go on."""
+
+_KEY: Final = 0x737765657073  # "sweeps"
 
 LISTING: Final = "listing"
 DONE: Final = "done"
@@ -48,12 +50,17 @@ def begin(  # noqa: PLR0913 - a window is these facts
     purpose: str,
     page_size: int,
     now: int,
-) -> Listing:
-    """Insert a window and lease it; begun already by this worker, it is taken up.
+) -> Listing | None:
+    """Insert a window and lease it; None when another worker is listing part of it.
 
-    For the insert may have been committed and its answer lost: then the window would wait for its
-    lease to run out, and be listed twice.
+    Begun already by this worker, it is taken up: for the insert may have been committed and its
+    answer lost, and then the window would wait for its lease to run out, and be listed twice.
     """
+    # Two that begin at once, as crons do at the full hour, would not see each other's insert.
+    lock_alone(connection, _KEY)
+    others = live(connection, account=account, now=now, scope=scope, but=worker)
+    if any(first < end and start < last for first, last in others):
+        return None
     begun = locked(
         select(s)
         .where(s.c.account == account, s.c.state == LISTING, s.c.leased_by == worker)

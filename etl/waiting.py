@@ -31,7 +31,7 @@ BUCKET_MS: Final = 900_000
 """The histogram's step: a quarter of an hour."""
 
 URGENT_MS: Final = 6 * 3_600_000
-"""SIDs that the API forgets within this time are fetched first, whatever is cheapest."""
+"""SIDs that the API forgets within this time come first, whatever is cheapest."""
 
 HOUR_MS: Final = 3_600_000
 
@@ -84,22 +84,26 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
     busy: Sequence[tuple[int, int]] = (),
     left_out: Sequence[tuple[int, int]] = (),
     due: bool = False,
+    urgent: bool = False,
 ) -> Waiting:
     """Count the pending SIDs by what is known of their age; ``due``: those due now, as well.
 
-    ``busy`` windows (start, end in ms) are being listed by other workers, who will find what lies
-    in them; while there is one, SIDs of unknown age are left to them too. In windows ``left_out``
-    SIDs of known age are better fetched singly.
+    ``urgent``: only those that the API forgets soon. ``busy`` windows (start, end in ms) are being
+    listed by other workers, who will find what lies in them; while there is one, SIDs of unknown
+    age are left to them too. In windows ``left_out`` SIDs of known age are better fetched singly.
     """
     waits: ColumnElement[bool] = q.c.state == State.PENDING
     if due:
         waits |= q.c.state.in_([State.RETRY, State.REFRESH]) & (q.c.due_at <= now)
     mine = (q.c.account.in_(accounts), waits)
-    soon = now + URGENT_MS
+    # Others write it, too: nothing is forgotten later than a retention from now.
+    latest = now + (URGENT_MS if urgent else retention)
     created = (q.c.expires_at - retention) // BUCKET_MS
-    counts = Counter(_histogram(connection, created, *mine, q.c.expires_at > soon))
-    unknown = (*mine, q.c.expires_at <= 0)
-    strangers = _count(connection, *unknown)
+    counts = Counter(
+        _histogram(connection, created, *mine, q.c.expires_at.between(now + 1, latest))
+    )
+    unknown = (*mine, (q.c.expires_at <= 0) | (q.c.expires_at > latest))
+    strangers = 0 if urgent else _count(connection, *unknown)
     lag = read_lag(connection, retention=retention) if strangers else None
     if lag is not None:
         enqueued = (_epoch_s(connection, q.c.enqueued_at) * 1000 - lag) // BUCKET_MS
@@ -111,14 +115,14 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
         for place in sorted(counts)
         if not any(start <= place * BUCKET_MS < end for start, end in (*busy, *left_out))
     ]
-    named = verifications.count_due(connection, accounts=accounts, now=now)
+    named = 0 if urgent else verifications.count_due(connection, accounts=accounts, now=now)
     return Waiting(
         known=tuple(known),
         unknown=0 if busy else strangers,
         unknown_from=now - retention,
         # Nothing tells how old a Verification is.
         unknown_to=now if named else _latest(connection, *unknown, now=now),
-        urgent=_count(connection, *mine, q.c.expires_at > 0, q.c.expires_at <= soon),
+        expired=_count(connection, *mine, q.c.expires_at.between(1, now)),
         verifications=0 if busy else named,
     )
 

@@ -108,9 +108,9 @@ def test_a_small_page_turns_the_plan_to_fetches() -> None:
     assert (fetched.fetch_only, fetched.sweep_only) == (12, 30)
 
 
-def test_urgent_sids_are_fetched_whatever_is_cheapest() -> None:
-    """Those about to be forgotten are single fetches beside the sweep."""
-    waiting = Waiting((Bucket(0, HOUR, 900),), urgent=7)
+def test_expired_sids_are_fetched_whatever_is_cheapest() -> None:
+    """Those that no list shows any more are single fetches beside the sweep."""
+    waiting = Waiting((Bucket(0, HOUR, 900),), expired=7)
     result = plan(waiting, Density(counted=(Bucket(0, HOUR, 1_000),)), page_size=PAGE, now=NOW)
     assert (result.fetches, result.requests) == (7, 8)
 
@@ -269,27 +269,27 @@ def _made(cells: list[tuple[int, int, bool]]) -> tuple[tuple[Bucket, ...], Densi
 @given(
     cells=_counts,
     unknown=st.integers(0, 5_000),
-    urgent=st.integers(0, 50),
+    expired=st.integers(0, 50),
     size=st.integers(1, 1_000),
     behind=st.integers(-10, 10),
 )
 def test_every_plan_holds_together(
-    cells: list[tuple[int, int, bool]], unknown: int, urgent: int, size: int, behind: int
+    cells: list[tuple[int, int, bool]], unknown: int, expired: int, size: int, behind: int
 ) -> None:
     """Windows are sorted, disjoint and within bounds, the sums agree, and singles bound them."""
     known, density = _made(cells)
     density = Density(density.believed, density.counted, asked=max(behind, 0), behind=behind)
     end = len(cells) * HOUR
-    waiting = Waiting(known, unknown, 0, end, urgent)
+    waiting = Waiting(known, unknown, 0, end, expired)
     result = plan(waiting, density, page_size=size, now=end)
     total = sum(bucket.count for bucket in known) + unknown
     assert all(0 <= s.start < s.end <= end and s.pages >= 1 for s in result.sweeps)
     assert all(a.end <= b.start for a, b in pairwise(result.sweeps))
     listed = sum(s.pages for s in result.sweeps)
     assert result.requests == density.asked + len(result.ask) + listed + result.fetches
-    assert urgent <= result.fetches <= urgent + total
-    assert listed + result.fetches <= total + urgent + 1
-    assert result.fetch_only == total + urgent
+    assert expired <= result.fetches <= expired + total
+    assert listed + result.fetches <= total + expired + 1
+    assert result.fetch_only == total + expired
 
 
 _moments = st.integers(0, 20)

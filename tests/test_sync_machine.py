@@ -28,6 +28,10 @@ BIRTH = 1_795_000_000
 
 SIZE = 24
 MINUTE = 60_000
+INTO_IT = 20_000
+"""Milliseconds of a run's minute that have passed when it starts: a page is dated back by what it took."""
+
+STRATEGIES = st.sampled_from(["fetch", "auto", "sweep"])
 RESTING = {State.SETTLED, State.DEAD}
 FOUND = {Outcome.FINAL, Outcome.LAST_KNOWN}
 NONSENSE = ("", "VL1", "../Services", "VE" + "0" * 32, "\U0001f600", "VL" + "g" * 32)
@@ -80,7 +84,7 @@ class Sync(RuleBasedStateMachine):
     def clock(self, _connection: Connection) -> int:
         """Stand still but for a millisecond a look."""
         self.ticks += 1
-        return self.now + self.ticks
+        return self.now + INTO_IT + self.ticks
 
     def _queue(self) -> Any:
         with self.engine.connect() as connection:
@@ -119,35 +123,36 @@ class Sync(RuleBasedStateMachine):
         msg = "a SID was queued twice"
         raise AssertionError(msg)
 
-    def _run(self, limit: int | None = None) -> None:
+    def _run(self, limit: int | None = None, strategy: str = "fetch") -> None:
         # Each run has a minute of its own, by which a row tells when it was fetched.
         self.now = (self.now // MINUTE + 1) * MINUTE
         while self.now in self.moments:
             self.now += MINUTE
         self.ticks = 0
-        self.world.static_at = self.now / 1000
+        self.world.static_at = (self.now + INTO_IT) / 1000
         self.moments = sorted([*self.moments, self.now])
         stopping = Hurried()
         report = run_here(
-            self.engine, self.box, clock=self.clock, limit=limit, stopping=stopping, concurrency=4
-        )
+            self.engine, self.box, clock=self.clock, limit=limit, stopping=stopping, concurrency=4,
+            strategy=strategy,
+        )  # fmt: skip
         with self.engine.connect() as connection:
             row = connection.execute(select(sync_runs).where(sync_runs.c.id == report.run_id)).one()
         assert (row.exit_code, row.did) == (report.exit_code, report.counts)
         assert report.exit_code in {0, 69, 77}
 
-    @rule(limit=st.none() | st.integers(1, 5))
-    def run(self, limit: int | None) -> None:
+    @rule(limit=st.none() | st.integers(1, 5), strategy=STRATEGIES)
+    def run(self, limit: int | None, strategy: str) -> None:
         """Run, perhaps for some rows only; then nothing is left leased but by the dead."""
-        self._run(limit)
+        self._run(limit, strategy)
         if not self.abandoned:
             assert State.LEASED not in {row.state for row in self._queue()}
 
-    @rule(fault=st.sampled_from(FAULTS))
-    def run_in_trouble(self, fault: str) -> None:
+    @rule(fault=st.sampled_from(FAULTS), strategy=STRATEGIES)
+    def run_in_trouble(self, fault: str, strategy: str) -> None:
         """Run while the API fails."""
         self.box.faults.add(fault)
-        self._run()
+        self._run(strategy=strategy)
         self.box.faults.clear()
 
     @rule(count=st.integers(1, 6))
@@ -177,8 +182,9 @@ class Sync(RuleBasedStateMachine):
         """Delete a row or edit it, as another program does."""
         sid = data.draw(st.sampled_from(sorted(self.expected)))
         edit = data.draw(
-            st.sampled_from([None, {"expires_at": 1}, {"expires_at": 0}, {"state": "pending"},
-                             {"due_at": 0}, {"attempts": 11}, {"lost_leases": 3}])
+            st.sampled_from([None, {"expires_at": 1}, {"expires_at": 0}, {"expires_at": 2**62},
+                             {"state": "pending"}, {"due_at": 0}, {"attempts": 11},
+                             {"lost_leases": 3}])
         )  # fmt: skip
         with self.engine.begin() as connection:
             if edit is None:
@@ -225,7 +231,7 @@ class Sync(RuleBasedStateMachine):
         assert row.fetched_at >= self.fetched_at.get(sid, 0)
         self.fetched_at[sid] = row.fetched_at
         moment = self.moments[bisect_right(self.moments, row.fetched_at) - 1]
-        held = transform(self.world.attempt(sid, at=moment / 1000), sid=sid)
+        held = transform(self.world.attempt(sid, at=(moment + INTO_IT) / 1000), sid=sid)
         assert isinstance(held, Attempt)
         assert as_held(row) == expected_of(held)
 

@@ -33,7 +33,9 @@ def read(engine: Engine, allowance: Allowance = HUNDRED) -> status.Status:
     """Read the status of the accounts '' and AC."""
     with engine.connect() as connection:
         now = clock(connection)
-        return status.read(connection, accounts=("", "AC"), allowance=allowance, now=now)
+        return status.read(
+            connection, allowance=allowance, retention=30 * DAY, page_size=1_000, now=now
+        )
 
 
 def test_status_of_nothing(engine: Engine) -> None:

@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import Engine, insert
 
 from etl.database import moment
+from etl.planner import Bucket
 from etl.schema import attempt_queue as q
-from etl.waiting import read_lag
+from etl.waiting import BUCKET_MS, URGENT_MS, read_lag, read_waiting
 
 NOW = 1_700_000_000_000
 RETENTION = 30 * 86_400_000
@@ -79,3 +80,45 @@ def test_settled_rows_make_learning_it_no_slower(engine: Engine) -> None:
             driver.set_progress_handler(None, 0)
         took.append(len(steps))
     assert 0 < took[1] < 1.5 * took[0]
+
+
+def waiting_of(engine: Engine, **asked: Any) -> tuple[tuple[Bucket, ...], int, int]:
+    """Read what waits: of known age, of unknown age, expired."""
+    with engine.connect() as connection:
+        found = read_waiting(connection, accounts=("", "AC"), retention=RETENTION, now=NOW, **asked)
+    return found.known, found.unknown, found.expired
+
+
+def test_only_possible_times_tell_an_age(engine: Engine) -> None:
+    """Others write `expires_at`, too: seconds, microseconds or next year's say nothing."""
+    ends = [
+        NOW + 1, NOW + RETENTION, NOW, 1, 0, -5, NOW // 1000, NOW * 1000, NOW + RETENTION + 1,
+        2**63 - 1,
+    ]  # fmt: skip
+    with engine.begin() as connection:
+        rows = [{"sid": f"VL{n:032x}", "expires_at": end} for n, end in enumerate(ends)]
+        connection.execute(insert(q), rows)
+    known, unknown, expired = waiting_of(engine)
+    places = [(NOW + 1 - RETENTION) // BUCKET_MS, NOW // BUCKET_MS]
+    assert known == tuple(Bucket(n * BUCKET_MS, (n + 1) * BUCKET_MS, 1) for n in places)
+    assert (unknown, expired) == (5, 3)
+
+
+def test_the_urgent_are_counted_alone(engine: Engine) -> None:
+    """Those that the API forgets within hours are planned before all others."""
+    with engine.begin() as connection:
+        ends = (NOW + 1, NOW + URGENT_MS, NOW + URGENT_MS + 1, 0)
+        rows = [{"sid": f"VL{n:032x}", "expires_at": end} for n, end in enumerate(ends)]
+        connection.execute(insert(q), rows)
+    known, unknown, expired = waiting_of(engine, urgent=True)
+    assert ([bucket.count for bucket in known], unknown, expired) == ([1, 1], 0, 0)
+
+
+@pytest.mark.kinds("sqlite")
+def test_text_for_a_time_tells_nothing(engine: Engine) -> None:
+    """SQLite keeps whatever others write into an integer."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO attempt_queue (sid, expires_at) VALUES ('VL1', 'tomorrow')"
+        )
+    assert waiting_of(engine) == ((), 1, 0)

@@ -84,10 +84,11 @@ def show(
     for line in _lines(made):
         click.echo(line)
     click.echo(f"In all {made.requests:,} requests, about {minutes(made.requests):,.0f} min.")
-    click.echo(
-        f"By single fetches alone: {made.fetch_only:,} requests, "
-        f"about {minutes(made.fetch_only):,.0f} min."
-    )
+    for way, requests in (("single fetches", made.fetch_only), ("the list", made.sweep_only)):
+        if limit is None or way != "the list":
+            click.echo(
+                f"By {way} alone: {requests:,} requests, about {minutes(requests):,.0f} min."
+            )
 
 
 def _limited(made: "Plan", limit: int, verifications: int) -> "Plan":

@@ -41,8 +41,13 @@ def status(context: Context, *, as_json: bool) -> None:
     def work(connection: "Connection") -> "tuple[Status, int]":
         check_revision(connection)
         now = clock(connection)
-        accounts = ("", settings.account_sid) if settings.account_sid else ("",)
-        found = status_.read(connection, accounts=accounts, allowance=allowance, now=now)
+        found = status_.read(
+            connection,
+            allowance=allowance,
+            now=now,
+            retention=settings.retention,
+            page_size=settings.page_size,
+        )
         return found, now
 
     with context.database(settings, read_only=True) as engine:
