@@ -268,7 +268,7 @@ class Drain:
             self._tally.throttled += 1
             self._pool.hold = self._careful = True
             if not self._permits.limited:
-                pause_ms = result.throttled.retry_after_ms or self._permits.allowance.window_ms
+                pause_ms = self._permits.allowance.pause_ms(result.throttled.retry_after_ms)
                 self._claim_at = time.monotonic() + pause_ms / 1000
         if result.stop is not None and self._stop is None:
             self._stop = result.stop

@@ -150,5 +150,4 @@ class Permits:
     def pause(self, connection: Connection, retry_after_ms: int | None, now: int) -> None:
         """Close the gate for every worker after a 429, without a time given for one window."""
         if self.limited:
-            wait = self.allowance.window_ms if retry_after_ms is None else retry_after_ms
-            budget.pause(connection, self.allowance, now + min(wait, budget.LONGEST_PAUSE_MS))
+            budget.pause(connection, self.allowance, now + self.allowance.pause_ms(retry_after_ms))

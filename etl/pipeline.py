@@ -1,6 +1,18 @@
 """Run the job: from a queue of SIDs to final rows.
 
-::
+The whole, what is urgent first (``stages`` puts it in order)::
+
+    due rows promoted
+        | planned <---- enough came due or was enqueued meanwhile ----.
+        |    '-- a Summary asked: planned again                       |
+        | windows swept | Verifications listed | the rest drained ----'
+        | quiet days summed for the reports
+
+A window::
+
+    leased | page | transform | merge | decide | upsert + settle + how far it came | next page
+
+Draining::
 
     attempt_queue                                                        attempts
          |                                                                  ^
@@ -15,7 +27,6 @@ A claim is one short transaction, a finish another; between them nothing is lock
 its row in ``sync_runs``.
 """
 
-import logging
 import os
 import socket
 import time
@@ -51,8 +62,6 @@ SUM_SHARE: Final = 0.05
 """A run sums days for the reports for this share of its own time."""
 SUM_LEAST: Final = 2
 """So many it sums in any case: one more than a day brings, so that a daily job catches up."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,30 +274,20 @@ def _roll_up(parts: Parts) -> None:
         return marks.any_before(connection, marks.quiet_before(parts.clock(connection)))
 
     until = time.monotonic() + SUM_SHARE * (time.monotonic() - parts.tally.started)
-    late = False
 
     def stop(done: int) -> bool:
-        nonlocal late
         late = done >= SUM_LEAST and time.monotonic() >= until
         return late or parts.stopping.signal is not None
 
     # Who wrote nothing leaves it to the next who does: a run on an empty queue costs next to nothing.
-    if (
-        stop(0)
-        or not parts.tally.progress
-        or not transact(parts.engine, due, doing="looking for days to sum")
-    ):
+    wrote = parts.tally.finished or parts.tally.listed
+    if not wrote or not transact(parts.engine, due, doing="looking for days to sum"):
         return
     from etl import rollups  # noqa: PLC0415 - every report, which few runs need
 
     # Somebody else is busy: the next run will do it.
     with suppress(DatabaseBusy):
         rollups.refresh(parts.engine, clock=parts.clock, patience_s=5, stop=stop)
-        if late and transact(parts.engine, due, doing="looking for days to sum"):
-            _log.debug(
-                "Some days are read raw by reports until later runs, or verify-etl db rollups,"
-                " have summed them."
-            )
 
 
 def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
