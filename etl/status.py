@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, case, false, func, not_, or_, select
 
-from etl import queue, runs
+from etl import queue, runs, verifications
 from etl.budget import Allowance
 from etl.database import moment, moment_ms
 from etl.planner import Plan, plan, seconds
@@ -26,6 +26,7 @@ class Status:
 
     states: dict[str, int]
     dead: dict[str, int]
+    verifications: dict[str, int]
     attempts: int
     final: int
     unpriced: int
@@ -69,6 +70,7 @@ def read(
             state.value: sum(n for (_, of), n in counts.items() if of == state) for state in State
         },
         dead=_dead(connection),
+        verifications=verifications.states(connection),
         attempts=stored,
         final=final,
         unpriced=unpriced,

@@ -93,3 +93,10 @@ def stored(connection: Connection, sid: str) -> tuple[int, bool]:
     statement = select(attempts.c.is_final).where(attempts.c.verification_sid == sid)
     finals = list(connection.execute(statement).scalars())
     return len(finals), all(finals)
+
+
+def states(connection: Connection) -> dict[str, int]:
+    """Count the Verifications of each state."""
+    rows = connection.execute(select(v.c.state, func.count().label("n")).group_by(v.c.state))
+    counts = {row.state: int(row.n) for row in rows}
+    return {state: counts.get(state, 0) for state in ("pending", "listed", "missing")}

@@ -166,3 +166,8 @@ def kill(engine: Engine, connection: Connection) -> None:
     with engine.connect() as other:
         how = "SELECT pg_terminate_backend({})" if is_postgresql else "KILL {}"
         other.exec_driver_sql(how.format(victim))
+
+
+def queued(engine: Engine, *rows: dict[str, Any]) -> None:
+    """Insert rows of the queue, each with a SID of its own."""
+    put(engine, *({"sid": sid(number)} | row for number, row in enumerate(rows)))

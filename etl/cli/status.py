@@ -66,6 +66,13 @@ def lines(found: "Status", now: int) -> "Iterator[str]":
         "Attempts",
         f"{found.attempts:,} stored: {found.final:,} final, {found.unpriced:,} without a price",
     )
+    named = found.verifications
+    if any(named.values()):
+        yield _say(
+            "Verifications",
+            f"{named['pending']:,} to be listed, {named['listed']:,} listed, "
+            f"{named['missing']:,} unknown to the API",
+        )
     if found.oldest_pending:
         yield _say("Oldest pending", _when(found.oldest_pending, now))
     if found.next_due:
