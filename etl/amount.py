@@ -7,7 +7,9 @@ from typing import Final
 
 UNREADABLE: Final = "unreadable"
 
-_INTEGER_DIGITS: Final = 12
+# With six decimals these are the 15 digits that a float holds exactly; and as whole millionths
+# thousands of such amounts add up in 64 bits.
+_INTEGER_DIGITS: Final = 9
 _FLOAT_SAFE_DIGITS: Final = 15  # SQLite keeps NUMERIC as REAL.
 _SCALES: Final = range(-6, 1)
 _MICRO: Final = Decimal("0.000001")
@@ -20,7 +22,7 @@ _LONGER_THAN_ANY: Final = 250
 def read_amount(text: str) -> tuple[Decimal | None, str]:
     """Give the amount that NUMERIC(18,6) and a float can both hold, and what is wrong, or ''.
 
-    Of more than six decimals it is rounded, half to even; of more than 15 digits it is None.
+    Of more than six decimals it is rounded, half to even; from a billion on it is None.
     """
     return _read(text[:_LONGER_THAN_ANY])
 

@@ -9,8 +9,8 @@ import math
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -224,6 +224,23 @@ def moment_ms(value: object) -> int | None:
             value = value if value.tzinfo else value.replace(tzinfo=UTC)
             return int(value.timestamp() * 1000)
     return None
+
+
+@contextmanager
+def any_text(connection: Connection) -> Iterator[None]:
+    """Read text as it was written, be it UTF-8 or not: SQLite keeps whatever bytes it is given.
+
+    What is no UTF-8 comes as surrogates instead of an error that no row could be blamed for.
+    """
+    driver = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite" or driver is None:
+        yield
+        return
+    driver.text_factory = lambda sent: sent.decode("utf-8", "surrogateescape")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
 
 
 def locked(statement: Select[Any], *, skip: bool = False) -> Select[Any]:

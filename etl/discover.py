@@ -5,6 +5,7 @@ ends, with an hour's overlap for attempts that the list shows late.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -25,6 +26,10 @@ SPLIT_FROM_MS: Final = 24 * 3_600_000
 
 PART: Final = 50_000
 """Attempts in a part of a window."""
+
+SURELY: Final = 0.9
+HARDLY: Final = 0.5
+"""Of fewer than this share of what the Summary counts, a list was cut; of fewer than the other, said."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,17 +59,54 @@ class Discover:
         when the run shall end; the next one then goes on at the page this one had reached.
         """
         self._lister.wait_for_others(asked.service)
+        done: list[Listing] = []
         while (listing := self._lister.resume(PURPOSE, asked.service)) is not None:
-            self._list(listing)
+            done += self._list(listing)
         start, end = self._bounds(asked)
-        for begin, until in self._parts_of(start, end, asked.service):
-            listing = self._lister.begin(PURPOSE, begin, until, asked.service)
-            if listing is None:
+        # What has just been finished need not be listed again.
+        for first, last in _without((start, end), done):
+            if not self._load(first, last, asked.service):
                 # Another worker was quicker; what it lists without a gap is not listed again.
-                self.run(asked if asked.start is None else replace(asked, start=begin))
+                self.run(asked if asked.start is None else replace(asked, start=first))
                 break
-            self._list(listing)
         return start, end
+
+    def _load(self, start: int, end: int, service: str) -> bool:
+        """List a window in parts; False when another worker is listing in it."""
+        total = 0
+        if end - start > SPLIT_FROM_MS:
+            total = self._total(start, end, service)
+        step = -(-(end - start) // max(1, -(-total // PART)))
+        done: list[Listing] = []
+        for first, last in pairwise([*range(start, end, step), end]):
+            listing = self._lister.begin(PURPOSE, first, last, service)
+            if listing is None:
+                return False
+            done += self._list(listing)
+        self._compare(start, end, done, total)
+        return True
+
+    def _compare(self, start: int, end: int, done: list[Listing], total: int) -> None:
+        """Hold what the list showed to what the Summary had counted before.
+
+        The two need not agree to the last attempt; but of a list that was cut short the windows
+        are not complete, and the next run lists them again.
+        """
+        seen, span = sum(listing.seen for listing in done), _span(start, end)
+        if seen >= SURELY * total:
+            return
+        said = f"The list showed {seen:,} of {total:,} attempts that the Summary counts {span}"
+        if seen >= HARDLY * total:
+            _log.warning("%s; verify-etl reconcile says of which days.", said)
+            return
+
+        def doubt(connection: Connection) -> None:
+            for listing in done:
+                sweeps.doubt(connection, listing)
+
+        transact(self._parts.engine, doubt, doing="reopening windows")
+        msg = f"{said}."
+        raise ApiUnreachable(msg, hint="What was loaded stands; run it again later.")
 
     def _bounds(self, asked: Asked) -> tuple[int, int]:
         parts = self._parts
@@ -89,16 +131,6 @@ class Discover:
 
         return transact(parts.engine, work, doing="choosing the window")
 
-    def _parts_of(self, start: int, end: int, service: str) -> list[tuple[int, int]]:
-        if start >= end:
-            return []
-        count = 1
-        if end - start > SPLIT_FROM_MS:
-            count = max(1, -(-self._total(start, end, service) // PART))
-        step = -(-(end - start) // count)
-        cuts = [*range(start, end, step), end]
-        return list(pairwise(cuts))
-
     def _total(self, start: int, end: int, service: str) -> int:
         try:
             summary = self._lister.count(start, end, service_sid=service or None)
@@ -106,16 +138,32 @@ class Discover:
             return 0
         return summary.total
 
-    def _list(self, listing: Listing) -> None:
+    def _list(self, listing: Listing) -> list[Listing]:
+        """List a window to its end; return how far it came, nothing if another worker has it."""
         write = partial(self._lister.store, discover=True)
-        span = (
-            f"from {moment(listing.start):%Y-%m-%d %H:%M} to {moment(listing.end):%Y-%m-%d %H:%M}"
-        )
+        span = _span(listing.start, listing.end)
         try:
-            self._lister.window(listing, write=write, go_on=lambda _listing: True)
+            return [self._lister.window(listing, write=write, go_on=lambda _listing: True)]
         except WindowLost:
-            _log.warning("Another worker lists what was created %s UTC; this one goes on.", span)
+            _log.warning("Another worker lists what was created %s; this one goes on.", span)
+            return []
         except (TransientFailure, BadBody, BodyTooLarge, NotFound) as error:
-            msg = f"The list of what was created {span} UTC could not be read."
+            msg = f"The list of what was created {span} could not be read."
             hint = "What was loaded stands; check the network and status, then run it again."
             raise ApiUnreachable(msg, hint=hint) from error
+
+
+def _span(start: int, end: int) -> str:
+    return f"from {moment(start):%Y-%m-%d %H:%M} to {moment(end):%Y-%m-%d %H:%M} UTC"
+
+
+def _without(window: tuple[int, int], done: Iterable[Listing]) -> list[tuple[int, int]]:
+    """Return what is left of a window, oldest first."""
+    left, (start, end) = [], window
+    for listing in sorted(done, key=lambda listing: listing.start):
+        if start < listing.start:
+            left.append((start, min(listing.start, end)))
+        start = max(start, listing.end)
+    if start < end:
+        left.append((start, end))
+    return [(first, last) for first, last in left if first < last]

@@ -66,6 +66,8 @@ class Lister:
         # The window being listed, as last written, and when that was (monotonic).
         self._leased: Listing | None = None
         self._leased_at = 0.0
+        # The page that another run had reached, by an address that may be out of date.
+        self._resumed: str | None = None
 
     # ---- one request, whatever it asks for
 
@@ -167,8 +169,6 @@ class Lister:
         """Forget them, once that is committed."""
         self.parts.permits.given_back(self._spent)
         self._spent = []
-
-    # ---- page after page
 
     def follow(self, read: Callable[[], tuple[Page, bool]], take: Callable[[Page], bool]) -> bool:
         """Read and take pages to the last one, or until ``take`` says no; say whether it was that.
@@ -293,6 +293,7 @@ class Lister:
             return page.next_url is None or go_on(listing)
 
         self._leased, self._leased_at = listing, time.monotonic()
+        self._resumed = listing.next_page
         try:
             whole = self.follow(read, written)
         except (Interrupted, EtlError):
@@ -317,13 +318,16 @@ class Lister:
                 )
                 if size >= listing.page_size:
                     raise
-                listing = _restart(listing, size)
+                listing = listing.restarted(size)
                 self.page_size, self._good = size, 0
-            except (BadBody, NotFound):
-                # An address of a next page may not live for ever; the first page always does.
-                if listing.next_page is None:
+            except (BadBody, NotFound, ApiContractBroken) as error:
+                # An address of a next page may not live for ever; the first page always does. One
+                # that was refused leads elsewhere: where the API was when it was stored, or not.
+                resumed, self._resumed = self._resumed, None
+                old = listing.next_page is not None and listing.next_page == resumed
+                if listing.next_page is None or (isinstance(error, ApiContractBroken) and not old):
                     raise
-                listing = _restart(listing, self.page_size)
+                listing = listing.restarted(self.page_size)
             else:
                 self._grow(listing.page_size)
                 return page, listing
@@ -389,10 +393,6 @@ class Lister:
 
         transact(self.parts.engine, work, doing="leaving a window", patience_s=5)
         self.settled()
-
-
-def _restart(listing: Listing, size: int) -> Listing:
-    return replace(listing, page_size=size, next_page=None, pages=0, seen=0)
 
 
 def _first_sid(page: Page) -> str | None:

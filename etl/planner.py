@@ -36,6 +36,8 @@ _FEW_FINDS: Final = 3
 _TELLING: Final = 20
 # What the database believes of a window is wrong by no more, either way.
 _WRONG_BY: Final = 3
+# The share of the finds hoped for that may be spent on pages that show too few.
+_IN_VAIN: Final = 0.1
 # A page with as many finds pays for the next.
 _PAYING: Final = 2
 
@@ -244,13 +246,15 @@ def _safe(view: View, density: Density, sweep: Sweep) -> bool:
 class Progress:
     """Follow a sweep page by page, and say whether the rest is worth its requests.
 
-    ``page_size``: of the pages that it was planned for. ``known`` and ``unknown``: the SIDs of
-    known and of unknown age that it has shown; ``pages_left`` and ``sids_left``: what it is thought
-    to have left.
+    ``page_size``: of the pages that it was planned for; ``behind``: what all had cost before, less
+    the SIDs it got. ``known`` and ``unknown``: the SIDs of known and of unknown age that it has
+    shown; ``pages_left`` and ``sids_left``: what it is thought to have left.
     """
 
     sweep: Sweep
     page_size: int
+    behind: int = 0
+    seen: int = 0
     known: int = 0
     unknown: int = 0
     pages_left: float = 0.0
@@ -261,6 +265,7 @@ class Progress:
         sweep = self.sweep.resized(self.page_size, page_size)
         self.known += known
         self.unknown += unknown
+        self.seen += 1
         self.pages_left = pages_left(
             sweep, seen=seen, known=self.known, unknown=self.unknown, last=known + unknown
         )
@@ -271,7 +276,19 @@ class Progress:
     @property
     def worth_going_on(self) -> bool:
         """Say whether the rest costs less than fetching singly what it would find."""
-        return self.pages_left < self.sids_left
+        return self.pages_left < self.sids_left and not self.in_vain
+
+    @property
+    def in_vain(self) -> bool:
+        """Say whether SIDs of unknown age are on far fewer pages than they should be.
+
+        They may not exist at all. A tenth of what was hoped for is spent before that is believed.
+        """
+        hoped = self.sweep.finds - self.sweep.known
+        due = hoped * self.seen / max(self.sweep.pages, self.seen)
+        spent = self.behind + self.seen - self.known - self.unknown
+        few = due >= _FEW_FINDS and _WRONG_BY * self.unknown < due
+        return few and spent + 1 > _MOST_BEHIND + _IN_VAIN * hoped
 
 
 def pages_left(sweep: Sweep, *, seen: int, known: int, unknown: int, last: int) -> float:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from etl import bulk
 from etl.bulk import among, insert_rows, unindexed
-from etl.database import insert_ignore_on, locked, moment, moment_ms
+from etl.database import any_text, insert_ignore_on, locked, moment, moment_ms
 from etl.records import Lease, Outcome, State, Verdict
 from etl.schema import attempt_queue as q
 
@@ -110,8 +110,9 @@ def claim(  # noqa: PLR0913 - a claim is these facts
             picked = statement.add_columns(
                 as_written(connection, q.c.enqueued_at).label("enqueued_at")
             ).limit(limit - len(rows))
-            rows += connection.execute(locked(picked, skip=True)).all()
-    suspect = next((n for n, row in enumerate(rows) if row.lost_leases >= ALONE_AFTER), None)
+            with any_text(connection):
+                rows += connection.execute(locked(picked, skip=True)).all()
+    suspect = next((n for n, r in enumerate(rows) if _number(r.lost_leases) >= ALONE_AFTER), None)
     if suspect is not None:
         rows = rows[:suspect] if suspect or holding else rows[:1]
     if rows:
@@ -132,32 +133,37 @@ def _lease(row: Any, now: int, *, unplanned: bool = False) -> Lease:  # noqa: AN
     enqueued_at = moment_ms(row.enqueued_at)
     return Lease(
         id=row.id,
-        sid=row.sid,
+        # A blob is no SID, and its text is none either.
+        sid=str(row.sid),
         claim_no=row.claim_no + 1,
         due_at=now + LEASE_MS,
-        # SQLite keeps text and fractions in an INTEGER column, too: they tell nothing.
-        expires_at=max(row.expires_at, 0) if isinstance(row.expires_at, int) else 0,
+        expires_at=max(_number(row.expires_at), 0),
         enqueued_at=now if enqueued_at is None else enqueued_at,
-        attempts=row.attempts,
-        fetches=row.fetches,
-        lost_leases=row.lost_leases,
+        attempts=_number(row.attempts),
+        fetches=_number(row.fetches),
+        lost_leases=_number(row.lost_leases),
         outcome=row.outcome,
         unplanned=unplanned,
     )
 
 
+def _number(value: object) -> int:
+    """Read an integer; SQLite keeps text and fractions in its column, too, which tell nothing."""
+    return value if isinstance(value, int) else 0
+
+
 def lock_listed(
     connection: Connection, sids: Sequence[str], *, accounts: Sequence[str], now: int
 ) -> list[Lease]:
-    """Lock the rows of these SIDs that a list page may finish: all that wait, and the missing.
+    """Lock the rows of these SIDs that a list page may finish: all that wait, and the dead.
 
     A row leased or locked by someone else is left to its holder. The leases carry the token that
     ``settle.write(listed=True)`` writes; ``now`` stands in for an ``enqueued_at`` that cannot be
     read.
     """
     state = unindexed(q.c.state)
-    waits = state.in_([State.PENDING, State.RETRY, State.REFRESH])
-    missing = (state == State.DEAD) & q.c.outcome.in_([Outcome.NOT_FOUND, Outcome.EXPIRED])
+    # A page that shows it contradicts whatever a row died of.
+    waits = state.in_([State.PENDING, State.RETRY, State.REFRESH, State.DEAD])
     mine = unindexed(q.c.account).in_(accounts)
     statement = (
         select(
@@ -165,7 +171,7 @@ def lock_listed(
             as_written(connection, q.c.enqueued_at).label("enqueued_at"),
             (q.c.state == State.PENDING).label("planned"),
         )
-        .where(among(connection, q.c.sid, sids), mine, waits | missing)
+        .where(among(connection, q.c.sid, sids), mine, waits)
         .order_by(q.c.sid)
     )
     rows = connection.execute(locked(statement, skip=True)).all()

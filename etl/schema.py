@@ -11,7 +11,7 @@ A SID's life, as ``attempt_queue.state``::
                          |----given back, or the lease ran out--> pending
                          '----permanent or exhausted--> dead --a person's retry--> pending
 
-    pending, retry, refresh, dead (not_found, expired) --seen on a list page--> settled, refresh
+    pending, retry, refresh, dead --seen on a list page--> settled, refresh
 """
 
 from datetime import datetime

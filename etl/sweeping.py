@@ -72,6 +72,8 @@ class Sweeper:
         self._latest = self._now
         self._before = self._parts.tally.requests - self._parts.tally.fetched
         self._works = True
+        # Whether SIDs of unknown age are on pages at all.
+        self._listed = True
 
     def run(self) -> None:
         """Sweep until the plan says that the rest is better fetched singly.
@@ -100,8 +102,15 @@ class Sweeper:
         oldest = self._now - self._parts.policy.retention
         return any(w.start <= oldest and w.end >= self._latest for w in self._own)
 
+    @property
+    def _behind(self) -> int:
+        """Count what this has cost so far, less the SIDs it got."""
+        return self._parts.tally.requests - self._parts.tally.fetched - self._before
+
     def _plan(self, waiting: Waiting, density: Density) -> Plan:
-        tally = self._parts.tally
+        if not self._listed:
+            expired = waiting.expired + waiting.unknown
+            waiting = replace(waiting, unknown=0, expired=expired)
         return plan(
             replace(waiting, swept=self._swept),
             replace(
@@ -109,7 +118,7 @@ class Sweeper:
                 counted=(*density.counted, *self._counted),
                 asked=self._asked,
                 failed=self._failed,
-                behind=tally.requests - tally.fetched - self._before,
+                behind=self._behind,
             ),
             page_size=self._lister.page_size,
             now=self._now,
@@ -192,7 +201,7 @@ class Sweeper:
         If not, what else was planned does not hold either.
         """
         window = Window(listing.start, listing.end)
-        progress = Progress(sweep, planned)
+        progress = Progress(sweep, planned, behind=max(self._behind, 0))
         whole = listing.next_page is None
         try:
             reached = self._lister.window(
@@ -213,6 +222,7 @@ class Sweeper:
             as_expected = reached.pages <= 1.25 * pages + 1
             self._failed += not as_expected
             return as_expected
+        self._listed = self._listed and not progress.in_vain
         self._learn(window, round((reached.pages + progress.pages_left) * reached.page_size))
         self._singly += (window,)
         self._failed += 1

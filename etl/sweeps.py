@@ -3,7 +3,7 @@
 Two workers do not list one window, and a crash resumes at the page it had reached.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
@@ -37,6 +37,10 @@ class Listing:
     seen: int
     matched: int
     whole: bool = False
+
+    def restarted(self, page_size: int) -> "Listing":
+        """Give it at its first page, in pages of a size."""
+        return replace(self, page_size=page_size, next_page=None, pages=0, seen=0)
 
 
 def begin(  # noqa: PLR0913 - a window is these facts
@@ -124,6 +128,12 @@ def advance(connection: Connection, listing: Listing, *, now: int) -> bool:
 def end(connection: Connection, listing: Listing, state: str, *, now: int) -> bool:
     """Close a window as ``DONE`` or ``ABANDONED``; False when it is no longer ours."""
     return _write(connection, listing, {"state": state, "due_at": 0, "finished_at": moment(now)})
+
+
+def doubt(connection: Connection, listing: Listing) -> None:
+    """Count a window that is done as one that was given up: its list was not whole."""
+    which = (s.c.id == listing.id, s.c.claim_no == listing.claim_no, s.c.state == DONE)
+    connection.execute(update(s).where(*which).values(state=ABANDONED))
 
 
 def let_go(connection: Connection, listing: Listing, *, now: int) -> bool:

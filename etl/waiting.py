@@ -107,7 +107,9 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
     lag = read_lag(connection, retention=retention) if strangers else None
     if lag is not None:
         enqueued = (_epoch_s(connection, q.c.enqueued_at) * 1000 - lag) // BUCKET_MS
-        guessed = Counter(_histogram(connection, enqueued, *unknown))
+        possible = range((now - retention) // BUCKET_MS, now // BUCKET_MS + 1)
+        found = _histogram(connection, enqueued, *unknown)
+        guessed = Counter({place: n for place, n in found.items() if place in possible})
         strangers -= guessed.total()
         counts += guessed
     known = [

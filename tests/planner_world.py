@@ -125,6 +125,7 @@ class Run:
         self.known = list(self.world.known)
         self.unknown = list(self.world.unknown)
         self.swept: tuple[Window, ...] = ()
+        self.listed = True
         self.singly = 0
         self.requests = 0
         self.page_size = page_size
@@ -136,7 +137,10 @@ class Run:
             Bucket(i * cell, (i + 1) * cell, count) for i, count in enumerate(self.known) if count
         )
         end = len(self.known) * cell
-        return Waiting(known, sum(self.unknown), 0, end, swept=self.swept)
+        hidden = sum(self.unknown)
+        if not self.listed:
+            return Waiting(known, 0, 0, end, expired=hidden, swept=self.swept)
+        return Waiting(known, hidden, 0, end, swept=self.swept)
 
     def spend(self) -> int:
         """Plan, ask, sweep and fetch until nothing waits; return the requests."""
@@ -173,7 +177,8 @@ class Run:
             cells = cells[::-1]
         listing = Listing(self, cells)
         count = max(1, math.ceil(listing.total / self.page_size))
-        progress = Progress(sweep, self.page_size)
+        got = self.world.singles - self.singly - sum(self.known) - sum(self.unknown)
+        progress = Progress(sweep, self.page_size, behind=max(self.requests - got, 0))
         seen = 0
         while seen < count:
             seen += 1
@@ -187,6 +192,7 @@ class Run:
         self.requests += seen
         listing.take(seen)
         if seen < count:
+            self.listed = self.listed and not progress.in_vain
             self.singly += sum(self.known[i] for i in cells)
             for i in cells:
                 self.known[i] = 0

@@ -378,7 +378,9 @@ def test_listed_rows_are_locked_unless_they_are_anothers(engine: Engine) -> None
     listed = [*states, "gone", "bad", "stranger's"]
     with engine.begin() as connection:
         leases = queue.lock_listed(connection, listed, accounts=("", "AC1"), now=0)
-    assert [lease.sid for lease in leases] == ["dead", "gone", "pending", "refresh", "retry"]
+    assert [lease.sid for lease in leases] == [
+        "bad", "dead", "gone", "pending", "refresh", "retry",
+    ]  # fmt: skip
     assert {lease.claim_no for lease in leases} == {1}
 
 

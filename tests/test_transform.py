@@ -164,8 +164,8 @@ def test_two_verifications() -> None:
         ("1E3", Decimal(1000)),
         ("0.0050000000", Decimal("0.005")),
         ("999999999.999999", Decimal("999999999.999999")),
-        ("999999999999", Decimal(999999999999)),
-        ("100000000000.000000", Decimal(100000000000)),
+        ("999999999", Decimal(999999999)),
+        ("100000000.000000", Decimal(100000000)),
     ],
 )
 def test_exact_price(sent: object, amount: Decimal | None) -> None:
@@ -191,8 +191,8 @@ def test_exact_price(sent: object, amount: Decimal | None) -> None:
         (True, "true", "unreadable"),
         ([1, "2"], '[1, "2"]', "unreadable"),
         ({"a": None}, '{"a": null}', "unreadable"),
-        ("1000000000000", "1000000000000", "too many digits"),
-        ("999999999999.9999999", "999999999999.9999999", "too many digits"),
+        ("1000000000", "1000000000", "too many digits"),
+        ("999999999.9999999", "999999999.9999999", "too many digits"),
         ("1234567890.123456", "1234567890.123456", "too many digits"),
     ],
 )

@@ -83,12 +83,15 @@ def show(
         return
     for line in _lines(made):
         click.echo(line)
-    click.echo(f"In all {made.requests:,} requests, about {minutes(made.requests):,.0f} min.")
+    most = "at most " if made.ask else ""
+    click.echo(f"In all {most}{made.requests:,} requests, {_time(minutes(made.requests))}.")
     for way, requests in (("single fetches", made.fetch_only), ("the list", made.sweep_only)):
         if limit is None or way != "the list":
-            click.echo(
-                f"By {way} alone: {requests:,} requests, about {minutes(requests):,.0f} min."
-            )
+            click.echo(f"By {way} alone: {requests:,} requests, {_time(minutes(requests))}.")
+
+
+def _time(minutes: float) -> str:
+    return f"about {minutes:,.0f} min" if minutes else "at once"
 
 
 def _limited(made: "Plan", limit: int, verifications: int) -> "Plan":

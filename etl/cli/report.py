@@ -9,6 +9,7 @@ import click
 from etl.cli import report_past
 from etl.cli.context import Context, snapshots
 from etl.cli.report_html import html
+from etl.cli.word import Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,8 +129,9 @@ def _options(report: "Report") -> "Iterator[click.Option]":
     for name, what in (("service", "SID"), ("channel", "NAME"), ("country", "CODE")):
         if name in report.filters:
             yield click.Option(
-                [f"--{name}"], multiple=True, metavar=what, help=f"Only this {name}; repeatable."
-            )
+                [f"--{name}"], multiple=True, metavar=what, type=Word(),
+                help=f"Only this {name}; repeatable.",
+            )  # fmt: skip
     if report.by:
         keys = ", ".join(key.removesuffix("_sid") for key in report.by)
         default = ",".join(key.removesuffix("_sid") for key in report.default_by) or "total"

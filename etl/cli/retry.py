@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.context import Context
+from etl.cli.word import Word
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
 @click.command(short_help="Put dead SIDs back to pending.")
-@click.argument("sids", nargs=-1, metavar="[SID]...")
+@click.argument("sids", nargs=-1, metavar="[SID]...", type=Word())
 @click.option("--outcome", "outcomes", multiple=True, help="All dead for this reason; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="All that are dead.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"revived": N}.')

@@ -19,6 +19,7 @@ from etl.errors import ConfigError, StorageError, TryAgain
 
 MANIFEST: Final = "_manifest.json"
 FILE: Final = "part-0.parquet"
+_PART: Final = f".{MANIFEST}.tmp"
 _SAVE_EVERY_S: Final = 2.0
 
 
@@ -155,7 +156,8 @@ class Folder(AbstractContextManager["Folder"]):
     def _load(self) -> None:
         path = self._path / MANIFEST
         if not path.exists():
-            if any(self._path.iterdir()):
+            # What a crash left before the first manifest is ours, and is written over.
+            if any(path.name != _PART for path in self._path.iterdir()):
                 msg = f"{self._path} is not empty, and no export."
                 raise ConfigError(msg, hint="Name a folder that is empty or not there yet.")
             # Before the first file: what is in here is ours from now on.
@@ -181,7 +183,7 @@ class Folder(AbstractContextManager["Folder"]):
         days = {day: asdict(known) for day, known in sorted(self.days.items())}
         text = json.dumps({"format": "parquet", "layout": self.had, "days": days}, indent=1)
         path = self._path / MANIFEST
-        part = path.with_name(f".{MANIFEST}.tmp")
+        part = path.with_name(_PART)
         with part.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()

@@ -154,7 +154,10 @@ def _print(console: Console, drawn: Sequence[_Drawn], count: int, width: int | N
         )
     for number in range(count):
         table.add_row(*(Text(part.cells[number]) for part in drawn))
-    console.print(table, width=width or _total(drawn) + 2 * len(drawn), crop=False)
+    if width is None:
+        # Where nobody looks it takes itself for 80 wide, and would leave columns out unsaid.
+        console.width = width = _total(drawn) + 2 * len(drawn)
+    console.print(table, width=width, crop=False)
 
 
 def _records(console: Console, drawn: Sequence[_Drawn], width: int) -> None:

@@ -13,6 +13,7 @@ from etl.cli.context import Context
 from etl.cli.report import report
 from etl.errors import EtlError
 from etl.reports import REPORTS, find
+from etl.reports.model import Kind
 from etl.reports.query import Question, ask
 from tests.reports.world import make, store
 
@@ -126,6 +127,23 @@ def test_a_narrow_terminal_names_what_is_left_out(
     result = call("conversion-daily", "--by", "channel,country,day")
     assert "unconverted" in result.stderr
     assert max(map(len, result.stdout.splitlines())) <= 70
+
+
+@pytest.mark.parametrize("found", REPORTS, ids=lambda found: found.name)
+def test_where_nobody_looks_no_column_is_left_out(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: Any
+) -> None:
+    """Piped or into a file, a table is as wide as it needs to be."""
+    monkeypatch.delenv("COLUMNS")
+    file = tmp_path / "table.txt"
+    result = call(found.name, "-o", str(file))
+    assert result.exit_code == 0, result.output
+    words = file.read_text(encoding="utf-8").split()
+    names = {*call(found.name, "--format", "csv").stdout.split("\r\n")[0].split(",")}
+    if any(column.kind is Kind.MONEY for column in found.columns):
+        names.discard(found.currency)
+    assert {name.rpartition("_")[2] for name in names} <= {*words}
+    assert call(found.name).stdout == file.read_text(encoding="utf-8")
 
 
 def test_a_failure_leaves_the_old_file(call: Call, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Write a report where it was asked for, and leave in place what is no file."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from etl.reports.files import replaced
+
+
+def write(output: Path | str, text: bytes = b"new") -> None:
+    """Write a file as reports do."""
+    with replaced(str(output)) as stream:
+        stream.write(text)
+
+
+def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
+    """What only its owner could read stays so; a new file follows the umask."""
+    file, fresh = tmp_path / "old.csv", tmp_path / "fresh.csv"
+    file.write_bytes(b"old")
+    file.chmod(0o640)
+    write(file)
+    mask = os.umask(0o027)
+    try:
+        write(fresh)
+    finally:
+        os.umask(mask)
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o640)
+    assert fresh.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """The file that it leads to is written, and the link stays one."""
+    file, link = tmp_path / "file.csv", tmp_path / "link.csv"
+    file.write_bytes(b"old")
+    link.symlink_to(file)
+    write(link)
+    assert link.is_symlink()
+    assert file.read_bytes() == b"new"
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    """Whoever reads a pipe gets the report, and the pipe is still one."""
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    write(pipe)
+    reader.join(20)
+    assert got == [b"new"]
+    assert pipe.is_fifo()
+
+
+def test_a_dash_is_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """As everywhere else, and not a file of that name."""
+    write("-")
+    assert capfdbinary.readouterr().out == b"new"
+    assert not Path("-").exists()
