@@ -114,7 +114,7 @@ class Discover:
         def work(connection: Connection) -> tuple[int, int]:
             now = parts.clock(connection)
             oldest = now - parts.policy.retention
-            end = min(now, asked.end or now)
+            end = now if asked.end is None else min(now, asked.end)
             start = asked.start
             if start is None:
                 reached = sweeps.reached(

@@ -1,7 +1,9 @@
 """Test what goes with `run` on the command line: options that exclude each other, plans, backfill."""
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ def env(box: Sandbox, tmp_path: Path) -> dict[str, str]:
         (["run", "--limit", "3", "--strategy", "sweep"], "--limit counts SIDs"),
         (["discover", "--since", "1d", "--until", "2d"], "--since must be before --until"),
         (["discover", "--since", "2026-01-01", "--until", "2026-01-01"], "--since must be before"),
+        (["discover", "--since", "2026-13-01"], "--since '2026-13-01' is neither a day"),
+        (["reconcile", "--since", "7"], "Write 2026-03-01, 2026-03-01T10:00Z or 7d."),
     ],
 )
 def test_what_does_not_go_together_is_refused(words: list[str], said: str, tmp_path: Path) -> None:
@@ -46,6 +50,31 @@ def test_what_does_not_go_together_is_refused(words: list[str], said: str, tmp_p
     assert (done.returncode, done.stdout) == (Exit.USAGE, "")
     assert said in done.stderr
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize("days", [14, 3])
+def test_windows_are_written_as_for_the_reports(tmp_path: Path, days: int) -> None:
+    """`discover` and `reconcile` take weeks, and times that say they are of UTC."""
+    now = time.time()
+    since = datetime.fromtimestamp(now - days * 86_400, UTC)
+    text = "2w" if days == 14 else f"{since:%Y-%m-%dT%H:%MZ}"
+    # An odd number, so that none was created within the minute that is asked for.
+    world = World(size=37, start=now - 20 * 86_400, span=20 * 86_400, static_at=now)
+    with Sandbox(world, limit=0) as box:
+        env = environment(box, f"sqlite:///{tmp_path}/q.db")
+        assert verify_etl("db", "upgrade", env=env).returncode == 0
+        loaded = verify_etl("discover", "--since", text, "--json", env=env)
+        compared = verify_etl("reconcile", "--since", text, "--json", env=env)
+    low, high = world.range(since.timestamp(), now)
+    assert json.loads(loaded.stdout)["fetched"] == high - low, loaded.stderr
+    lines = json.loads(compared.stdout)["lines"]
+    assert lines[0]["day"] == since.date().isoformat(), compared.stderr
+
+
+def test_a_window_that_ended_before_all_time_is_empty(env: dict[str, str]) -> None:
+    """What lies before 1970 is no end that was left out."""
+    done = verify_etl("discover", "--until", "1969-07-20", "--json", env=env)
+    assert (done.returncode, json.loads(done.stdout)["fetched"]) == (0, 0), done.stderr
 
 
 def test_a_dry_run_with_a_limit_plans_so_many(env: dict[str, str]) -> None:

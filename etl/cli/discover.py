@@ -2,7 +2,6 @@
 
 import re
 import time
-from datetime import UTC, datetime
 
 import click
 
@@ -11,33 +10,28 @@ from etl.cli.running import build_job, carry_out, max_seconds_option
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
-    """Read a date, an ISO 8601 time (UTC unless it says otherwise), or a duration ago."""
+    """Read a day, a time (UTC unless it says otherwise), or how long ago, as the reports do."""
 
     name = "TIME"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Return epoch milliseconds."""
-        from etl.settings import parse_duration
+        """Return epoch milliseconds; raise ``OptionError`` for what is none of these."""
+        from zoneinfo import ZoneInfo
 
+        from etl.reports.window import moment
+
+        del ctx
         if isinstance(value, int):
             return value
-        text = str(value).strip()
-        try:
-            return int(time.time() * 1000) - parse_duration(text)
-        except ValueError:
-            pass
-        try:
-            when = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{text!r} is no date, time or duration such as 7d.", param, ctx)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return int(when.timestamp() * 1000)
+        option = param.opts[0] if param else self.name
+        utc = ZoneInfo("UTC")
+        return round(moment(str(value), option=option, zone=utc, now_s=time.time()) * 1000)
 
 
 @click.command()
-@click.option("--since", type=Since(), help="From when: a date, a time, or how long ago (7d).")
+@click.option("--since", type=Since(), help="From when: a day, a time, or how long ago (7d, 2w).")
 @click.option("--until", type=Since(), help="To when, exclusive.  [default: now]")
 @click.option("--service", default="", metavar="VA...", help="Only this Verify service.")
 @max_seconds_option

@@ -22,7 +22,7 @@ _DAY_MS = 86_400_000
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False), metavar="DIR",
               help="The folder to keep up to date; a new or empty one at first.")  # fmt: skip
 @click.option(
-    "--since", type=Since(), help="From which UTC day: a date, a time, or how long ago (7d)."
+    "--since", type=Since(), help="From which UTC day: a date, a time, or how long ago (7d, 2w)."
 )
 @click.option("--until", type=Since(), help="To when; a day begun is exported whole.")
 @click.option("--full", is_flag=True, help="Write every day anew, changed or not.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Compare the rows with Twilio's own counts.")
 @click.option(
     "--since", type=Since(), required=True, metavar="TIME",
-    help="From which UTC day: a date, a time, or how long ago (7d).",
+    help="From which UTC day: a date, a time, or how long ago (7d, 2w).",
 )  # fmt: skip
 @click.option("--until", type=Since(), help="To when; a day begun is compared.  [default: now]")
 @click.option(
