@@ -108,7 +108,6 @@ def _draw(lines: "Sequence[Line]", by: "By | None") -> None:
     from etl.reports.table import draw
 
     console = Console()
-    width = console.width if console.is_terminal or "COLUMNS" in console._environ else None  # noqa: SLF001 - as rich reads it
     columns = [
         Column("day", Kind.DAY, ""),
         *([Column("service_sid" if by == "service" else by, Kind.TEXT, "")] if by else []),
@@ -126,7 +125,8 @@ def _draw(lines: "Sequence[Line]", by: "By | None") -> None:
     ]
     # A year that expired and was never loaded is one sentence below, not 335 empty lines.
     shown = [line for line in lines if line.twilio is not None or line.stored.counts.attempts]
-    draw(console, columns, [_row(line, by) for line in shown], currency="", width=width)
+    rows = [_row(line, by) for line in shown]
+    draw(console, columns, rows, currency="", width=table.room(console))
 
 
 def _row(line: "Line", by: "By | None") -> tuple[Any, ...]:

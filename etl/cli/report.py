@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.cli import report_past
+from etl.cli import report_past, table
 from etl.cli.context import Context, snapshots
 from etl.cli.report_html import html
 from etl.cli.word import Word
@@ -282,7 +282,7 @@ def _table(
         del rows[_MOST_ROWS:]
     buffer = io.StringIO()
     console = Console(file=buffer) if output else Console()
-    width = console.width if console.is_terminal or "COLUMNS" in console._environ else None  # noqa: SLF001 - rich tells it nowhere else
+    width = table.room(console)
     left_out = draw(console, answer.columns, rows, currency=report.currency, width=width)
     if output:
         with replaced(output) as stream:

@@ -1,9 +1,13 @@
 """Lay out rows for a person: aligned columns where they fit, else one block for each row."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 GAP = "  "
 _NUMBER = re.compile(r"(-?[\d.,]+%?)?", re.ASCII)
@@ -12,6 +16,11 @@ _NUMBER = re.compile(r"(-?[\d.,]+%?)?", re.ASCII)
 def width() -> int:
     """Return how many columns the terminal has; 80 where there is none, or COLUMNS says so."""
     return shutil.get_terminal_size().columns
+
+
+def room(console: "Console") -> int | None:
+    """Return how wide a table may be drawn; None where no terminal and no COLUMNS says."""
+    return console.width if console.is_terminal or "COLUMNS" in os.environ else None
 
 
 def aligned(
