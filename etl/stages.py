@@ -39,7 +39,7 @@ def drain(parts: Parts, job: Job) -> None:
         if urgent := _count_urgent(parts):
             singly(limit=urgent).run()
         verifier = Verifier(lister)
-        sweeper = Sweeper(lister, strategy=job.strategy, named=verifier.due())
+        sweeper = Sweeper(lister, strategy=job.strategy, named=verifier.due)
         sweeper.run()
         if sweeper.swept_everything:
             verifier.covered(sweeper.shown)

@@ -35,24 +35,23 @@ PLANS: Final = 200
 
 PURPOSE: Final = "sweep"
 
+Named = Callable[[], Collection[str]]
+"""Reads the Verifications that are due; there may be a million, which most runs need not know."""
+
 
 class Sweeper:
     """Sweep windows for one run, as long as that is cheaper than fetching.
 
-    ``shown`` are those of the Verifications ``named`` beforehand that a page has shown. With
-    ``urgent``, it is worth it for those alone that the API forgets soon.
+    ``shown`` are those of the Verifications ``named`` before the first page that a page has shown.
+    With ``urgent``, it is worth it for those alone that the API forgets soon.
     """
 
     def __init__(
-        self,
-        lister: Lister,
-        *,
-        strategy: Strategy,
-        named: Collection[str] = (),
-        urgent: bool = False,
+        self, lister: Lister, *, strategy: Strategy, named: Named = tuple, urgent: bool = False
     ) -> None:
         self.shown: set[str] = set()
-        self._named = frozenset(named)
+        self._read_named = named
+        self._named: frozenset[str] | None = None
         self._urgent = urgent
         self._lister = lister
         self._parts = lister.parts
@@ -200,6 +199,8 @@ class Sweeper:
 
         If not, what else was planned does not hold either.
         """
+        if self._named is None:
+            self._named = frozenset(self._read_named())
         window = Window(listing.start, listing.end)
         progress = Progress(sweep, planned, behind=max(self._behind, 0))
         whole = listing.next_page is None
@@ -249,7 +250,8 @@ class Sweeper:
 
     def _write(self, connection: Connection, listed: list[Attempt], sent_at: int) -> Done:
         done = self._lister.store(connection, listed, sent_at, discover=False)
-        self.shown |= self._named.intersection(a.verification_sid or "" for a in listed)
+        named = self._named or frozenset()
+        self.shown |= named.intersection(a.verification_sid or "" for a in listed)
         self._ageless, self._unplanned = done.ageless, done.unplanned
         return done
 

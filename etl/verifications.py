@@ -8,10 +8,10 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, case, func, select, update
 
-from etl.bulk import among
-from etl.database import insert_ignore, moment
+from etl.bulk import among, unindexed
+from etl.database import insert_ignore, locked, moment
 from etl.schema import attempts
 from etl.schema import verification_queue as v
 
@@ -88,11 +88,38 @@ def listed(connection: Connection, sid: str, *, found: int, due_at: int | None, 
     connection.execute(update(v).where(v.c.sid == sid).values(values))
 
 
-def stored(connection: Connection, sid: str) -> tuple[int, bool]:
-    """Return how many attempts of a Verification are stored, and whether all are final."""
+def cover(
+    connection: Connection, sids: Sequence[str], *, accounts: Sequence[str], due_at: int, now: int
+) -> None:
+    """Note Verifications as listed by what is stored of them; ``due_at`` as for ``listed``.
+
+    Those of which nothing is stored, and those that are not due any more, are left as they are.
+    """
+    # A subquery is looked up row by row: a join, without statistics, reads all attempts there are.
+    theirs = attempts.c.verification_sid == v.c.sid
+    final = select(func.min(case((attempts.c.is_final, 1), else_=0))).where(theirs)
+    found = select(func.count()).select_from(attempts).where(theirs)
+    _, due, mine = _due(accounts, now)
+    statement = (
+        select(v.c.id, final.scalar_subquery().label("final"))
+        .where(among(connection, v.c.sid, sids), unindexed(v.c.state) == "pending", due, mine)
+        .order_by(v.c.sid)
+    )
+    rows = connection.execute(locked(statement, skip=True)).all()
+    noted: dict[str, object] = {
+        "found": found.scalar_subquery(), "tries": 0, "listed_at": moment(now)
+    }  # fmt: skip
+    for is_final, rest in ((1, {"state": "listed", "due_at": 0}), (0, {"due_at": due_at})):
+        ids = [row.id for row in rows if row.final == is_final]
+        if ids:
+            these = among(connection, v.c.id, ids)
+            connection.execute(update(v).where(these).values(noted | rest))
+
+
+def all_final(connection: Connection, sid: str) -> bool:
+    """Say whether all attempts of a Verification that are stored are final."""
     statement = select(attempts.c.is_final).where(attempts.c.verification_sid == sid)
-    finals = list(connection.execute(statement).scalars())
-    return len(finals), all(finals)
+    return all(connection.execute(statement).scalars())
 
 
 def states(connection: Connection) -> dict[str, int]:

@@ -5,7 +5,7 @@ the next run goes on with those that are still pending.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -48,10 +48,24 @@ class Verifier:
     def covered(self, shown: Collection[str]) -> None:
         """Note Verifications as listed that a sweep of everything has shown.
 
-        They must have been due before it started: its pages pass by what comes later.
+        They must have been due before it started: its pages pass by what comes later. A crash
+        costs a list each of those that are not noted yet.
         """
-        for sid in shown:
-            self._note(sid)
+        sids = sorted(shown)
+        for start in range(0, len(sids), verifications.CHUNK):
+            self._cover(sids[start : start + verifications.CHUNK])
+
+    def _cover(self, sids: Sequence[str]) -> None:
+        def work(connection: Connection) -> None:
+            now = self._parts.clock(connection)
+            accounts, later = self._parts.accounts, self._later(now)
+            verifications.cover(connection, sids, accounts=accounts, due_at=later, now=now)
+
+        transact(self._parts.engine, work, doing="noting Verifications as listed")
+
+    def _later(self, now: int) -> int:
+        policy = self._parts.policy
+        return round_up(now + policy.settle_after, policy.refresh_round)
 
     def run(self) -> ApiUnreachable | None:
         """List until none is due; return what is wrong when lists do not work at all.
@@ -110,20 +124,10 @@ class Verifier:
         self._lister.follow(lambda: (self._lister.ask(call), False), take)
         self._note(sid, found)
 
-    def _note(self, sid: str, found: int | None = None) -> None:
-        """Note a Verification as listed, with the attempts ``found``, by default those stored."""
-        policy = self._parts.policy
-
+    def _note(self, sid: str, found: int) -> None:
         def work(connection: Connection) -> None:
             now = self._parts.clock(connection)
-            count, final = verifications.stored(connection, sid)
-            later = round_up(now + policy.settle_after, policy.refresh_round)
-            verifications.listed(
-                connection,
-                sid,
-                found=count if found is None else found,
-                due_at=None if final else later,
-                now=now,
-            )
+            due_at = None if verifications.all_final(connection, sid) else self._later(now)
+            verifications.listed(connection, sid, found=found, due_at=due_at, now=now)
 
         transact(self._parts.engine, work, doing="noting a Verification as listed")
