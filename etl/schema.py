@@ -148,8 +148,8 @@ verification_queue = Table(
     # A Verification's SID (VE...), for applications that keep no attempts' SIDs.
     Column("sid", String(64), nullable=False),
     Column("account", String(64), nullable=False, server_default=text("''")),
-    # pending: to be listed, not before due_at; listed: all its attempts are stored and final;
-    # missing: the API knows no attempt of it.
+    # pending: to be listed, not before due_at, which a worker that lists it puts two minutes off;
+    # listed: all its attempts are stored and final; missing: the API knows no attempt of it.
     Column("state", String(16), nullable=False, server_default=text("'pending'")),
     _zero("due_at"),
     # Lists that showed no attempt, in a row; attempts that the last one showed.

@@ -1,11 +1,15 @@
-"""Keep Verifications whose attempts are wanted in ``verification_queue``: enqueue, due, listed.
+"""Keep Verifications whose attempts are wanted in ``verification_queue``: enqueue, claim, listed.
 
 One list request by ``VerificationSid`` shows all attempts of a Verification, resends included. It
 is listed again when these can have become final, which refreshes them all for one request.
+
+A lease is a ``due_at`` that lies ahead, so that others pass by. It is its own fencing token, too:
+whoever claims the row next writes a later one. A lease that is lost costs a request, never a row:
+both workers store the same attempts.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, case, func, select, update
@@ -20,6 +24,9 @@ AGAIN_MS: Final = 30 * 60_000
 """A Verification without attempts is listed three times, spanning an hour at least."""
 
 CHUNK: Final = 1_000
+
+LEASE_MS: Final = 120_000
+"""How long a claim holds, and what a crash costs in waiting."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +62,44 @@ def due(connection: Connection, *, accounts: Sequence[str], now: int, limit: int
     return list(connection.execute(statement).scalars())
 
 
+def claim(
+    connection: Connection, *, accounts: Sequence[str], now: int, limit: int
+) -> dict[str, int]:
+    """Lease Verifications to be listed now, the longest due first; return by SID until when.
+
+    Those that another worker claims at this moment are passed by: they are its own.
+    """
+    statement = (
+        select(v.c.id, v.c.sid)
+        .where(*_due(accounts, now))
+        .order_by(v.c.due_at, v.c.id)
+        .limit(limit)
+    )
+    rows = connection.execute(locked(statement, skip=True)).all()
+    until = now + LEASE_MS
+    if rows:
+        ids = [row.id for row in rows]
+        connection.execute(update(v).where(v.c.id.in_(ids)).values(due_at=until))
+    return {row.sid: until for row in rows}
+
+
+def put_off(connection: Connection, held: Mapping[str, int], *, due_at: int) -> dict[str, int]:
+    """Renew leases, or give them back with a ``due_at`` of now; return those that were still ours.
+
+    What has this ``due_at`` already got it from a commit whose answer was lost.
+    """
+    statement = (
+        select(v.c.sid, v.c.due_at)
+        .where(among(connection, v.c.sid, held), unindexed(v.c.state) == "pending")
+        .order_by(v.c.sid)
+    )
+    rows = connection.execute(locked(statement)).all() if held else []
+    ours = [row.sid for row in rows if row.due_at in {held[row.sid], due_at}]
+    if ours:
+        connection.execute(update(v).where(among(connection, v.c.sid, ours)).values(due_at=due_at))
+    return dict.fromkeys(ours, due_at)
+
+
 def _due(accounts: Sequence[str], now: int) -> tuple[ColumnElement[bool], ...]:
     return v.c.state == "pending", v.c.due_at <= now, v.c.account.in_(accounts)
 
@@ -67,18 +112,24 @@ def wanted(connection: Connection, sids: Collection[str], *, accounts: Sequence[
     return set(connection.execute(statement).scalars())
 
 
-def listed(connection: Connection, sid: str, *, found: int, due_at: int | None, now: int) -> None:
-    """Note that all attempts of a Verification were listed.
+def listed(  # noqa: PLR0913 - what a list showed, and under which lease
+    connection: Connection, sid: str, *, found: int, due_at: int | None, lease: int, now: int
+) -> None:
+    """Note that all attempts of a Verification were listed, which ends its ``lease``.
 
     ``due_at``: when those that can still change can have become final, None when none can.
     """
     values: dict[str, object] = {"found": found, "tries": 0, "listed_at": moment(now)}
     if not found:
-        before = connection.execute(select(v.c.tries).where(v.c.sid == sid)).scalar_one_or_none()
+        statement = select(v.c.tries, v.c.due_at).where(v.c.sid == sid)
+        before = connection.execute(locked(statement)).one_or_none()
         if before is None:
             _log.warning("Verification %s was taken out of its queue while it was listed.", sid)
             return
-        tries = before + 1
+        if before.due_at != lease:
+            # Two workers' lists at once, or one that is noted twice, do not span half an hour.
+            return
+        tries = before.tries + 1
         state = "missing" if tries >= TRIES else "pending"
         values |= {"tries": tries, "state": state, "due_at": now + AGAIN_MS}
     elif due_at is None:

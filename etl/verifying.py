@@ -1,25 +1,33 @@
 """List Verifications one by one: page by ``VerificationSid`` | transform | upsert | settle.
 
-Each is one request, or more only if it has more attempts than a page. A crash costs the request:
-the next run goes on with those that are still pending.
+Each is one request, or more only if it has more attempts than a page. They are leased, a few at a
+time, so that several workers share them. A crash costs the request and the rest of the leases, two
+minutes at most: then a run goes on with those that are still pending.
 """
 
 import logging
+import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
 from etl import verifications
-from etl.database import transact
+from etl.database import check_revision, transact
 from etl.errors import ApiUnreachable, BadBody, BodyTooLarge, EtlError, NotFound, TransientFailure
 from etl.extract import Page
 from etl.listing import Lister
 from etl.settle import round_up
 from etl.stopping import Interrupted
 
-BATCH: Final = 100
+BATCH: Final = 20
+"""So many are claimed at once: what a crash keeps waiting, and a second or more of lists."""
+
+RENEW_S: Final = verifications.LEASE_MS / 4_000
+"""Leases are renewed when they are this old before a list."""
+
 ALL: Final = 1_000_000
 REFUSALS: Final = 3
 """So many lists that are refused in a row are the API's fault."""
@@ -34,14 +42,17 @@ class Verifier:
         self._lister = lister
         self._parts = lister.parts
         self._heard = False
+        # By SID until when, and since when (monotonic).
+        self._held: dict[str, int] = {}
+        self._held_since = 0.0
 
-    def due(self, limit: int = ALL) -> list[str]:
-        """Read which Verifications are due now."""
+    def due(self) -> list[str]:
+        """Read which Verifications are due now, and lease none."""
 
         def work(connection: Connection) -> list[str]:
             now = self._parts.clock(connection)
             accounts = self._parts.accounts
-            return verifications.due(connection, accounts=accounts, now=now, limit=limit)
+            return verifications.due(connection, accounts=accounts, now=now, limit=ALL)
 
         return transact(self._parts.engine, work, doing="reading the Verifications that wait")
 
@@ -68,15 +79,26 @@ class Verifier:
         return round_up(now + policy.settle_after, policy.refresh_round)
 
     def run(self) -> ApiUnreachable | None:
-        """List until none is due; return what is wrong when lists do not work at all.
+        """List until none is due but others'; return what is wrong when lists do not work at all.
 
         It is not raised, for SIDs can be fetched nevertheless. Raises ``Interrupted`` when the run
-        shall end.
+        shall end. Whatever ends it, what was claimed and could not be listed is given back.
         """
+        try:
+            return self._list_all()
+        finally:
+            # If that fails, too, the leases run out by themselves.
+            with suppress(EtlError):
+                self._give_back()
+
+    def _list_all(self) -> ApiUnreachable | None:
         failed: dict[str, EtlError] = {}
         in_a_row = 0
-        while sids := [sid for sid in self.due(BATCH + len(failed)) if sid not in failed]:
-            for sid in sids:
+        while claimed := self._claim():
+            for sid in claimed:
+                # A lease of one that has failed may have run out, and another's be ours again.
+                if sid in failed or not self._keep(sid):
+                    continue
                 try:
                     self._list(sid)
                 except (TransientFailure, BadBody, BodyTooLarge, NotFound) as error:
@@ -88,6 +110,58 @@ class Verifier:
                 else:
                     in_a_row = 0
         return self._given_up(*failed.values()) if failed else None
+
+    # ---- leases
+
+    def _claim(self) -> list[str]:
+        """Lease the next few; none: what still waits is being listed by others."""
+        tried: list[dict[str, int]] = []
+        since = time.monotonic()
+
+        def work(connection: Connection) -> dict[str, int]:
+            check_revision(connection)
+            now = self._parts.clock(connection)
+            for lost in tried:
+                # A commit whose answer was lost may have leased some that nobody would list.
+                verifications.put_off(connection, lost, due_at=now)
+            accounts = self._parts.accounts
+            tried.append(verifications.claim(connection, accounts=accounts, now=now, limit=BATCH))
+            return tried[-1]
+
+        claimed = transact(self._parts.engine, work, doing="claiming Verifications")
+        self._held |= claimed
+        self._held_since = since
+        return list(claimed)
+
+    def _keep(self, sid: str) -> bool:
+        """Renew the leases when they are old; say whether this one still holds.
+
+        One list may take longer than its lease, after a 429 for example. Whoever claims the batch
+        meanwhile lists it: that costs the one request that is under way, for the rest is left to it.
+        """
+        since = time.monotonic()
+        if since - self._held_since >= RENEW_S:
+            until = 0
+
+            def work(connection: Connection) -> dict[str, int]:
+                nonlocal until
+                until = until or self._parts.clock(connection) + verifications.LEASE_MS
+                return verifications.put_off(connection, self._held, due_at=until)
+
+            self._held = transact(self._parts.engine, work, doing="keeping Verifications")
+            self._held_since = since
+        return sid in self._held
+
+    def _give_back(self) -> None:
+        """Make due what was not listed: behind the others, whom what fails must not keep waiting."""
+
+        def work(connection: Connection) -> None:
+            now = self._parts.clock(connection)
+            verifications.put_off(connection, self._held, due_at=now)
+
+        if self._held:
+            transact(self._parts.engine, work, doing="giving Verifications back", patience_s=5)
+            self._held = {}
 
     def _given_up(self, error: EtlError, *_others: EtlError) -> ApiUnreachable | None:
         if self._parts.stopping.is_set():
@@ -128,6 +202,8 @@ class Verifier:
         def work(connection: Connection) -> None:
             now = self._parts.clock(connection)
             due_at = None if verifications.all_final(connection, sid) else self._later(now)
-            verifications.listed(connection, sid, found=found, due_at=due_at, now=now)
+            lease = self._held[sid]
+            verifications.listed(connection, sid, found=found, due_at=due_at, lease=lease, now=now)
 
         transact(self._parts.engine, work, doing="noting a Verification as listed")
+        del self._held[sid]

@@ -1,20 +1,27 @@
 """Note, lease and give back Verifications inside the test's own process."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, select, update
 
-from etl import verifying
+from etl import verifications, verifying
+from etl.database import clock
+from etl.errors import Exit
 from etl.listing import Lister
 from etl.sandbox import Sandbox, World
 from etl.schema import attempts
 from etl.schema import verification_queue as v
+from etl.stopping import Stopping
+from etl.tally import Tally
+from etl.verifications import LEASE_MS
 from etl.verifying import Verifier
 from tests.conftest import MakeApi
+from tests.harness import environment, start
 from tests.in_process import HOUR, parts_of, run_here
-from tests.queue_rows import watch
+from tests.queue_rows import DIGITS, NOW, execute, explain, watch
 from tests.test_listing import REFUSED, enqueue, stored
 
 
@@ -91,3 +98,165 @@ def test_without_a_sweep_nobody_reads_all_that_are_due(engine: Engine, world: Wo
         assert box.stats()["lists"] == 4
     assert [s for s, parameters in noted if str(verifying.ALL) in str(parameters)] == []
     assert stored(engine) == sids
+
+
+# ---- leases
+
+
+def _claim(engine: Engine, limit: int = 20, *, now: int = NOW) -> dict[str, int]:
+    with engine.begin() as connection:
+        return verifications.claim(connection, accounts=("", "AC1"), now=now, limit=limit)
+
+
+def _put_off(engine: Engine, held: dict[str, int], due_at: int) -> dict[str, int]:
+    with engine.begin() as connection:
+        return verifications.put_off(connection, held, due_at=due_at)
+
+
+def _waiting(engine: Engine) -> int:
+    """Count the Verifications that a run would list now."""
+    with engine.connect() as connection:
+        accounts = ("", "AC1")
+        return verifications.count_due(connection, accounts=accounts, now=clock(connection))
+
+
+def test_a_verification_that_is_leased_does_not_wait(engine: Engine) -> None:
+    """The longest due is claimed first, and again only when its lease has run out."""
+    enqueue(engine, *"abcd")
+    with engine.begin() as connection:
+        connection.execute(update(v).where(v.c.sid == "a").values(due_at=5))
+        connection.execute(insert(v).values(sid="stranger's", account="AC2"))
+    assert [list(_claim(engine, 2)) for _ in range(3)] == [["b", "c"], ["d", "a"], []]
+    with engine.connect() as connection:
+        assert verifications.count_due(connection, accounts=("", "AC1"), now=NOW) == 0
+    assert _claim(engine, now=NOW + LEASE_MS - 1) == {}
+    assert sorted(_claim(engine, now=NOW + LEASE_MS)) == ["a", "b", "c", "d"]
+
+
+def test_a_lease_that_is_lost_is_neither_renewed_nor_given_back(engine: Engine) -> None:
+    """Whoever claims a Verification again keeps it; the same renewal done twice holds."""
+    enqueue(engine, "a", "b")
+    first = _claim(engine)
+    second = _claim(engine, 1, now=NOW + LEASE_MS)
+    later = NOW + 2 * LEASE_MS
+    assert _put_off(engine, first, later - 1) == {"b": later - 1}
+    assert _put_off(engine, first, later - 1) == {"b": later - 1}
+    assert _put_off(engine, first | {"b": later - 1}, 1) == {"b": 1}
+    assert {sid: row.due_at for sid, row in _rows(engine).items()} == {**second, "b": 1}
+
+
+def test_an_absence_that_is_noted_twice_counts_once(engine: Engine) -> None:
+    """When two workers find nothing at once, that is one of three lists, not two."""
+    enqueue(engine, "a")
+    lease = _claim(engine)["a"]
+    for _ in range(2):
+        with engine.begin() as connection:
+            verifications.listed(connection, "a", found=0, due_at=None, lease=lease, now=NOW)
+    row = _rows(engine)["a"]
+    assert (row.state, row.tries, row.due_at) == ("pending", 1, NOW + verifications.AGAIN_MS)
+
+
+def test_a_claim_reads_an_index_and_sorts_nothing(engine: Engine) -> None:
+    """Among 50,000 Verifications at rest or not due, a claim walks those that are due."""
+    name = "'VE' || n" if engine.dialect.name == "sqlite" else "CONCAT('VE', n)"
+    execute(
+        engine,
+        f"INSERT INTO verification_queue (sid, state, due_at) SELECT {name},"
+        " CASE WHEN n % 2 = 0 THEN 'listed' ELSE 'pending' END,"
+        f" CASE WHEN n % 125 = 0 THEN n ELSE {NOW + HOUR} + n END FROM ("
+        "SELECT a.i + 10 * b.i + 100 * c.i + 1000 * d.i + 10000 * e.i AS n"
+        f" FROM ({DIGITS}) a, ({DIGITS}) b, ({DIGITS}) c, ({DIGITS}) d, ({DIGITS}) e"
+        " WHERE e.i < 5) numbers",
+    )
+    analyze = "ANALYZE TABLE" if engine.dialect.name in {"mysql", "mariadb"} else "ANALYZE"
+    execute(engine, f"{analyze} verification_queue")
+    with watch(engine) as noted:
+        assert len(_claim(engine)) == 20
+    (plan,) = [explain(engine, s, p) for s, p in noted if s.startswith("SELECT")]
+    assert "ix_verification_queue_due" in plan, plan
+    sorts = ("Sort", "Seq Scan", "filesort", "temporary", "TEMP B-TREE", "SCAN", " ALL ")
+    assert not [word for word in sorts if word in plan], plan
+
+
+def test_two_workers_list_each_verification_once(
+    engine: Engine, database_url: str, world: World
+) -> None:
+    """Two processes share what is due, and both end when nothing of it is left."""
+    sids = _ask_for(engine, world, 50)
+    with Sandbox(world, limit=0, latency=0.05) as box:
+        env = environment(box, database_url)
+        workers = [start("run", env=env) for _ in range(2)]
+        outputs = [worker.communicate(timeout=60) for worker in workers]
+        assert box.stats()["lists"] == 50
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert stored(engine) == sids
+    assert {row.state for row in _rows(engine).values()} == {"listed"}
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "code"), [("a signal", Exit.SIGTERM), ("401", Exit.CREDENTIALS)]
+)
+def test_a_run_that_ends_gives_back_what_it_has_not_listed(
+    engine: Engine, world: World, ended_by: str, code: Exit
+) -> None:
+    """After a signal and after an error the rest is due at once, not when leases run out."""
+    _ask_for(engine, world, 8)
+    stopping = Stopping()
+
+    def watch(tally: Tally) -> None:
+        if tally.requests < 3:
+            return
+        if ended_by == "a signal":
+            stopping.stop(15)
+        else:
+            box.faults.add("error:401:match=list")
+
+    with Sandbox(world, limit=0) as box:
+        report = run_here(engine, box, stopping=stopping, watch=watch)
+    assert (report.exit_code, _waiting(engine)) == (code, 5)
+
+
+def test_what_another_worker_took_over_is_left_to_it(
+    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose leases ran out during a list asks for no more of what somebody else has claimed."""
+    monkeypatch.setattr(verifying, "RENEW_S", 0.0)
+    _ask_for(engine, world, 4)
+    theirs = time.time_ns() // 1_000_000 + HOUR
+
+    def watch(tally: Tally) -> None:
+        if not tally.listed:
+            return
+        with engine.begin() as connection:
+            connection.execute(update(v).where(v.c.state == "pending").values(due_at=theirs))
+
+    with Sandbox(world, limit=0) as box:
+        report = run_here(engine, box, watch=watch)
+        assert box.stats()["lists"] == 1
+    assert report.exit_code == 0
+    assert [(row.state, row.due_at) for row in _rows(engine).values()] == [
+        ("listed", 0), *[("pending", theirs)] * 3
+    ]  # fmt: skip
+
+
+def test_whatever_commit_gets_no_answer_nothing_is_forgotten_or_listed_twice(
+    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each Verification is listed once, and an absence counted once, though all is done twice."""
+
+    def twice(engine: Engine, work: Callable[[Connection], Any], **_how: Any) -> Any:
+        with engine.begin() as connection:
+            work(connection)
+        with engine.begin() as connection:
+            return work(connection)
+
+    monkeypatch.setattr(verifying, "transact", twice)
+    monkeypatch.setattr(verifying, "RENEW_S", 0.0)
+    sids = _ask_for(engine, world, 50)
+    enqueue(engine, "VE" + "0" * 32)
+    with Sandbox(world, limit=0) as box:
+        report = run_here(engine, box)
+        assert box.stats()["lists"] == 51
+    assert (report.exit_code, stored(engine)) == (0, sids)
+    states = [(row.state, row.tries) for row in _rows(engine).values()]
+    assert states == [("listed", 0)] * 50 + [("pending", 1)]
