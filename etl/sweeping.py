@@ -97,9 +97,12 @@ class Sweeper:
 
     @property
     def swept_everything(self) -> bool:
-        """Say whether this run has listed all that the API remembers."""
-        oldest = self._now - self._parts.policy.retention
-        return any(w.start <= oldest and w.end >= self._latest for w in self._own)
+        """Say whether this run has listed all that the API remembers, in one window or several."""
+        reached = self._now - self._parts.policy.retention
+        for window in sorted(self._own, key=lambda w: w.start):
+            if window.start <= reached:
+                reached = max(reached, window.end)
+        return reached >= self._latest
 
     @property
     def _behind(self) -> int:

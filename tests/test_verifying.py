@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, insert, select, update
 
-from etl import verifications, verifying
+from etl import sweeping, verifications, verifying
 from etl.database import clock
 from etl.errors import Exit
 from etl.listing import Lister
+from etl.planner import Density, Plan, Waiting, plan
 from etl.sandbox import Sandbox, World
 from etl.schema import attempts
 from etl.schema import verification_queue as v
@@ -20,7 +22,7 @@ from etl.verifications import LEASE_MS
 from etl.verifying import Verifier
 from tests.conftest import MakeApi
 from tests.harness import environment, start
-from tests.in_process import HOUR, parts_of, run_here
+from tests.in_process import DAY, HOUR, parts_of, run_here
 from tests.queue_rows import DIGITS, NOW, execute, explain, watch
 from tests.test_listing import REFUSED, enqueue, stored
 
@@ -61,6 +63,29 @@ def test_what_a_sweep_has_shown_is_noted_in_one_update(engine: Engine, world: Wo
     assert {row.sid: row.found for row in rows} == {
         row.sid: len(world.members(row.sid)) for row in rows
     }
+
+
+@pytest.mark.parametrize(("age", "gap"), [(9 * DAY, 0), (15 * DAY, DAY)])
+def test_windows_without_a_gap_are_a_sweep_of_everything(
+    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch, age: int, gap: int
+) -> None:
+    """What two windows have shown is listed by name only if they leave something between them."""
+
+    def split(waiting: Waiting, density: Density, **how: Any) -> Plan:
+        made = plan(waiting, density, **how)
+        if waiting.swept or not made.sweeps:
+            return replace(made, sweeps=())
+        (whole,) = made.sweeps
+        middle = whole.end - age
+        halves = (replace(whole, start=middle), replace(whole, end=middle - gap))
+        return replace(made, sweeps=halves)
+
+    monkeypatch.setattr(sweeping, "plan", split)
+    sids = _ask_for(engine, world, 40)
+    with Sandbox(world, limit=0) as box:
+        run_here(engine, box, strategy="auto")
+        assert (box.stats()["lists"] <= 8) == (not gap)
+    assert stored(engine) == sids
 
 
 def test_only_what_is_stored_and_due_is_noted(engine: Engine, make_api: MakeApi) -> None:
