@@ -106,8 +106,10 @@ def _due(accounts: Sequence[str], now: int) -> tuple[ColumnElement[bool], ...]:
 
 def wanted(connection: Connection, sids: Collection[str], *, accounts: Sequence[str]) -> set[str]:
     """Return which of these Verifications' attempts are wanted."""
+    # By SID, however many wait.
+    waits = unindexed(v.c.state) == "pending"
     statement = select(v.c.sid).where(
-        among(connection, v.c.sid, sids), v.c.state == "pending", v.c.account.in_(accounts)
+        among(connection, v.c.sid, sids), waits, unindexed(v.c.account).in_(accounts)
     )
     return set(connection.execute(statement).scalars())
 
@@ -171,6 +173,14 @@ def all_final(connection: Connection, sid: str) -> bool:
     """Say whether all attempts of a Verification that are stored are final."""
     statement = select(attempts.c.is_final).where(attempts.c.verification_sid == sid)
     return all(connection.execute(statement).scalars())
+
+
+def revive(connection: Connection, sids: Sequence[str] = ()) -> int:
+    """Let missing Verifications be listed again, these or all; return how many."""
+    statement = update(v).where(v.c.state == "missing")
+    if sids:
+        statement = statement.where(among(connection, v.c.sid, sids))
+    return connection.execute(statement.values(state="pending", due_at=0, tries=0)).rowcount
 
 
 def states(connection: Connection) -> dict[str, int]:

@@ -395,8 +395,5 @@ def test_discovered_rows_leave_queued_ones_alone(engine: Engine) -> None:
     rows = read(engine)
     assert (rows["old"].state, rows["old"].source) == ("pending", "mine")
     assert (rows["new"].state, rows["new"].due_at, rows["new"].fetches) == ("refresh", NOW + 1, 1)
-    assert (rows["bad"].state, rows["bad"].outcome, rows["bad"].rested) == (
-        "dead",
-        "db_reject",
-        True,
-    )
+    bad = rows["bad"]
+    assert (bad.state, bad.outcome, bad.rested) == ("dead", "db_reject", True)

@@ -1,5 +1,6 @@
 """Note, lease and give back Verifications inside the test's own process."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from etl.tally import Tally
 from etl.verifications import LEASE_MS
 from etl.verifying import Verifier
 from tests.conftest import MakeApi
-from tests.harness import environment, start
+from tests.harness import environment, start, verify_etl
 from tests.in_process import DAY, HOUR, parts_of, run_here
 from tests.queue_rows import DIGITS, NOW, execute, explain, watch
 from tests.test_listing import REFUSED, enqueue, stored
@@ -285,3 +286,23 @@ def test_whatever_commit_gets_no_answer_nothing_is_forgotten_or_listed_twice(
     assert (report.exit_code, stored(engine)) == (0, sids)
     states = [(row.state, row.tries) for row in _rows(engine).values()]
     assert states == [("listed", 0)] * 50 + [("pending", 1)]
+
+
+def test_a_missing_verification_is_tried_again_when_a_person_says_so(
+    engine: Engine, database_url: str
+) -> None:
+    """`retry` brings back one by its SID, and all with --all; those that wait stay as they are."""
+    rows: list[dict[str, Any]] = [
+        {"sid": f"VE{n:032x}", "state": state, "tries": 3, "due_at": 9}
+        for n, state in enumerate(("missing", "missing", "missing", "listed"))
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(v), rows)
+    with Sandbox(World(size=1, start=0, span=1), limit=0) as box:
+        env = environment(box, database_url)
+        one = verify_etl("retry", "--json", rows[0]["sid"], rows[3]["sid"], env=env)
+        rest = verify_etl("retry", "--json", "--all", env=env)
+    assert (json.loads(one.stdout), json.loads(rest.stdout)) == ({"revived": 1}, {"revived": 2})
+    with engine.connect() as connection:
+        found = connection.execute(select(v.c.state, v.c.tries).order_by(v.c.id)).all()
+    assert [tuple(row) for row in found] == [("pending", 0)] * 3 + [("listed", 3)]

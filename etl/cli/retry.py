@@ -29,7 +29,7 @@ def retry(
     """Put dead SIDs back to pending, by SID or by outcome.
 
     With both, those of the SIDs that are dead for that reason. Rows that are not dead stay as
-    they are.
+    they are. Verifications that the API did not know are listed again, by SID or with --all.
 
     \b
     Example:
@@ -42,7 +42,7 @@ def retry(
     if everything and (sids or outcomes):
         msg = "--all goes with neither SIDs nor --outcome."
         raise click.UsageError(msg)
-    from etl import queue
+    from etl import queue, verifications
     from etl.database import check_revision, transact
     from etl.records import Outcome
 
@@ -53,7 +53,10 @@ def retry(
 
     def work(connection: "Connection") -> int:
         check_revision(connection)
-        return queue.revive(connection, sids=sids, outcomes=outcomes)
+        revived = queue.revive(connection, sids=sids, outcomes=outcomes)
+        if not outcomes:
+            revived += verifications.revive(connection, sids)
+        return revived
 
     with context.database(context.settings()) as engine:
         revived = transact(engine, work, doing="reviving dead rows")
@@ -61,5 +64,6 @@ def retry(
         click.echo(json.dumps({"revived": revived}))
     else:
         others = len(set(sids)) - revived
-        note = f" {others:,} of the SIDs are not dead." if others > 0 else ""
+        verb = "is" if others == 1 else "are"
+        note = f" {others:,} of the SIDs {verb} not dead, or not queued." if others > 0 else ""
         click.echo(f"{revived:,} back to pending.{note}")

@@ -160,7 +160,7 @@ REPEAT_DESTINATIONS: Final = Report(
     ),
     select=_repeats,
     by=("day",),
-    default_by=(),
+    default_by=("day",),
     order=("day", "-attempts", "destination", "country"),
 )  # fmt: skip
 
