@@ -68,7 +68,8 @@ class Sweeper:
         # Of the last page: SIDs of unknown age that it showed, and those that no plan counted on.
         self._ageless = 0
         self._unplanned = 0
-        self._latest = self._now
+        # Of what is still to be created a list would soon be wrong.
+        self._latest = self._now // 1000 * 1000
         self._before = self._parts.tally.requests - self._parts.tally.fetched
         self._works = True
         # Whether SIDs of unknown age are on pages at all.
@@ -188,8 +189,7 @@ class Sweeper:
         """Sweep windows, the most rewarding first, for as long as the plan proves right."""
         planned = self._lister.page_size
         for sweep in sorted(chosen, key=lambda s: s.finds / s.pages, reverse=True):
-            # Of what is still to be created a list would soon be wrong.
-            end = min(sweep.end, self._now // 1000 * 1000)
+            end = min(sweep.end, self._latest)
             if end <= sweep.start:
                 self._singly += (Window(sweep.start, sweep.end),)
                 continue
