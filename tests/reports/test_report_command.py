@@ -139,7 +139,7 @@ def test_where_nobody_looks_no_column_is_left_out(
     result = call(found.name, "-o", str(file))
     assert result.exit_code == 0, result.output
     words = file.read_text(encoding="utf-8").split()
-    names = {*call(found.name, "--format", "csv").stdout.split("\r\n")[0].split(",")}
+    names = {*call(found.name, "--format", "csv").stdout.splitlines()[0].split(",")}
     if any(column.kind is Kind.MONEY for column in found.columns):
         names.discard(found.currency)
     assert {name.rpartition("_")[2] for name in names} <= {*words}
