@@ -65,26 +65,29 @@ class Discover:
         start, end = self._bounds(asked)
         # What has just been finished need not be listed again.
         for first, last in _without((start, end), done):
-            if not self._load(first, last, asked.service):
+            stopped = self._load(first, last, asked.service)
+            if stopped is not None:
                 # Another worker was quicker; what it lists without a gap is not listed again.
-                self.run(asked if asked.start is None else replace(asked, start=first))
+                self.run(asked if asked.start is None else replace(asked, start=stopped))
                 break
         return start, end
 
-    def _load(self, start: int, end: int, service: str) -> bool:
-        """List a window in parts; False when another worker is listing in it."""
+    def _load(self, start: int, end: int, service: str) -> int | None:
+        """List a window in parts; return the start of the one that another worker is listing."""
         total = 0
         if end - start > SPLIT_FROM_MS:
             total = self._total(start, end, service)
         step = -(-(end - start) // max(1, -(-total // PART)))
+        parts: list[tuple[int, int]] = list(pairwise([*range(start, end, step), end]))
         done: list[Listing] = []
-        for first, last in pairwise([*range(start, end, step), end]):
+        for first, last in parts:
             listing = self._lister.begin(PURPOSE, first, last, service)
             if listing is None:
-                return False
+                return first
             done += self._list(listing)
-        self._compare(start, end, done, total)
-        return True
+        if len(done) == len(parts):
+            self._compare(start, end, done, total)
+        return None
 
     def _compare(self, start: int, end: int, done: list[Listing], total: int) -> None:
         """Hold what the list showed to what the Summary had counted before.
