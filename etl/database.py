@@ -16,11 +16,11 @@ from typing import Any, Final, TypeVar
 
 import tenacity
 from sqlalchemy import Connection, Engine, Insert, Select, Table, create_engine, event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from etl.database_errors import Fault, classify, explain
+from etl.database_errors import Fault, classify, explain, name_file
 from etl.dialects import mysql_insert, postgresql_insert, sqlite_insert
 from etl.errors import ConfigError, DatabaseBusy, SchemaError
 from etl.schema import REVISION, VERSION_TABLE
@@ -106,6 +106,7 @@ def open_engine(url: str) -> Engine:
     event.listen(engine, "connect", _SETUP[backend])
     if backend == "sqlite":
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "handle_error", _name_file)
     return engine
 
 
@@ -177,6 +178,11 @@ _SETUP: Final = {
     "mysql": _setup_mysql,
     "mariadb": _setup_mysql,
 }
+
+
+def _name_file(context: ExceptionContext) -> None:
+    if context.engine is not None:
+        name_file(context.original_exception, context.engine.url.database)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -6,6 +6,7 @@ MySQL's numbers, by SQLite's codes.
 
 import sqlite3
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
@@ -71,6 +72,15 @@ _SQLITE: Final = {
     sqlite3.SQLITE_CONSTRAINT: Fault.REFUSED, sqlite3.SQLITE_TOOBIG: Fault.REFUSED,
     sqlite3.SQLITE_MISMATCH: Fault.REFUSED, sqlite3.SQLITE_RANGE: Fault.REFUSED,
 }  # fmt: skip
+
+
+_FILE: Final = "verify_etl_file"
+
+
+def name_file(error: BaseException, file: str | None) -> None:
+    """Note on SQLite's error which file it could not open: it names none itself."""
+    if isinstance(error, sqlite3.Error):
+        setattr(error, _FILE, file)
 
 
 def classify(error: DBAPIError) -> Fault:
@@ -142,7 +152,7 @@ def explain(error: DBAPIError, doing: str) -> EtlError | None:
             hint="Nothing is lost; check DATABASE_URL and run it again.",
         )
     if fault in {Fault.STORAGE, Fault.OTHER}:
-        return _storage_error(doing, said, known=fault is Fault.STORAGE)
+        return _storage_error(doing, said, error.orig, known=fault is Fault.STORAGE)
     if fault is Fault.SCHEMA:
         return _schema_error(doing, said)
     if fault is Fault.CONFIG:
@@ -168,7 +178,27 @@ def _schema_error(doing: str, said: str) -> SchemaError:
     return SchemaError(f"While {doing}, {why}.", hint=hint)
 
 
-def _storage_error(doing: str, said: str, *, known: bool) -> StorageError:
+def _unopened(doing: str, said: str, name: str) -> StorageError:
+    """Say why SQLite's file cannot be opened: a path is no secret, and most often mistyped."""
+    file, hint = Path(name), "Check DATABASE_URL."
+    why = ""
+    if not name or name.startswith((":", "file:")):
+        hint += " Check the file's permissions."
+    elif file.is_dir():
+        why = ": it is a folder"
+    elif not file.parent.is_dir():
+        why, hint = f": there is no folder {file.parent}", "Check DATABASE_URL, or make the folder."
+    else:
+        hint = "Check the permissions of the file and its folder."
+    msg = f"While {doing}, {name or 'the file'} could not be opened ({said}){why}."
+    return StorageError(msg, hint=hint)
+
+
+def _storage_error(
+    doing: str, said: str, cause: BaseException | None, *, known: bool
+) -> StorageError:
+    if getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        return _unopened(doing, said, getattr(cause, _FILE, None) or "")
     if not known:
         msg = f"While {doing}, the database failed ({said})."
         return StorageError(msg, hint="Its log may say more; nothing is lost.")

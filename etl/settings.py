@@ -89,6 +89,21 @@ def _check_api_url(url: str) -> str:
     return url
 
 
+def _check_proxy(proxy: SecretStr) -> SecretStr:
+    # It may hold a password: what could not be read is not repeated.
+    if not proxy.get_secret_value():
+        return proxy
+    msg = "write http://HOST:PORT"
+    try:
+        parts = urlsplit(proxy.get_secret_value())
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(msg) from None
+    if not usable:
+        raise ValueError(msg)
+    return proxy
+
+
 def _check_account_sid(sid: str) -> str:
     if sid and not _ACCOUNT_SID.fullmatch(sid):
         msg = "write AC and 32 hex digits"
@@ -130,7 +145,7 @@ class Settings(BaseModel):
     refresh_round: Annotated[Duration, Field(gt=0)] = 3_600_000
     retention: Annotated[Duration, Field(gt=0)] = 30 * 86_400_000
     page_size: Annotated[Count, Field(ge=1, le=1000)] = 1000
-    proxy: SecretStr = SecretStr("")
+    proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] = SecretStr("")
     ca_bundle: str = ""
 
     @model_validator(mode="after")

@@ -1,13 +1,14 @@
 """Check how the drivers' errors are sorted and said."""
 
 import sqlite3
+from pathlib import Path
 
 import psycopg.errors
 import pymysql.err
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from etl.database_errors import Fault, classify, explain
+from etl.database_errors import Fault, classify, explain, name_file
 from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError
 
 
@@ -66,3 +67,16 @@ def test_what_is_no_rows_fault_ends_the_run(kind: type[EtlError], error: DBAPIEr
     """Each other error, known or not, is the run's, in words and with a hint."""
     found = explain(error, "testing")
     assert (type(found), bool(found and found.hint)) == (kind, True)
+
+
+def test_a_file_that_cannot_be_opened_is_no_file_that_cannot_be_written(tmp_path: Path) -> None:
+    """What SQLite says is passed on where nothing else is known, the file's name included."""
+    error = _sqlite(sqlite3.SQLITE_CANTOPEN_ISDIR)
+    assert error.orig is not None
+    assert str(explain(error, "testing")).startswith(
+        "While testing, the file could not be opened (said). "
+    )
+    name_file(error.orig, f"{tmp_path}/x.db")
+    assert str(explain(error, "testing")).startswith(
+        f"While testing, {tmp_path}/x.db could not be opened (said). "
+    )

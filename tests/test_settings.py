@@ -151,6 +151,14 @@ def test_refused_api_urls(url: str) -> None:
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize("proxy", ["foo", "foo:3128", "http://", "http://h:99999", "socks5://h:1"])
+def test_refused_proxies(proxy: str) -> None:
+    """A proxy that could not be used is refused at once, and the address is not repeated."""
+    with pytest.raises(ConfigError, match=r"VERIFY_ETL_PROXY.*http://HOST:PORT") as caught:
+        load(environ={"VERIFY_ETL_PROXY": proxy})
+    assert proxy == "http://" or proxy not in str(caught.value)
+
+
 def test_the_key_wins() -> None:
     """An API key is used before the auth token, and each is called by its name."""
     token = {"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": "t"}

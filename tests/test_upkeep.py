@@ -228,7 +228,7 @@ def test_a_healthy_doctor(engine: Engine, database_url: str) -> None:
         ({"TWILIO_AUTH_TOKEN": "wrong"}, "API", Exit.CREDENTIALS, "TWILIO_AUTH_TOKEN"),
         ({"VERIFY_ETL_API_URL": "http://127.0.0.1:9"}, "API", Exit.UNREACHABLE, "network"),
         ({"DATABASE_URL": "oracle://x"}, "database", Exit.CONFIG, "Use SQLite"),
-        ({"DATABASE_URL": "sqlite:////nowhere/q.db"}, "database", Exit.IO, "permissions"),
+        ({"DATABASE_URL": "sqlite:////nowhere/q.db"}, "database", Exit.IO, "make the folder"),
         ({"DATABASE_URL": "sqlite://"}, "schema", Exit.CONFIG, "verify-etl db upgrade"),
         ({"fault": "error:503"}, "API", Exit.UNREACHABLE, "network"),
         ({"fault": "html:200"}, "API", Exit.PROTOCOL, "VERIFY_ETL_PROXY"),

@@ -1,10 +1,29 @@
-"""Read an age on the command line: a duration with its unit, never nothing."""
+"""Read a duration on the command line: with its unit, and where it is an age, never nothing."""
 
 import click
 
 
-class Age(click.ParamType[int]):
-    """Turn ``90d`` into milliseconds; refuse a bare number, zero and more than ten years."""
+class Duration(click.ParamType[int]):
+    """Turn ``90d`` into milliseconds; refuse a bare number and more than ten years."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return milliseconds; a value that is no duration is a usage error."""
+        from etl.settings import parse_duration
+
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}.", param, ctx)
+
+
+class Age(Duration):
+    """Turn ``90d`` into milliseconds; refuse zero as well."""
 
     name = "age"
 
@@ -12,17 +31,11 @@ class Age(click.ParamType[int]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """Return milliseconds; a value that is no age is a usage error."""
-        from etl.settings import parse_duration
-
-        if isinstance(value, int):
-            return value
-        try:
-            age = parse_duration(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}.", param, ctx)
+        age = super().convert(value, param, ctx)
         if not age:
             self.fail(f"{value!r} would mean everything; write an age such as 30d.", param, ctx)
         return age
 
 
+DURATION = Duration()
 AGE = Age()

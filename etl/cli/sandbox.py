@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from etl.cli.age import DURATION
 from etl.cli.context import Context
+from etl.errors import StorageError
 
 if TYPE_CHECKING:
-    from typing import TextIO
+    from collections.abc import Iterable, Sequence
+
+    from etl.sandbox import Fault
 
 
 @click.command(short_help="Serve a local Verify Attempts API.")
@@ -24,10 +28,17 @@ if TYPE_CHECKING:
     "--allowance", type=click.IntRange(min=0), default=100, show_default=True,
     help="Requests in a window; 0: no limit.",
 )  # fmt: skip
-@click.option("--window", default="60s", show_default=True, help="The allowance's window.")
-@click.option("--latency", default="0ms", show_default=True, help="Added to every answer.")
+@click.option(
+    "--window", type=DURATION, default="60s", show_default=True, help="The allowance's window."
+)
+@click.option(
+    "--latency", type=DURATION, default="0ms", show_default=True, help="Added to every answer."
+)
 @click.option("--fault", "faults", multiple=True, help="Such as error:503:share=0.1; repeatable.")
-@click.option("--sids", type=click.File("w"), help="Write the world's SIDs to this file, too.")
+@click.option(
+    "--sids", type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write the world's SIDs to this file, too.",
+)  # fmt: skip
 @click.pass_obj
 def sandbox(
     context: Context,
@@ -36,10 +47,10 @@ def sandbox(
     size: int,
     seed: int,
     allowance: int,
-    window: str,
-    latency: str,
+    window: int,
+    latency: int,
     faults: tuple[str, ...],
-    sids: "TextIO | None",
+    sids: str | None,
 ) -> None:
     """Serve a local Verify Attempts API until it is stopped; print the environment to copy.
 
@@ -48,28 +59,22 @@ def sandbox(
       verify-etl sandbox --port 8321 --sids sids.txt
     """  # noqa: D301 - \b is click's mark
     del context
-    from etl.sandbox import Fault, Sandbox, World
-    from etl.settings import parse_duration
+    from etl.sandbox import Sandbox, World
     from etl.stopping import Stopping
 
-    try:
-        window_s, latency_s = parse_duration(window) / 1000, parse_duration(latency) / 1000
-        parsed = [Fault.parse(fault) for fault in faults]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    parsed = _parsed(faults)
     world = World(seed=seed, size=size)
     if sids is not None:
-        sids.writelines(f"{sid}\n" for sid in world.sids())
-        sids.close()
+        _write(sids, world.sids())
     stopping = Stopping()
-    box = Sandbox(world, port=port, limit=allowance, window=window_s, latency=latency_s)
+    box = Sandbox(world, port=port, limit=allowance, window=window / 1000, latency=latency / 1000)
     for fault in parsed:
         box.faults.add(fault)
     try:
         box.start()
     except OSError as error:
-        msg = f"Port {port} cannot be used: {error.strerror}. Choose another with --port."
-        raise click.ClickException(msg) from error
+        msg = f"Port {port} cannot be used: {error.strerror}."
+        raise StorageError(msg, hint="Choose another with --port.") from error
     with stopping.listening():
         try:
             for name, value in box.environ().items():
@@ -79,3 +84,25 @@ def sandbox(
                 stopping.sleep(60)
         finally:
             box.stop()
+
+
+def _parsed(faults: "Sequence[str]") -> "list[Fault]":
+    from etl.sandbox import Fault
+
+    found = []
+    for fault in faults:
+        try:
+            found.append(Fault.parse(fault))
+        except ValueError as error:
+            msg = f"{fault!r}: {error}."
+            raise click.BadParameter(msg, param_hint="'--fault'") from error
+    return found
+
+
+def _write(path: str, sids: "Iterable[str]") -> None:
+    try:
+        with click.open_file(path, "w") as stream:
+            stream.writelines(f"{sid}\n" for sid in sids)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error.strerror or error}."
+        raise StorageError(msg, hint="Choose another file with --sids.") from error

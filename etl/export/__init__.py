@@ -1,7 +1,7 @@
 """Keep a folder of Parquet files equal to the rows: mark each day | write what changed | remember.
 
-A day's mark is made of what changes whenever a row of it does. It is read before the rows are, so
-that a row that comes meanwhile is exported again rather than never.
+A day's mark is made of what changes whenever this program writes or deletes a row of it. It is read
+before the rows are, so that a row that comes meanwhile is exported again rather than never.
 """
 
 import time
@@ -86,15 +86,24 @@ def export(engine: Engine, asked: Asked) -> Exported:
     with Folder(asked.folder, rows.layout(destination=asked.destination)) as folder:
         if folder.layout_differs:
             if asked.windowed or not asked.full:
-                msg = f"{asked.folder} was exported with other columns: {folder.had}."
-                hint = "Repeat those options, or write all days anew with --full."
-                raise ConfigError(msg, hint=hint)
+                raise _other_columns(asked, folder)
             folder.adopt_layout()
         marks = _marks(engine, asked)
         for day in sorted({*marks, *filter(asked.holds, folder.days)}):
             _export(engine, asked, folder, day, marks.get(day), done)
     done.seconds = time.monotonic() - started
     return done
+
+
+def _other_columns(asked: Asked, folder: Folder) -> ConfigError:
+    """Say by which option the files there differ from what is asked for."""
+    had = folder.had.get("destination")
+    if had == asked.destination:
+        msg = f"{asked.folder} was exported with the columns of another version."
+        return ConfigError(msg, hint="Write all days anew with --full.")
+    option = "--with-destination" if had else "--without-destination"
+    msg = f"{asked.folder} was exported with other columns: {option}."
+    return ConfigError(msg, hint="Repeat that option, or write all days anew with --full.")
 
 
 def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of it

@@ -79,7 +79,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Hold what changes with every change of a day's rows; ``fetched_at`` is the newest (ms)."""
+    """Hold what a fetch of any of a day's rows changes; ``fetched_at`` is the newest (ms)."""
 
     fetched_at: int
     text: str

@@ -163,9 +163,11 @@ def test_columns_are_not_mixed(filled: Engine, folder: Path) -> None:
         Asked(folder, destination=True),
         Asked(folder, destination=True, full=True, first=date(2026, 3, 2)),
     ):
-        with pytest.raises(ConfigError, match=r"other columns.*--full"):
+        with pytest.raises(ConfigError, match=r"other columns: --without-destination\..*--full"):
             export(filled, asked)
     assert counts(ours(filled, folder, full=True, destination=True)) == (4, 0, 0)
+    with pytest.raises(ConfigError, match=r"other columns: --with-destination\..*--full"):
+        ours(filled, folder)
 
 
 def test_rows_are_read_in_small_steps(
