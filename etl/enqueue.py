@@ -153,7 +153,7 @@ def load_file(  # noqa: PLR0913 - a load is these facts
     with replayable(path, kind) as file:
         checked = check(file, progress)
         if checked.bad and not skip_bad:
-            raise refusal(checked.bad, checked.lines, kind)
+            raise refusal([checked], kind)
         return load(
             engine,
             file,
@@ -165,11 +165,17 @@ def load_file(  # noqa: PLR0913 - a load is these facts
         )
 
 
-def refusal(bad: int, lines: int, kind: Kind = ATTEMPTS) -> InputError:
-    """Say that bad lines kept everything from being enqueued."""
+def refusal(files: Sequence[Checked], kind: Kind = ATTEMPTS) -> InputError:
+    """Say that bad lines kept everything from being enqueued, and what would take them."""
+    bad, lines = sum(file.bad for file in files), sum(file.lines for file in files)
+    hint = "Mend them, or leave them out with --skip-bad."
+    prefixes = {line.prefix for file in files for line in file.first_bad}
+    if kind is ATTEMPTS and VERIFICATIONS.prefix in prefixes:
+        hint += " SIDs of Verifications are for --verifications."
+    elif kind is VERIFICATIONS and ATTEMPTS.prefix in prefixes:
+        hint += " SIDs of attempts go without --verifications."
     return InputError(
-        f"{bad:,} of {lines:,} lines hold no {kind.name} SID; nothing was enqueued.",
-        hint="Mend them, or leave them out with --skip-bad.",
+        f"{bad:,} of {lines:,} lines hold no {kind.name} SID; nothing was enqueued.", hint=hint
     )
 
 

@@ -61,10 +61,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """Say why a line (counted from 1) holds no attempt SID; ``reason`` quotes it, cut."""
+    """Say why a line (counted from 1) holds no attempt SID; ``reason`` quotes it, cut.
+
+    ``prefix`` is that of a SID of something else.
+    """
 
     line: int
     reason: str
+    prefix: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -88,7 +92,8 @@ class Block:
         """Sort one value found on ``line`` into the good or the bad."""
         sid = value.strip(BLANK) if isinstance(value, str) else ""
         if not self.kind.pattern.fullmatch(sid):
-            self.bad.append(BadLine(line, _why(sid, self.kind)))
+            prefix = sid[:2] if _ANY_SID.fullmatch(sid) else ""
+            self.bad.append(BadLine(line, _why(sid, self.kind), prefix))
             return
         moment = read_moment(created)
         self.undated += moment is None and bool(created)

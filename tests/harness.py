@@ -4,6 +4,7 @@ The witness is the sandbox: what it holds is what the tables must hold.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
 from sqlalchemy import Engine, insert, select
 
+from etl.cli import cli
 from etl.records import Attempt, State
 from etl.sandbox import Sandbox, World
 from etl.schema import attempt_channel_data, attempt_queue, attempts
@@ -60,6 +63,18 @@ def verify_etl(
         [sys.executable, "-m", "etl", *_singly(args)],
         env=dict(env), text=True, capture_output=True, input=stdin, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+def in_process(*args: str) -> Result:
+    """Run ``verify-etl`` in this process, its settings in the environment; leave logging as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("etl")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    try:
+        return CliRunner().invoke(cli, args)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
 
 
 def run_json(*args: str, env: Mapping[str, str]) -> dict[str, Any]:

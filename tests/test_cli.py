@@ -125,7 +125,8 @@ def test_help_and_version() -> None:
         (["prune", "--settled-before", "99999d"], "no duration may be longer"),
         (["redact", "--older-than", "soon"], "write a duration with its unit"),
         (["runs", "--limit", "0"], "0 is not in the range"),
-        (["sandbox", "--fault", "nonsense"], "nonsense"),
+        (["sandbox", "--fault", "nonsense"], "Invalid value for '--fault': 'nonsense'"),
+        (["sandbox", "--window", "60"], "Invalid value for '--window': '60': write a duration"),
     ],
 )
 def test_a_slip_gets_one_line(words: list[str], said: str) -> None:
@@ -154,6 +155,41 @@ def test_an_error_as_json_is_one_object() -> None:
     assert (done.returncode, said["extra"]["exit_code"]) == (Exit.CONFIG, Exit.CONFIG)
     slip = json.loads(run("--log-format", "json", "statsu").stderr)
     assert (slip["level"], slip["extra"]) == ("error", {"exit_code": Exit.USAGE})
+
+
+def test_each_message_as_json_is_one_object(tmp_path: Path) -> None:
+    """With `--log-format json` what is said of success is an object a line, too; `-q` ends it."""
+    bad = tmp_path / "sids.txt"
+    bad.write_text("x\n", encoding="utf-8")
+    page = str(tmp_path / "page.html")
+    said = {}
+    for words in (
+        ["db", "upgrade"], ["db", "check"], ["db", "rollups"], ["runs"],
+        ["backfill", "--skip-bad", str(bad)], ["prune", "--settled-before", "1d"],
+        ["redact", "--older-than", "1d"], ["report", "html", "-o", page, "--as-of", "3h"],
+    ):  # fmt: skip
+        env = {"DATABASE_URL": f"sqlite:///{tmp_path}/q.db"}
+        done = run("--log-format", "json", *words, **env)
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        said[words[0]] = [(line["level"], line["message"]) for line in lines]
+        assert (done.returncode, bool(lines)) == (0, True), words
+        quiet = run("-q", *words, **env).stderr
+        assert quiet == "".join(f"{m}\n" for level, m in said[words[0]] if level == "error")
+    assert said["backfill"] == [("error", f"{bad}, line 1: 'x' is not VL and 32 hex digits")]
+    assert ("info", "Nothing was known then.") in said["report"]
+
+
+def test_the_sandbox_says_what_it_cannot_use(tmp_path: Path) -> None:
+    """A port that is taken and a file that cannot be written are the system's, no bug."""
+    with Sandbox(World(size=0)) as box:
+        port = box.url.rpartition(":")[2]
+        taken = run("sandbox", "--size", "0", "--port", port)
+    assert (taken.returncode, taken.stdout) == (Exit.IO, "")
+    assert taken.stderr.startswith(f"Port {port} cannot be used: Address already in use. Choose")
+    missing = f"{tmp_path}/no/sids.txt"
+    refused = run("sandbox", "--size", "0", "--sids", missing)
+    assert refused.returncode == Exit.IO
+    assert refused.stderr.startswith(f"{missing} cannot be written: No such file or directory.")
 
 
 def test_the_traceback_is_for_those_who_ask(tmp_path: Path) -> None:

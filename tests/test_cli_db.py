@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,9 @@ def verify_etl(*words: str, url: str, cwd: Path) -> tuple[int, str, str]:
 def test_from_nothing_to_head(empty_database_url: str, tmp_path: Path) -> None:
     """Data goes to stdout, talk to stderr, and the exit code of `check` is the answer."""
     url, head = empty_database_url, migrate.head()
+    if url.startswith("sqlite"):
+        # One that is there, and empty, as a server's is.
+        Path(url.removeprefix("sqlite:///")).touch()
     code, out, said = verify_etl("db", "check", "--json", url=url, cwd=tmp_path)
     assert (code, json.loads(out)) == (78, {"current": None, "head": head})
     assert "verify-etl db upgrade" in said
@@ -50,3 +54,27 @@ def test_sql_connects_to_nothing(url: str, tmp_path: Path) -> None:
     expected = migrate.upgrade_sql(url)
     assert verify_etl("db", "upgrade", "--sql", url=url, cwd=tmp_path) == (0, expected, "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["current"], ["check"], ["check", "--json"], ["rollups"]])
+def test_looking_makes_no_file(words: list[str], tmp_path: Path) -> None:
+    """A path that is mistyped is said, and no database is made there."""
+    code, out, said = verify_etl("db", *words, url="sqlite:///mistyped.db", cwd=tmp_path)
+    assert (code, out) == (78, "")
+    assert said.startswith("There is no database mistyped.db yet.")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("no/such/x.db", r"no/such/x.db could not be opened \(.*\): there is no folder no/such"),
+        ("folder", r"folder could not be opened \(.*\): it is a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_named(path: str, said: str, tmp_path: Path) -> None:
+    """What SQLite cannot open is named with the reason, whatever is being done."""
+    (tmp_path / "folder").mkdir()
+    code, _, error = verify_etl("status", url=f"sqlite:///{path}", cwd=tmp_path)
+    assert code == 74
+    assert re.fullmatch(rf"While reading the queue, {said}\. Check DATABASE_URL.*\.\n", error)

@@ -13,6 +13,7 @@ import pytest
 from etl.cli.progress import clock_of
 from etl.cli.status import span
 from etl.cli.table import aligned
+from etl.cli.words import counted, sized
 from etl.database import open_engine
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
@@ -60,6 +61,10 @@ def test_the_demo_fits(columns: int, filled: Mapping[str, str]) -> None:
     tables = shown.lines[shown.lines.index("Rows by channel") :]
     assert max(map(len, tables)) <= columns
     assert len([line for line in tables if line.strip().startswith("20")]) > 25
+    for name in ("EUR", "unpriced"):
+        assert any(
+            name in line.split() or f"{name}," in line or f"{name}." in line for line in tables
+        )
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
@@ -182,6 +187,14 @@ def test_a_table_that_does_not_fit() -> None:
     assert spared == ["name  count", "one   1,234", "two       5"]
     blocks = list(aligned(names, rows, columns=8, spare=("note",)))
     assert blocks[:3] == ["name   one", "count  1,234", ""]
+
+
+def test_counts_are_written_for_people() -> None:
+    """One is one, and a size is in the largest unit that tells something."""
+    said = [counted(number, "SID") for number in (0, 1, 2_000)]
+    assert said == ["0 SIDs", "1 SID", "2,000 SIDs"]
+    said = [sized(octets) for octets in (1, 999, 12_345, 1_234_567_890)]
+    assert said == ["1 byte", "999 bytes", "12.3 kB", "1,234.6 MB"]
 
 
 def test_times_are_written_for_people() -> None:

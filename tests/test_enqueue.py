@@ -293,7 +293,7 @@ def test_command_refuses_bad_lines(sqlite: Engine, tmp_path: Path) -> None:
     assert said[20] == "and 1,485 more"
     assert said[21] == (
         "1,505 of 1,507 lines hold no attempt SID; nothing was enqueued."
-        " Mend them, or leave them out with --skip-bad."
+        " Mend them, or leave them out with --skip-bad. SIDs of Verifications are for --verifications."
     )
     assert len(said) == 22
 

@@ -80,8 +80,8 @@ def test_prune(engine: Engine, database_url: str) -> None:
     assert sids(engine) == [2, 3, 4]
     assert json.loads(verify_etl(*words, env=env).stdout)["pruned"] == 0
     soon = verify_etl("prune", "--settled-before", "2d", env=env)
-    assert (soon.stdout, sids(engine)) == ("1 rows taken out of the queue.\n", [3, 4])
-    assert "discover would queue them again" in soon.stderr
+    assert (soon.stdout, sids(engine)) == ("1 row taken out of the queue.\n", [3, 4])
+    assert "Discover enqueues none whose attempt is final" in soon.stderr
 
 
 def test_prune_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,5 +158,6 @@ def test_attempt_sids_are_refused_as_verifications(engine: Engine, database_url:
         done = verify_etl("backfill", "--verifications", "-", env=env, stdin="VL" + "0" * 32)
     assert done.returncode == Exit.DATA
     assert "not a Verification's" in done.stderr
+    assert done.stderr.endswith("SIDs of attempts go without --verifications.\n")
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(v)).scalar_one() == 0

@@ -1,10 +1,13 @@
 """``verify-etl backfill``: enqueue SIDs from files."""
 
 import json
+import logging
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Bad lines that are shown, of all files together."""
+
+_log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -93,9 +98,8 @@ def _enqueue(
         sources = [stack.enter_context(replayable(path, kind)) for path in paths]
         checked = [enqueue.check(file, bar(f"checking {file.name}")) for file in sources]
         _show_bad(list(zip(sources, checked, strict=True)))
-        bad = sum(counts.bad for counts in checked)
-        if bad and not skip_bad:
-            raise enqueue.refusal(bad, sum(counts.lines for counts in checked), kind)
+        if not skip_bad and any(counts.bad for counts in checked):
+            raise enqueue.refusal(checked, kind)
         loaded = []
         for path, file, counts in zip(paths, sources, checked, strict=True):
             name = label or ("stdin" if path == STDIN else Path(path).name)
@@ -117,22 +121,25 @@ def _show_bad(files: "Sequence[tuple[Source, Checked]]") -> None:
     left = SHOWN
     for file, counts in files:
         for line in counts.first_bad[:left]:
-            click.echo(f"{file.name}, line {line.line}: {line.reason}", err=True)
+            fields = {"file": file.name, "line": line.line}
+            _log.error(
+                "%s, line %d: %s", file.name, line.line, line.reason, extra={"fields": fields}
+            )
             left -= 1
     more = sum(counts.bad for _, counts in files) - (SHOWN - left)
     if more:
-        click.echo(f"and {more:,} more", err=True)
+        _log.error("and %s more", f"{more:,}")
 
 
 def _summary(loaded: "Sequence[Loaded]") -> str:
     total = _total(loaded)
     parts = [
-        f"{total['lines']:,} lines: {total['new']:,} SIDs enqueued",
+        f"{counted(total['lines'], 'line')}: {counted(total['new'], 'SID')} enqueued",
         f"{total['already_queued']:,} queued already",
-        f"{total['bad']:,} bad lines left out",
+        f"{counted(total['bad'], 'bad line')} left out",
     ]
     if total["unreadable_dates"]:
-        parts.append(f"{total['unreadable_dates']:,} dates not readable")
+        parts.append(f"{counted(total['unreadable_dates'], 'date')} not readable")
     return ", ".join(parts) + "."
 
 

@@ -1,6 +1,7 @@
 """``verify-etl db``: build, show and check the tables and views."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,9 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.context import Context
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+_log = logging.getLogger(__name__)
 
 
 @click.group()
@@ -46,10 +50,10 @@ def upgrade(context: Context, *, sql: bool) -> None:
     with _engine(context, create=True) as engine:
         done = migrate.upgrade(engine)
         if days := rollups.refresh(engine):
-            done.append(f"roll-ups: {days:,} days")
+            done.append(f"roll-ups: {counted(days, 'day')}")
     for line in done:
-        _say(context, line)
-    _say(context, f"The schema is at {migrate.head()}{'' if done else ', nothing to do'}.")
+        _log.info("%s", line)
+    _log.info("The schema is at %s%s.", migrate.head(), "" if done else ", nothing to do")
 
 
 @db.command()
@@ -77,7 +81,7 @@ def rollups(context: Context, *, everything: bool) -> None:
     with _engine(context) as engine:
         transact(engine, work, doing="marking days to sum")
         days = rollups_.refresh(engine, everything=True)
-    _say(context, f"{days:,} days summed.")
+    _log.info("%s summed.", counted(days, "day"))
 
 
 @db.command()
@@ -92,7 +96,7 @@ def current(context: Context, *, as_json: bool) -> None:
     """  # noqa: D301 - \b is click's mark
     from etl import migrate
 
-    with _engine(context, create=True) as engine:
+    with _engine(context) as engine:
         found = migrate.current(engine)
     if as_json:
         click.echo(json.dumps({"current": found, "head": migrate.head()}))
@@ -112,12 +116,12 @@ def check(context: Context, *, as_json: bool) -> None:
     """  # noqa: D301 - \b is click's mark
     from etl import migrate
 
-    with _engine(context, create=True) as engine:
+    with _engine(context) as engine:
         found = migrate.current(engine)
     if as_json:
         click.echo(json.dumps({"current": found, "head": migrate.head()}))
     migrate.judge(found)
-    _say(context, f"The schema is at {found}, as this version needs it.")
+    _log.info("The schema is at %s, as this version needs it.", found)
 
 
 @contextmanager
@@ -127,8 +131,3 @@ def _engine(context: Context, *, create: bool = False) -> Iterator["Engine"]:
         yield engine
     finally:
         engine.dispose()
-
-
-def _say(context: Context, line: str) -> None:
-    if not context.quiet:
-        click.echo(line, err=True)

@@ -8,6 +8,7 @@ import click
 
 from etl.cli import table
 from etl.cli.context import Context
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ def _tour(context: Context, folder: Path) -> None:
         loaded = load_file(
             engine, str(sids), account="", source="demo", retention_ms=settings.retention
         )
-        click.echo(f"\n$ verify-etl backfill sids.txt\n{loaded.enqueued} SIDs enqueued.")
+        click.echo(f"\n$ verify-etl backfill sids.txt\n{counted(loaded.enqueued, 'SID')} enqueued.")
         click.echo("\n$ verify-etl run")
         run_now(context, settings)
         _report(engine)
@@ -107,9 +108,11 @@ def _report(engine: "Engine") -> None:
 
 def _show(names: "Sequence[str]", rows: "Sequence[Sequence[object]]") -> None:
     named = [(row[0] or "(none)", *row[1:]) for row in rows]
-    spare = ("unpriced", "EUR", "final")
-    for line in table.aligned(names, named, columns=table.width() - 2, spare=spare):
+    columns, spare = table.width() - 2, ("unpriced", "EUR", "final")
+    for line in table.aligned(names, named, columns=columns, spare=spare):
         click.echo(f"  {line}" if line else "")
+    if gone := table.left_out(names, named, columns=columns, spare=spare):
+        click.echo(table.wrapped("", f"Left out for want of width: {', '.join(gone)}.", indent=2))
 
 
 def _amount(amount: float | None) -> str:

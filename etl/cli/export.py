@@ -7,6 +7,7 @@ import click
 
 from etl.cli.context import Context
 from etl.cli.discover import Since
+from etl.cli.words import counted, sized
 
 if TYPE_CHECKING:
     from datetime import date
@@ -76,7 +77,8 @@ def export(
 
 def _line(done: "Exported") -> str:
     return (
-        f"{done.written:,} days written ({done.rows:,} rows, {done.bytes / 1e6:,.1f} MB), "
+        f"{counted(done.written, 'day')} written ({counted(done.rows, 'row')}, "
+        f"{sized(done.bytes)}), "
         f"{done.unchanged:,} unchanged, {done.removed:,} removed in {done.seconds:.1f} s."
     )
 

@@ -1,17 +1,21 @@
 """``verify-etl prune``: take settled rows out of the queue."""
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import click
 
 from etl.cli.age import AGE
 from etl.cli.context import Context
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from etl.upkeep import Pruned
+
+_log = logging.getLogger(__name__)
 
 
 @click.command(short_help="Take settled rows out of the queue.")
@@ -36,9 +40,11 @@ def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     from etl.database import check_revision, clock, transact
 
     settings = context.settings()
-    if age < settings.retention and not context.quiet:
-        msg = "The API still knows attempts of that age: discover would queue them again."
-        click.echo(msg, err=True)
+    if age < settings.retention:
+        _log.warning(
+            "The API still knows attempts of that age: a SID that is enqueued again is fetched "
+            "again. Discover enqueues none whose attempt is final."
+        )
     with context.database(settings, read_only=dry_run) as engine:
         before = transact(engine, clock, doing="reading the clock") - age
         last: int | None = 0
@@ -54,4 +60,5 @@ def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"pruned": rows, "dry_run": dry_run}))
     else:
-        click.echo(f"{rows:,} rows {'would be ' if dry_run else ''}taken out of the queue.")
+        would = "would be " if dry_run else ""
+        click.echo(f"{counted(rows, 'row')} {would}taken out of the queue.")

@@ -1,17 +1,21 @@
 """``verify-etl redact``: remove personal data."""
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import click
 
 from etl.cli.age import AGE
 from etl.cli.context import Context
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from etl.upkeep import Redacted
+
+_log = logging.getLogger(__name__)
 
 
 @click.command(short_help="Remove personal data of old attempts.")
@@ -34,9 +38,10 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
       verify-etl redact --older-than 30d --dry-run
     """  # noqa: D301 - \b is click's mark
     settings = context.settings()
-    if age < settings.retention and not context.quiet:
-        msg = "The API still knows attempts of that age: what is fetched again brings it back."
-        click.echo(msg, err=True)
+    if age < settings.retention:
+        _log.warning(
+            "The API still knows attempts of that age: what is fetched again brings it back."
+        )
     with context.database(settings, read_only=dry_run) as engine:
         counts = _redact(engine, age, dry_run=dry_run)
     if as_json:
@@ -44,8 +49,9 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     else:
         would = "would be " if dry_run else ""
         click.echo(
-            f"{counts['destinations']:,} destinations {would}removed, {counts['extras']:,} extras "
-            f"{would}cleaned, of {counts['attempts']:,} attempts looked at."
+            f"{counted(counts['destinations'], 'destination')} {would}removed, "
+            f"{counted(counts['extras'], 'extra')} {would}cleaned, of "
+            f"{counted(counts['attempts'], 'attempt')} looked at."
         )
 
 

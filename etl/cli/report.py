@@ -10,6 +10,7 @@ from etl.cli import report_past, table
 from etl.cli.context import Context, snapshots
 from etl.cli.report_html import html
 from etl.cli.word import Word
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ def fees(context: Context, *, file: str) -> None:
     count = transact(engine, work, doing="storing the fees")
     engine.dispose()
     if not context.quiet:
-        click.echo(f"{count} fees loaded.", err=True)
+        click.echo(f"{counted(count, 'fee')} loaded.", err=True)
 
 
 def _command(report: "Report") -> click.Command:

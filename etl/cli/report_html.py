@@ -1,9 +1,14 @@
 """``verify-etl report html``: the page, in one file that opens offline."""
 
+import logging
+
 import click
 
 from etl.cli import report_past
 from etl.cli.context import Context
+from etl.cli.words import sized
+
+_log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -64,10 +69,11 @@ def html(
         try:
             with engine.connect() as connection:
                 check_revision(connection)
+                if question.as_of is not None:
+                    report_past.say_moment(connection, question.as_of, zone)
                 page = collect(connection, question)
         except DBAPIError as error:
             raise (explain(error, "reading the reports") or error) from error
     with replaced(output) as stream:
         size = write(page, stream)
-    if not context.quiet:
-        click.echo(f"{output}: {size / 1e6:.1f} MB.", err=True)
+    _log.info("%s: %s.", output, sized(size))

@@ -1,5 +1,6 @@
 """Ask a report about the past: `--as-of` and `--seen-since`, and what is said about the answer."""
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from etl.reports.model import Report
     from etl.reports.query import Answer, Question
     from etl.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 AS_OF: Final = "As it was known at this day, time (ISO 8601), or so long ago (7d)."
 _SEEN: Final = "Only what became known later than this day, time, or so long ago."
@@ -55,21 +58,28 @@ def asked(
 
 def say(connection: "Connection", report: "Report", as_of: "AsOf", zone: "ZoneInfo") -> None:
     """Say on stderr which moment was used, and what the answer cannot know of it."""
+    if not say_moment(connection, as_of, zone):
+        return
+    if report.name == "freshness":
+        _log.info("The queue keeps no history: its measures are left out.")
+    else:
+        _log.info(
+            "Prices, conversions, channels, delivery and errors are those of then, all other "
+            "fields today's."
+        )
+
+
+def say_moment(connection: "Connection", as_of: "AsOf", zone: "ZoneInfo") -> bool:
+    """Say on stderr which moment was used; return whether anything was known then."""
     from etl.reports.as_of import first_known
 
-    click.echo(f"As known at {_shown(as_of.moment, zone)}.", err=True)
+    _log.info("As known at %s.", _shown(as_of.moment, zone))
     begun = first_known(connection)
-    if begun is None or begun > as_of.moment:
-        since = "" if begun is None else f", the first request was sent at {_shown(begun, zone)}"
-        click.echo(f"Nothing was known then{since}.", err=True)
-    elif report.name == "freshness":
-        click.echo("The queue keeps no history: its measures are left out.", err=True)
-    else:
-        click.echo(
-            "Prices, conversions, channels, delivery and errors are those of then, all other "
-            "fields today's.",
-            err=True,
-        )
+    if begun is not None and begun <= as_of.moment:
+        return True
+    since = "" if begun is None else f", the first request was sent at {_shown(begun, zone)}"
+    _log.info("Nothing was known then%s.", since)
+    return False
 
 
 def _shown(at: "datetime", zone: "ZoneInfo") -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etl.cli.context import Context
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -140,5 +141,6 @@ def summary(report: "Report") -> str:
     listed = f", {counts['listed']:,} listed" if counts["listed"] else ""
     return (
         f"Run {report.run_id}: {counts['fetched']:,} stored ({', '.join(parts)}{listed}) with "
-        f"{counts['requests']:,} requests in {counts['seconds']:.1f} s; {report.pending:,} pending."
+        f"{counted(counts['requests'], 'request')} in {counts['seconds']:.1f} s; "
+        f"{report.pending:,} pending."
     )

@@ -1,6 +1,7 @@
 """``verify-etl runs``: the history of runs."""
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sqlalchemy import Connection
+
+_log = logging.getLogger(__name__)
 
 _NAMES = ("run", "command", "started", "seconds", "exit", "requests", "fetched", "final", "dead")
 
@@ -45,8 +48,8 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
         click.echo(json.dumps(found))
     elif found:
         click.echo("\n".join(_lines(found)))
-    elif not context.quiet:
-        click.echo("No run yet.", err=True)
+    else:
+        _log.info("No run yet.")
 
 
 def _lines(found: "Sequence[dict[str, Any]]") -> "Iterator[str]":

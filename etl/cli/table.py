@@ -35,17 +35,11 @@ def aligned(
     Where a line would not fit into ``columns``, those named in ``spare`` are left out, the first
     named first; where that is not enough, each row becomes a block of name and value.
     """
-    columns = width() if columns is None else columns
-    table = [[*names], *([_text(value) for value in row] for row in rows)]
-    for name in ("", *spare):
-        if name in table[0]:
-            at = table[0].index(name)
-            table = [line[:at] + line[at + 1 :] for line in table]
-        if sum(widths := _widths(table)) + len(GAP) * (len(widths) - 1) <= columns:
-            break
-    else:
+    table = _fitted(names, rows, columns, spare)
+    if table is None:
         yield from _blocks(names, [[_text(value) for value in row] for row in rows])
         return
+    widths = _widths(table)
     right = [
         all(_NUMBER.fullmatch(cell) for cell in cells[1:]) for cells in zip(*table, strict=True)
     ]
@@ -54,6 +48,36 @@ def aligned(
             cell.rjust(size) if to_right else cell.ljust(size)
             for cell, size, to_right in zip(line, widths, right, strict=True)
         ).rstrip()
+
+
+def left_out(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    columns: int | None = None,
+    spare: Sequence[str] = (),
+) -> list[str]:
+    """Return the names of the columns that ``aligned`` leaves out for want of width."""
+    table = _fitted(names, rows, columns, spare)
+    return [] if table is None else [name for name in names if name not in table[0]]
+
+
+def _fitted(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    columns: int | None,
+    spare: Sequence[str],
+) -> list[list[str]] | None:
+    """Return the cells, names first, less the columns that had to go; None if none would do."""
+    columns = width() if columns is None else columns
+    table = [[*names], *([_text(value) for value in row] for row in rows)]
+    for name in ("", *spare):
+        if name in table[0]:
+            at = table[0].index(name)
+            table = [line[:at] + line[at + 1 :] for line in table]
+        if sum(widths := _widths(table)) + len(GAP) * (len(widths) - 1) <= columns:
+            return table
+    return None
 
 
 def _widths(table: Sequence[Sequence[str]]) -> list[int]:

@@ -85,6 +85,8 @@ class Handler(logging.StreamHandler[Any]):
         """Write one message."""
         if Handler.clear is not None:
             Handler.clear()
+        # As it is now: a bar that is being drawn lends its own, which writes above it.
+        self.stream = sys.stderr
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name

@@ -121,7 +121,7 @@ def test_the_command_says_one_line(filled: Engine, database_url: str, folder: Pa
     code, said, _ = here("-o", str(folder), url=database_url)
     assert code == 0
     assert re.fullmatch(
-        r"4 days written \(300 rows, 0\.\d MB\), 0 unchanged, 0 removed in [\d.]+ s\.\n", said
+        r"4 days written \(300 rows, [\d.]+ kB\), 0 unchanged, 0 removed in [\d.]+ s\.\n", said
     )
     code, said, _ = here("-o", str(folder), "--since", "2026-03-02", "--json", url=database_url)
     printed = json.loads(said)

@@ -1,15 +1,14 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from etl.cli.context import Context
-from etl.cli.report_html import html
 from etl.reports.as_of import AsOf
 from etl.reports.conversion import CONVERSION_DAILY
 from etl.reports.query import Question, ask
+from tests.harness import in_process
 from tests.page.conftest import Open, tables
 from tests.reports import history
 from tests.reports.world import make, store
@@ -27,12 +26,11 @@ def filled(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
 def test_it_writes_the_page(filled: Engine, tmp_path: Path, browse: Open) -> None:
     """The command writes a page of what it was asked for, and says how large it is."""
     path = tmp_path / "page.html"
-    context = Context(config=None, verbose=False, quiet=False)
     arguments = ["-o", str(path), "--since", "2026-03-25", "--until", "2026-04-01"]
-    result = CliRunner().invoke(html, [*arguments, "--channel", "SMS"], obj=context)
+    result = in_process("report", "html", *arguments, "--channel", "SMS")
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    assert "MB" in result.stderr
+    assert re.fullmatch(rf"{re.escape(str(path))}: [\d.]+ [kM]B\.\n", result.stderr)
     page = browse(path.read_text(encoding="utf-8"))
     assert "only since 2026-03-25" in page.inner_text("#about")
     found = tables(page)
@@ -51,8 +49,7 @@ def test_it_shows_the_past(reports: Engine, tmp_path: Path, browse: Open,
     moment = history.MOMENTS[3]
     path = tmp_path / "page.html"
     arguments = ["-o", str(path), "--as-of", moment.isoformat()]
-    context = Context(config=None, verbose=False, quiet=True)
-    assert CliRunner().invoke(html, arguments, obj=context).exit_code == 0
+    assert in_process("-q", "report", "html", *arguments).exit_code == 0
     page = browse(path.read_text(encoding="utf-8"))
     assert "as known at 2026-03-25 10:00 UTC" in page.inner_text("#about")
     question = Question(by=("day",), as_of=AsOf(moment.timestamp()))
@@ -62,8 +59,18 @@ def test_it_shows_the_past(reports: Engine, tmp_path: Path, browse: Open,
     shown = {row[0]: row[1] for row in found["conversion"] if row[1] != "0"}
     assert shown == expected
     assert "queue" not in found
-    refused = CliRunner().invoke(html, ["-o", str(path), "--as-of", "2999-01-01"], obj=context)
+    refused = in_process("report", "html", "-o", str(path), "--as-of", "2999-01-01")
     assert refused.exit_code == 2
+
+
+def test_it_says_that_nothing_was_known(filled: Engine, tmp_path: Path) -> None:
+    """Before the first request the page is empty, and that is said as other reports say it."""
+    arguments = ["-o", str(tmp_path / "page.html"), "--as-of", "2020-01-01"]
+    result = in_process("report", "html", *arguments)
+    assert result.exit_code == 0, result.output
+    as_known, nothing, _ = result.stderr.splitlines()
+    assert as_known == "As known at 2020-01-01 00:00:00+00:00."
+    assert nothing.startswith("Nothing was known then")
 
 
 @pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
@@ -83,10 +90,9 @@ def test_it_is_of_one_moment(filled: Engine, tmp_path: Path) -> None:
             other.dispose()
 
     path = tmp_path / "page.html"
-    context = Context(config=None, verbose=False, quiet=True)
     event.listen(Engine, "after_cursor_execute", load)
     try:
-        result = CliRunner().invoke(html, ["-o", str(path)], obj=context)
+        result = in_process("-q", "report", "html", "-o", str(path))
     finally:
         event.remove(Engine, "after_cursor_execute", load)
     assert result.exit_code == 0, result.output
@@ -103,8 +109,7 @@ def test_it_is_of_one_moment(filled: Engine, tmp_path: Path) -> None:
 def test_it_refuses_nonsense(filled: Engine, tmp_path: Path) -> None:
     """A window that ends before it begins is a usage error, and nothing is written."""
     path = tmp_path / "page.html"
-    context = Context(config=None, verbose=False, quiet=True)
     arguments = ["-o", str(path), "--since", "2026-04-01", "--until", "2026-03-25"]
-    result = CliRunner().invoke(html, arguments, obj=context)
+    result = in_process("-q", "report", "html", *arguments)
     assert result.exit_code == 2
     assert not path.exists()

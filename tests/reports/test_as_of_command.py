@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from sqlalchemy import Engine
 
-from etl.cli.context import Context
-from etl.cli.report import report
 from etl.errors import OptionError
 from etl.reports import REPORTS
+from tests.harness import in_process
 from tests.reports import history
 from tests.reports.history import MOMENTS, make
 
@@ -30,8 +29,7 @@ def call(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setenv("COLUMNS", "200")
 
     def called(*args: str, quiet: bool = False) -> Result:
-        context = Context(config=None, verbose=False, quiet=quiet)
-        return CliRunner().invoke(report, args, obj=context)
+        return in_process(*(["-q"] if quiet else []), "report", *args)
 
     return called
 

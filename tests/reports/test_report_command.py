@@ -185,7 +185,7 @@ def test_fees_are_loaded(call: Call, reports: Engine, tmp_path: Path) -> None:
     path.write_text("currency,amount\nUSD,0.05\n")
     result = call("fees", str(path))
     assert result.exit_code == 0
-    assert "1 fees loaded" in result.stderr
+    assert "1 fee loaded." in result.stderr
     with reports.connect() as connection:
         assert connection.execute(text("SELECT COUNT(*) FROM verification_fees")).scalar() == 1
 
