@@ -28,8 +28,9 @@ A message says what was being done, to what, and ``hint`` what to do about it. N
 a body, a secret or a phone number.
 """
 
+import re
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Exit(IntEnum):
@@ -49,8 +50,15 @@ class Exit(IntEnum):
     SIGTERM = 143
 
 
+# The words that our messages begin with; whatever else begins one is a name, of a file, a table or a
+# setting, and stays as it is.
+_OPENING: Final = re.compile(r"(?:an?|another|no|our|standard|the|there|too) ")
+
+
 def sentence(text: str) -> str:
-    """End a text with a full stop, so that another sentence can follow."""
+    """Begin a text with a capital letter and end it with a full stop, so that another can follow."""
+    if _OPENING.match(text):
+        text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?", ":", ")")) else f"{text}."
 
 

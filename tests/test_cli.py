@@ -15,7 +15,7 @@ import pytest
 
 from etl import __version__
 from etl.cli import cli
-from etl.errors import Exit
+from etl.errors import Exit, sentence
 from etl.sandbox import Sandbox, World
 from tests.harness import ROOT, environment, verify_etl
 
@@ -177,6 +177,23 @@ def test_each_message_as_json_is_one_object(tmp_path: Path) -> None:
         assert quiet == "".join(f"{m}\n" for level, m in said[words[0]] if level == "error")
     assert said["backfill"] == [("error", f"{bad}, line 1: 'x' is not VL and 32 hex digits")]
     assert ("info", "Nothing was known then.") in said["report"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("the settings are not usable", "The settings are not usable."),
+        ("standard input is damaged.", "Standard input is damaged."),
+        ("no such file?", "No such file?"),
+        ("attempt_queue has rows", "attempt_queue has rows."),
+        ("attempts was exported", "attempts was exported."),
+        ("no/such/x.db is damaged", "no/such/x.db is damaged."),
+        ("the.csv is damaged", "the.csv is damaged."),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_letter_or_a_name(text: str, said: str) -> None:
+    """Words begin with a capital letter at the beginning of a sentence, names stay as they are."""
+    assert sentence(text) == said
 
 
 def test_the_sandbox_says_what_it_cannot_use(tmp_path: Path) -> None:

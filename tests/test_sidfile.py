@@ -315,10 +315,10 @@ class _Broken(io.RawIOBase):
 def test_pipe_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard input that fails in mid-read, or is closed, is an error in words."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(_Broken())))
-    with pytest.raises(StorageError, match="standard input cannot be read: Input/output error"):
+    with pytest.raises(StorageError, match="Standard input cannot be read: Input/output error"):
         entries("-")
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(StorageError, match="standard input cannot be read: it is closed"):
+    with pytest.raises(StorageError, match="Standard input cannot be read: it is closed"):
         entries("-")
 
 
