@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.context import Context
+from etl.cli.words import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -84,10 +85,14 @@ def show(
     for line in _lines(made):
         click.echo(line)
     most = "at most " if made.ask else ""
-    click.echo(f"In all {most}{made.requests:,} requests, {_time(minutes(made.requests))}.")
+    click.echo(
+        f"In all {most}{counted(made.requests, 'request')}, {_time(minutes(made.requests))}."
+    )
     for way, requests in (("single fetches", made.fetch_only), ("the list", made.sweep_only)):
         if limit is None or way != "the list":
-            click.echo(f"By {way} alone: {requests:,} requests, {_time(minutes(requests))}.")
+            click.echo(
+                f"By {way} alone: {counted(requests, 'request')}, {_time(minutes(requests))}."
+            )
 
 
 def _time(minutes: float) -> str:
@@ -110,10 +115,10 @@ def _lines(made: "Plan") -> list[str]:
     ]
     lines += [
         f"List {moment(sweep.start):%Y-%m-%d %H:%M} to {moment(sweep.end):%Y-%m-%d %H:%M} UTC: "
-        f"{sweep.pages:,} pages, about {sweep.finds:,.0f} SIDs."
+        f"{counted(sweep.pages, 'page')}, about {counted(round(sweep.finds), 'SID')}."
         for sweep in made.sweeps
     ]
-    return [*lines, f"Fetch singly: {made.fetches:,} SIDs."]
+    return [*lines, f"Fetch singly: {counted(made.fetches, 'SID')}."]
 
 
 def _as_dict(made: "Plan", minutes: float) -> dict[str, object]:

@@ -8,8 +8,8 @@ import click
 
 from etl.cli import report_past, table
 from etl.cli.context import Context, snapshots
+from etl.cli.params import Word
 from etl.cli.report_html import html
-from etl.cli.word import Word
 from etl.cli.words import counted
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from etl.cli.context import Context
-from etl.cli.word import Word
+from etl.cli.params import Word
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
