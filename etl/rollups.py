@@ -1,11 +1,12 @@
 """Bring the roll-ups up to date: wait for writers | take a day's marks | sum anew | forget them.
 
-Each day is a transaction, and waits until it is quiet. A crash in between loses nothing: marks go in the transaction that made
-them unnecessary. A writer that commits while sums are made has marks of its own, which stay.
+Each day is a transaction, and waits until it is quiet. A crash in between loses nothing: marks go in
+the transaction that made them unnecessary. A writer that commits while sums are made has marks of its own, which stay.
 """
 
 # ruff: noqa: S608 - the SQL is put together from our own names and numbers
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -24,6 +25,8 @@ from etl.schema_rollups import rollups
 
 _DOING: Final = "bringing the roll-ups up to date"
 _FOREVER: Final = 1 << 60
+
+_log = logging.getLogger(__name__)
 
 
 def refresh(
@@ -55,8 +58,13 @@ def refresh(
         step = partial(_step, newest=newest, first=after + DAY_S, end=end)
         found = transact(engine, step, doing=_DOING, patience_s=patience_s)
         if found is None:
-            break
+            return done
         done, after = done + 1, found
+    _log.debug(
+        "%d days summed; what is left is read raw by reports until later runs, or verify-etl db"
+        " rollups, have summed it.",
+        done,
+    )
     return done
 
 

@@ -30,7 +30,7 @@ def test_listed_rows_are_found_by_their_sids_without_statistics(engine: Engine) 
 
 
 def test_rows_of_strangers_and_at_rest_are_not_listed(engine: Engine) -> None:
-    """A page finishes what waits and what is missing, of its own accounts alone."""
+    """A page finishes what waits and what is dead, of its own accounts alone."""
     put(
         engine,
         {"sid": sid(1)},
@@ -42,7 +42,7 @@ def test_rows_of_strangers_and_at_rest_are_not_listed(engine: Engine) -> None:
         {"sid": sid(7), "account": "AC1"},
     )
     found = [lease.sid for lease in _lock(engine, 0, accounts=("", "AC1"))]
-    assert found == [sid(n) for n in (1, 2, 3, 7)]
+    assert found == [sid(n) for n in (1, 2, 3, 4, 7)]
 
 
 def test_every_verdict_reaches_its_own_row(engine: Engine) -> None:
