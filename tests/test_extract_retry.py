@@ -133,7 +133,7 @@ def test_permit_may_abort() -> None:
         msg = "the run ends"
         raise Throttled(msg)
 
-    with pytest.raises(Throttled, match="the run ends"):
+    with pytest.raises(Throttled, match="The run ends"):
         patiently(run.call, permit=permit, sleep=run.sleep, may_retry=run.may_retry)
     assert run.log == ["call", "ask", "sleep"]
 
