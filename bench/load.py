@@ -1,17 +1,16 @@
 """Measure how many attempts a second ``discover`` and ``run --strategy sweep`` load.
 
 The allowance is off and the server's pages are rendered beforehand; its own speed stands beside.
-The rate over the first 100,000 attempts is held to the target, the one over all is only told: SIDs
-are random keys in four indexes, and each page of a larger table touches more of their leaves. A run
-under the allowance brings 100,000 a minute.
+The rate of 100,000 attempts is held to the target, the best of three times, that of a million is only
+told: SIDs are random keys in four indexes, and each page of a larger table touches more of their
+leaves. A run under the allowance brings 100,000 a minute.
 
-The job runs in a process of its own, whose peak resident size is read when a tenth is loaded and
-at the end: memory must not grow with what is loaded (a tenth of fewer than the default has not filled
-the database's cache, and is only told). At last old days are loaded with and without what a run sums
+The job runs in a process of its own, whose peak resident size is read when a tenth of a million is
+loaded and at the end: memory must not grow with what is loaded. At last old days are loaded with and without what a run sums
 for the reports. Exits with 1 when a target is missed::
 
     python bench/load.py
-    python bench/load.py --rows 100000 --database sqlite
+    python bench/load.py --rows 100000 --database sqlite    # the rates alone
     python bench/load.py --old                  # the sums alone
 """
 
@@ -20,7 +19,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Final
@@ -44,7 +43,7 @@ from etl.tally import Tally
 DAY: Final = 86_400
 ROWS: Final = 1_000_000
 FIRST: Final = 100_000
-"""The rate over so many is held to the target."""
+"""The rate of so many is held to the target."""
 
 AT_LEAST: Final = {"sqlite": 8_000, "postgresql": 5_000}
 SLOWER: Final = 1.15
@@ -66,13 +65,9 @@ UNSUMMED: Final = "unsummed"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Hold what loading took: wall and processor seconds, and the peaks in MB.
-
-    ``first_s``: until the first of them were loaded, ``FIRST`` or all.
-    """
+    """Hold what loading took: wall and processor seconds, and the peaks in MB."""
 
     rows: int
-    first_s: float
     seconds: float
     cpu_s: float
     early_mb: float
@@ -95,13 +90,10 @@ def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) 
     context = Context(config=None, verbose=False, quiet=True)
     engine, api = context.engine(settings), context.api(settings)
     early: list[float] = []
-    first: list[float] = []
 
     def watch(tally: Tally) -> None:
         if not early and tally.listed >= shape.size / 10:
             early.append(_peak_mb())
-        if not first and tally.fetched >= min(FIRST, shape.size):
-            first.append(time.perf_counter() - started)
 
     started, cpu = time.perf_counter(), time.process_time()
     if way != "sweep":
@@ -112,8 +104,7 @@ def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) 
         job = build_job(settings, strategy="sweep")
         report = pipeline.run(engine, api, job, stopping=Stopping(), watch=watch)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    rows = report.counts["fetched"]
-    pipe.send(Figure(rows, (first or [seconds])[0], seconds, cpu, early[0], _peak_mb()))
+    pipe.send(Figure(report.counts["fetched"], seconds, cpu, early[0], _peak_mb()))
 
 
 def measure(environ: dict[str, str], shape: Shape, way: str, kind: str) -> Figure:
@@ -157,28 +148,53 @@ def main() -> int:
 
 def _today(options: argparse.Namespace) -> int:
     """Load what may still change; return how many targets were missed."""
-    now, rows = int(time.time()), options.rows or ROWS
+    rows = options.rows or ROWS
+    ways = [
+        (way, kind)
+        for kind in ([options.database] if options.database else KINDS)
+        for way in ([options.way] if options.way else WAYS)
+    ]
+    return _rates(ways, min(rows, FIRST)) + (_memory(ways, rows) if rows > FIRST else 0)
+
+
+def _shape(rows: int) -> Shape:
     # Of today: every row may still change, so discovering enqueues each for its refresh.
-    shape = Shape(rows, now - DAY + 600, DAY - 1200, now, ready=True)
-    missed = 0
+    now = int(time.time())
+    return Shape(rows, now - DAY + 600, DAY - 1200, now, ready=True)
+
+
+def _rates(ways: Sequence[tuple[str, str]], rows: int) -> int:
+    shape, missed = _shape(rows), 0
     with serve(shape) as box:
         print(f"the server by itself: {own_speed(box):,.0f} attempts/s", flush=True)
-        for kind in [options.database] if options.database else KINDS:
-            for way in [options.way] if options.way else WAYS:
-                figure = measure(box.environ, shape, way, kind)
-                rate = min(FIRST, figure.rows) / figure.first_s
-                flat = rows < ROWS or figure.peak_mb <= GROWTH * figure.early_mb
-                ok = rate >= AT_LEAST[kind] and flat and figure.rows == rows
-                missed += not ok
-                print(
-                    f"{way} into {kind}: the first {min(FIRST, figure.rows):,} at {rate:,.0f}/s"
-                    f" (at least {AT_LEAST[kind]:,}), all {figure.rows:,} at"
-                    f" {figure.rows / figure.seconds:,.0f}/s"
-                    f" ({figure.rows / figure.cpu_s:,.0f} for each second of its processor time),"
-                    f" peak {figure.early_mb:.0f} MB at a tenth, {figure.peak_mb:.0f} MB at the end"
-                    f"{'' if ok else '  <- missed'}",
-                    flush=True,
-                )
+        for way, kind in ways:
+            figures = [measure(box.environ, shape, way, kind) for _ in range(ROUNDS)]
+            best = min(figures, key=lambda figure: figure.seconds)
+            rate = rows / best.seconds
+            ok = rate >= AT_LEAST[kind] and {figure.rows for figure in figures} == {rows}
+            missed += not ok
+            print(
+                f"{way} into {kind}: {rows:,} at {rate:,.0f}/s, the best of {ROUNDS} (at least"
+                f" {AT_LEAST[kind]:,}; {rows / best.cpu_s:,.0f} for each second of its processor"
+                f" time){'' if ok else '  <- missed'}",
+                flush=True,
+            )
+    return missed
+
+
+def _memory(ways: Sequence[tuple[str, str]], rows: int) -> int:
+    shape, missed = _shape(rows), 0
+    with serve(shape) as box:
+        for way, kind in ways:
+            figure = measure(box.environ, shape, way, kind)
+            ok = figure.peak_mb <= GROWTH * figure.early_mb and figure.rows == rows
+            missed += not ok
+            print(
+                f"{way} into {kind}: peak {figure.early_mb:.0f} MB at a tenth,"
+                f" {figure.peak_mb:.0f} MB after {rows:,}, at {rows / figure.seconds:,.0f}/s"
+                f"{'' if ok else '  <- missed'}",
+                flush=True,
+            )
     return missed
 
 
