@@ -129,6 +129,7 @@ def test_a_narrow_terminal_names_what_is_left_out(
     assert max(map(len, result.stdout.splitlines())) <= 70
 
 
+@pytest.mark.kinds("sqlite")
 @pytest.mark.parametrize("found", REPORTS, ids=lambda found: found.name)
 def test_where_nobody_looks_no_column_is_left_out(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: Any
