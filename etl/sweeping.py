@@ -91,7 +91,7 @@ class Sweeper:
                 self._ask(made.ask)
             elif made.sweeps:
                 self._sweep_all(made.sweeps)
-            elif busy:
+            elif busy and not self._urgent:
                 self._lister.wait_for_others("")
             else:
                 return
