@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 Watch: TypeAlias = Callable[[Tally], None]
 """Is told many times a second how a run goes."""
 
-SUM_SHARE: Final = 0.05
+SUM_SHARE: Final = 0.03
 """A run sums days for the reports for this share of its own time."""
 SUM_LEAST: Final = 2
 """So many it sums in any case: one more than a day brings, so that a daily job catches up."""
