@@ -142,9 +142,9 @@ def look_for_garbage_seldom() -> None:
     """Leave more objects unsearched: a fifth of the time to start, and some of loading.
 
     Imports make some hundred thousand that live to the end, and a page of attempts some thousands
-    that go with it by themselves.
+    that go with it by themselves. Those that do not may take ten megabytes before they are found.
     """
-    gc.set_threshold(100_000, 20, 50)
+    gc.set_threshold(20_000, 20, 50)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
