@@ -5,6 +5,7 @@ its batch along: the batch is written under a savepoint, and after a refusal eac
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -48,8 +49,8 @@ class Done:
 
     def count(self, judged: Judged) -> None:
         """Count verdicts by the state they lead to."""
-        for _, verdict in judged:
-            self.states[verdict.state.value] = self.states.get(verdict.state.value, 0) + 1
+        for state, count in Counter(verdict.state for _, verdict in judged).items():
+            self.states[state.value] = self.states.get(state.value, 0) + count
 
 
 def finish(

@@ -5,17 +5,17 @@ wipes a known price. The caller holds the transaction, and in it finishes the qu
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Column, Connection, CursorResult, Insert, Table, func, insert, select
 
 from etl import bulk, marks
-from etl.bulk import among, insert_rows
+from etl.bulk import Columns, among, insert_rows
 from etl.dialects import mysql_insert, sqlite_insert
 from etl.records import Attempt, Fetched
 from etl.schema import attempt_changes, attempt_channel_data, attempts
@@ -34,9 +34,9 @@ _CHANNEL_FIELDS: Final = (
     "destination", "destination_prefix", "country", "mcc", "mnc", "carrier", "locale", "status",
     "message_status", "call_status", "error_code", "code_length", "extra",
 )  # fmt: skip
+_CHANGE: Final = ("attempt_sid", "field", "old_value", "new_value", "seen_at")
 _PLACE: Final = (attempts.c.date_created, attempts.c.verification_sid)
-_ATTEMPT_VALUES: Final = attrgetter(*_ATTEMPT_FIELDS)
-_CHANNEL_VALUES: Final = attrgetter(*_CHANNEL_FIELDS)
+_VALUES: Final = attrgetter(*_ATTEMPT_FIELDS, *_CHANNEL_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,7 @@ class Known:
     verification_sid: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(NamedTuple):
     """Hold an attempt ready to be written; ``known`` is what it replaces."""
 
     attempt: Attempt
@@ -112,8 +111,7 @@ def merge(fetched: Fetched, known: Known | None) -> Merged:
     """Keep a known price when the newer fetch has none."""
     attempt = fetched.attempt
     if known and attempt.price_amount is None and known.values["price_amount"] is not None:
-        attempt = replace(
-            attempt,
+        attempt = attempt._replace(
             price_amount=known.values["price_amount"],
             price_currency=known.values["price_currency"],
         )
@@ -137,12 +135,14 @@ def write(connection: Connection, rows: Sequence[tuple[Merged, bool]]) -> int:
     if not newer:
         return 0
     winners = _upsert(connection, newer)
-    if channel_rows := [_channel_row(merged) for merged in winners]:
-        _send(connection, _upsert_channel_data, channel_rows)
+    if winners:
+        _send(connection, _upsert_channel_data, _channel_columns(winners))
     _mark(connection, [merged for merged, _ in newer])
     changes = [change for merged in winners for change in _changes(merged)]
     if changes:
-        _send(connection, _insert_changes, changes)
+        _send(
+            connection, _insert_changes, dict(zip(_CHANGE, zip(*changes, strict=True), strict=True))
+        )
     return len(changes)
 
 
@@ -162,11 +162,7 @@ def _same(connection: Connection, final: Sequence[Merged]) -> Collection[str]:
     return {
         merged.attempt.sid
         for merged in final
-        if stored.get(merged.attempt.sid)
-        == [
-            _plain(value)
-            for value in (*_ATTEMPT_VALUES(merged.attempt), *_CHANNEL_VALUES(merged.attempt))
-        ]
+        if stored.get(merged.attempt.sid) == [_plain(value) for value in _VALUES(merged.attempt)]
     }
 
 
@@ -195,8 +191,7 @@ def _upsert(connection: Connection, newer: Sequence[tuple[Merged, bool]]) -> Seq
     A row that was not there cannot be locked, so another worker may have inserted a newer fetch of
     it meanwhile; the upsert let that one stand, and its channel data must stand too.
     """
-    rows = [_attempt_row(*pair) for pair in newer]
-    done = _send(connection, _upsert_attempts, rows)
+    done = _send(connection, _upsert_attempts, _attempt_columns(newer))
     if connection.dialect.name == "sqlite":
         # Its writers are alone.
         return [merged for merged, _ in newer]
@@ -209,32 +204,34 @@ def _upsert(connection: Connection, newer: Sequence[tuple[Merged, bool]]) -> Seq
     return [merged for merged, _ in newer if merged.attempt.sid not in lost]
 
 
-def _attempt_row(merged: Merged, final: bool) -> dict[str, Any]:  # noqa: FBT001 - a pair's half
-    row: dict[str, Any] = dict(zip(_ATTEMPT_FIELDS, _ATTEMPT_VALUES(merged.attempt), strict=True))
-    row["first_fetched_at"] = row["fetched_at"] = merged.sent_at
-    row["is_final"] = final
-    return row
+def _attempt_columns(rows: Sequence[tuple[Merged, bool]]) -> Columns:
+    columns = _columns([merged for merged, _ in rows])
+    sent = [merged.sent_at for merged, _ in rows]
+    return {
+        **{name: columns[name] for name in _ATTEMPT_FIELDS},
+        "first_fetched_at": sent,
+        "fetched_at": sent,
+        "is_final": [final for _, final in rows],
+    }
 
 
-def _channel_row(merged: Merged) -> dict[str, Any]:
-    row: dict[str, Any] = dict(zip(_CHANNEL_FIELDS, _CHANNEL_VALUES(merged.attempt), strict=True))
-    row["attempt_sid"] = merged.attempt.sid
-    return row
+def _channel_columns(rows: Sequence[Merged]) -> Columns:
+    columns = _columns(rows)
+    return {"attempt_sid": columns["sid"], **{name: columns[name] for name in _CHANNEL_FIELDS}}
 
 
-def _changes(merged: Merged) -> Iterable[dict[str, Any]]:
+def _columns(rows: Sequence[Merged]) -> Columns:
+    values = zip(*[merged.attempt for merged in rows], strict=True)
+    return dict(zip(Attempt._fields, values, strict=True))
+
+
+def _changes(merged: Merged) -> Iterable[tuple[object, ...]]:
     if merged.known is None:
         return
     for name in TRACKED:
         old, new = merged.known.values[name], getattr(merged.attempt, name)
         if old != new:
-            yield {
-                "attempt_sid": merged.attempt.sid,
-                "field": name,
-                "old_value": _text(old),
-                "new_value": _text(new),
-                "seen_at": merged.sent_at,
-            }
+            yield merged.attempt.sid, name, _text(old), _text(new), merged.sent_at
 
 
 def _text(value: object) -> str | None:
@@ -245,9 +242,9 @@ def _text(value: object) -> str | None:
 
 
 def _send(
-    connection: Connection, upsert: Callable[[str], Insert], rows: list[dict[str, Any]]
+    connection: Connection, upsert: Callable[[str], Insert], columns: Columns
 ) -> CursorResult[Any]:
-    return bulk.execute(connection, upsert(connection.dialect.name), rows)
+    return bulk.execute(connection, upsert(connection.dialect.name), columns)
 
 
 @cache

@@ -189,26 +189,24 @@ def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], 
     if looks:
         there = select(q.c.sid).where(among(connection, q.c.sid, [sid for sid, _ in found]))
         known.update(connection.execute(there).scalars())
-    rows = [
-        {
-            "sid": sid,
-            "state": verdict.state.value,
-            "due_at": verdict.due_at,
-            "expires_at": verdict.expires_at,
-            "fetches": int(verdict.state is State.REFRESH),
-            "outcome": verdict.outcome and verdict.outcome.value,
-            "last_error": verdict.error,
-            "source": "discover",
-            "settled_at": moment(now) if verdict.state is State.DEAD else None,
-        }
-        for sid, verdict in found
-        if sid not in known
-    ]
-    if not rows:
+    new = [pair for pair in found if pair[0] not in known]
+    if not new:
         return 0
-    insertion = _insert_found(connection.dialect.name, tuple(rows[0]))
-    done = bulk.execute(connection, insertion, rows)
-    return len(rows) if looks else done.rowcount
+    verdicts, died_at = [verdict for _, verdict in new], moment(now)
+    columns: bulk.Columns = {
+        "sid": [sid for sid, _ in new],
+        "state": [verdict.state.value for verdict in verdicts],
+        "due_at": [verdict.due_at for verdict in verdicts],
+        "expires_at": [verdict.expires_at for verdict in verdicts],
+        "fetches": [int(verdict.state is State.REFRESH) for verdict in verdicts],
+        "outcome": [verdict.outcome and verdict.outcome.value for verdict in verdicts],
+        "last_error": [verdict.error for verdict in verdicts],
+        "source": ["discover"] * len(new),
+        "settled_at": [died_at if v.state is State.DEAD else None for v in verdicts],
+    }
+    insertion = _insert_found(connection.dialect.name, tuple(columns))
+    done = bulk.execute(connection, insertion, columns)
+    return len(new) if looks else done.rowcount
 
 
 @cache

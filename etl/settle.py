@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from sqlalchemy import ARRAY, Connection, Update, any_, bindparam, update
+from sqlalchemy import Connection, Update, any_, bindparam, update
 
 from etl import bulk
 from etl.database import moment
@@ -172,20 +172,19 @@ def write(
     if not judged:
         return
     at_rest = moment(now)
-    rows = [
-        {
-            f"{_NEW}id": lease.id,
-            f"{_NEW}state": verdict.state.value,
-            f"{_NEW}due_at": verdict.due_at,
-            f"{_NEW}expires_at": verdict.expires_at,
-            f"{_NEW}attempts": verdict.attempts,
-            f"{_NEW}outcome": verdict.outcome and verdict.outcome.value,
-            f"{_NEW}last_error": verdict.error,
-            f"{_NEW}settled_at": at_rest if verdict.state in _RESTING else None,
-        }
-        for lease, verdict in judged
-    ]
-    bulk.execute(connection, _update(connection.dialect.name, fetched, listed), rows)
+    verdicts = [verdict for _, verdict in judged]
+    columns: bulk.Columns = {
+        "id": [lease.id for lease, _ in judged],
+        "state": [verdict.state.value for verdict in verdicts],
+        "due_at": [verdict.due_at for verdict in verdicts],
+        "expires_at": [verdict.expires_at for verdict in verdicts],
+        "attempts": [verdict.attempts for verdict in verdicts],
+        "outcome": [verdict.outcome and verdict.outcome.value for verdict in verdicts],
+        "last_error": [verdict.error for verdict in verdicts],
+        "settled_at": [at_rest if verdict.state in _RESTING else None for verdict in verdicts],
+    }
+    sent = {f"{_NEW}{name}": values for name, values in columns.items()}
+    bulk.execute(connection, _update(connection.dialect.name, fetched, listed), sent)
 
 
 @cache
@@ -201,7 +200,7 @@ def _update(dialect: str, fetched: bool, listed: bool) -> Update:  # noqa: FBT00
     sent = bulk.rows_of([q.c.id, *(q.c[name] for name in _WRITTEN)], prefix=_NEW)
     values |= {name: sent.c[name] for name in _WRITTEN}
     # Both conditions: the first finds the rows by their key, however large the table is.
-    ids = bindparam(bulk.array(f"{_NEW}id"), type_=ARRAY(q.c.id.type))
+    ids = bindparam(bulk.array(f"{_NEW}id"), type_=bulk.Array(q.c.id.type))
     return update(q).where(q.c.id == any_(ids), q.c.id == sent.c.id).values(values)
 
 

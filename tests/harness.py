@@ -135,7 +135,7 @@ def assert_loaded(engine: Engine, world: World, sids: Iterable[str]) -> None:
 
 def expected_of(attempt: Attempt) -> dict[str, Any]:
     """Return the fields of an attempt that the tables must hold."""
-    fields = {name: getattr(attempt, name) for name in Attempt.__slots__ if name != "warnings"}
+    fields = {name: getattr(attempt, name) for name in Attempt._fields if name != "warnings"}
     for name in ("date_created", "date_updated"):
         fields[name] = fields[name] and fields[name].replace(tzinfo=None)
     return fields
@@ -143,7 +143,7 @@ def expected_of(attempt: Attempt) -> dict[str, Any]:
 
 def as_held(row: Any) -> dict[str, Any]:
     """Return the same fields as the tables hold them; times without their zone, UTC."""
-    fields = {name: getattr(row, name) for name in Attempt.__slots__ if name != "warnings"}
+    fields = {name: getattr(row, name) for name in Attempt._fields if name != "warnings"}
     for name in ("date_created", "date_updated"):
         fields[name] = fields[name] and fields[name].replace(tzinfo=None)
     return fields

@@ -109,7 +109,7 @@ def watch(engine: Engine) -> AbstractContextManager[list[tuple[str, Any]]]:
 def attempt(number: int = 1, **fields: Any) -> Attempt:
     """Make an attempt of which nothing is known but what is given."""
     values: dict[str, Any] = {
-        **dict.fromkeys(Attempt.__slots__),
+        **dict.fromkeys(Attempt._fields),
         "sid": sid(number),
         "warnings": (),
     }

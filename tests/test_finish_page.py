@@ -1,7 +1,5 @@
 """Check what a list page does to rows that were fetched, or became final, before it came."""
 
-from dataclasses import replace
-
 import pytest
 from sqlalchemy import Engine, select
 
@@ -33,10 +31,10 @@ def test_a_page_older_than_the_fetch_leaves_the_row_alone(engine: Engine) -> Non
 
 def test_a_final_row_stays_final(engine: Engine) -> None:
     """Without a creation time a discovered page cannot tell the age of a row, which was settled."""
-    found = replace(attempt(), price_amount=None)
+    found = attempt()._replace(price_amount=None)
     put(engine, {"sid": sid(1), "expires_at": NOW + 720 * HOUR})
     _finish(engine, found, NOW + 80 * HOUR)
-    _finish(engine, replace(found, channel="call"), NOW + 90 * HOUR)
+    _finish(engine, found._replace(channel="call"), NOW + 90 * HOUR)
     with engine.connect() as connection:
         row = connection.execute(select(attempts)).one()
     assert (row.channel, row.is_final, row.fetched_at) == ("call", True, NOW + 90 * HOUR)

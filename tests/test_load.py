@@ -1,6 +1,5 @@
 import threading
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -50,7 +49,7 @@ def stored(engine: Engine, number: int = 1) -> tuple[Attempt, int, int, bool]:
     statement = select(attempts, attempt_channel_data).join(attempt_channel_data)
     with engine.connect() as connection:
         row = connection.execute(statement.where(attempts.c.sid == sid(number))).mappings().one()
-    values = {f.name: row[f.name] for f in fields(Attempt) if f.name != "warnings"}
+    values = {name: row[name] for name in Attempt._fields if name != "warnings"}
     for name in ("date_created", "date_updated"):
         if values[name] is not None:
             values[name] = values[name].replace(tzinfo=values[name].tzinfo or UTC)
@@ -100,7 +99,7 @@ def test_times_keep_their_milliseconds(engine: Engine, year: int, micro: int) ->
 def test_the_newest_fetch_wins(engine: Engine) -> None:
     """A later request replaces all but the first fetch's time, whatever ``date_updated`` says."""
     write(engine, FULL)
-    newer = replace(attempt(), channel="call", price_amount=Decimal(1), extra={"n": 1})
+    newer = attempt()._replace(channel="call", price_amount=Decimal(1), extra={"n": 1})
     write(engine, newer, NOW + 5, final=True)
     assert stored(engine) == (newer, NOW, NOW + 5, True)
 
@@ -109,14 +108,14 @@ def test_the_newest_fetch_wins(engine: Engine) -> None:
 def test_an_older_or_equal_fetch_writes_nothing(engine: Engine, sent_at: int) -> None:
     """No result is older than what it replaces, nor is a change noted."""
     write(engine, FULL, final=True)
-    assert write(engine, replace(FULL, **OTHER), sent_at) == 0
+    assert write(engine, FULL._replace(**OTHER), sent_at) == 0
     assert (stored(engine), changes(engine)) == ((FULL, NOW, NOW, True), [])
 
 
 def test_a_null_never_wipes_a_known_price(engine: Engine) -> None:
     """A newer fetch without a price keeps amount and currency, and takes the rest."""
     write(engine, FULL)
-    write(engine, replace(FULL, price_amount=None, price_currency=None, channel="call"), NOW + 1)
+    write(engine, FULL._replace(price_amount=None, price_currency=None, channel="call"), NOW + 1)
     kept = stored(engine)[0]
     assert (kept.price_amount, kept.price_currency) == (Decimal("-0.0075"), "USD")
     assert changes(engine) == [("channel", "sms", "call", NOW + 1)]
@@ -126,7 +125,7 @@ def test_a_null_never_wipes_a_known_price(engine: Engine) -> None:
 def test_each_tracked_field_notes_its_changes(engine: Engine, name: str) -> None:
     """A change is kept with old value, new value and the time of its request."""
     write(engine, FULL)
-    assert write(engine, replace(FULL, **{name: OTHER[name]}), NOW + 7) == 1
+    assert write(engine, FULL._replace(**{name: OTHER[name]}), NOW + 7) == 1
     old, new = getattr(FULL, name), OTHER[name]
     if name == "price_amount":
         old, new = "-0.007500", "2.000000"
@@ -135,8 +134,8 @@ def test_each_tracked_field_notes_its_changes(engine: Engine, name: str) -> None
 
 def test_a_first_value_is_a_change_from_null(engine: Engine) -> None:
     """The price that comes later is noted; untracked fields are not."""
-    write(engine, replace(FULL, price_amount=None, price_currency=None, status=None))
-    assert write(engine, replace(FULL, carrier="x"), NOW + 1) == 3
+    write(engine, FULL._replace(price_amount=None, price_currency=None, status=None))
+    assert write(engine, FULL._replace(carrier="x"), NOW + 1) == 3
     assert [(field, old) for field, old, _, _ in changes(engine)] == [
         ("price_amount", None), ("price_currency", None), ("status", None),
     ]  # fmt: skip
@@ -145,10 +144,10 @@ def test_a_first_value_is_a_change_from_null(engine: Engine) -> None:
 def test_a_final_row_in_which_nothing_differs_stays_as_it_is(engine: Engine) -> None:
     """A newer fetch of a final row writes only what is new in it."""
     write(engine, FULL, final=True)
-    assert write(engine, replace(FULL, price_amount=None, price_currency=None), NOW + 1) == 0
+    assert write(engine, FULL._replace(price_amount=None, price_currency=None), NOW + 1) == 0
     assert stored(engine) == (FULL, NOW, NOW, True)
-    assert write(engine, replace(FULL, locale="fr"), NOW + 2, final=True) == 0
-    assert stored(engine) == (replace(FULL, locale="fr"), NOW, NOW + 2, True)
+    assert write(engine, FULL._replace(locale="fr"), NOW + 2, final=True) == 0
+    assert stored(engine) == (FULL._replace(locale="fr"), NOW, NOW + 2, True)
 
 
 def test_what_another_wrote_meanwhile_is_known_whole(server: Engine) -> None:
@@ -194,7 +193,7 @@ def test_an_attempt_without_channel_data_is_known_all_the_same(engine: Engine) -
     """Should somebody delete its channel data, the price still stands and the row comes back."""
     write(engine, FULL)
     execute(engine, "DELETE FROM attempt_channel_data")
-    write(engine, replace(FULL, price_amount=None), NOW + 1)
+    write(engine, FULL._replace(price_amount=None), NOW + 1)
     assert stored(engine)[0] == FULL
 
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +31,7 @@ def failed(
 
 def again(lease: Lease, verdict: Verdict) -> Lease:
     """Claim the row of a verdict once more."""
-    return replace(lease, attempts=verdict.attempts, outcome=verdict.outcome)
+    return lease._replace(attempts=verdict.attempts, outcome=verdict.outcome)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +107,7 @@ def test_failures_are_tried_again_or_rest(
     failure: Failure, attempts: int, state: State, outcome: Outcome | None
 ) -> None:
     """Each failure leads where "Life of a SID" says, with one more attempt counted."""
-    verdict = failed(failure, replace(LEASE, attempts=attempts))
+    verdict = failed(failure, LEASE._replace(attempts=attempts))
     assert (verdict.state, verdict.outcome) == (state, outcome)
     assert verdict.attempts == (1 if failure is Failure.NOT_FOUND else attempts + 1)
     assert (verdict.due_at > NOW) == (state is State.RETRY)
@@ -141,14 +139,14 @@ def test_three_answers_of_404_span_an_hour(jitter: float) -> None:
 @pytest.mark.parametrize(("left", "due"), [(25, 15), (11, 1), (10, 10), (9, 9)])
 def test_a_404_is_asked_for_again_before_it_is_forgotten(left: int, due: int) -> None:
     """A SID never fetched has a last try, as after any failure, while the API may remember it."""
-    lease = replace(LEASE, fetches=0, expires_at=NOW + left * MINUTE)
+    lease = LEASE._replace(fetches=0, expires_at=NOW + left * MINUTE)
     verdict = failed(Failure.NOT_FOUND, lease)
     assert (verdict.state, verdict.due_at) == (State.RETRY, NOW + due * MINUTE)
 
 
 def test_another_failure_ends_a_row_of_404s() -> None:
     """Answers of 404 and other failures are counted apart, each from one."""
-    twice = replace(LEASE, attempts=2, outcome="not_found")
+    twice = LEASE._replace(attempts=2, outcome="not_found")
     other = failed(Failure.TRANSIENT, twice)
     assert (other.state, other.attempts, other.outcome) == (State.RETRY, 1, None)
     after = failed(Failure.NOT_FOUND, again(twice, other))
@@ -157,7 +155,7 @@ def test_another_failure_ends_a_row_of_404s() -> None:
 
 def test_many_404s_do_not_exhaust_a_fetched_row() -> None:
     """One 5xx after dozens of 404s is a first failure, not the twelfth."""
-    lease = replace(LEASE, fetches=1, attempts=40, outcome="not_found")
+    lease = LEASE._replace(fetches=1, attempts=40, outcome="not_found")
     assert failed(Failure.TRANSIENT, lease).state is State.RETRY
 
 
@@ -186,8 +184,8 @@ def test_a_404_depends_on_age_and_on_what_is_known(
 ) -> None:
     """Never fetched: missing or expired; fetched before: tried to its deadline, then last known."""
     expires_at = 0 if expires_in is None else NOW + expires_in
-    lease = replace(
-        LEASE, fetches=fetches, expires_at=expires_at, enqueued_at=NOW - enqueued_ago,
+    lease = LEASE._replace(
+        fetches=fetches, expires_at=expires_at, enqueued_at=NOW - enqueued_ago,
         attempts=attempts, outcome="not_found",
     )  # fmt: skip
     verdict = failed(Failure.NOT_FOUND, lease)
@@ -207,7 +205,7 @@ def test_a_404_depends_on_age_and_on_what_is_known(
 )
 def test_no_backoff_leads_past_the_deadline(left: int, due_in: int) -> None:
     """The last try comes ten minutes before the API forgets, or at that moment."""
-    lease = replace(LEASE, attempts=10, expires_at=NOW + left)
+    lease = LEASE._replace(attempts=10, expires_at=NOW + left)
     assert failed(Failure.TRANSIENT, lease).due_at == NOW + due_in
 
 

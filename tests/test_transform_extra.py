@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from datetime import UTC
 from decimal import Decimal
 from pathlib import Path
@@ -161,8 +160,7 @@ def test_text_fits_its_column(name: str, letter: str) -> None:
     plain = {"destination_prefix": None} if name == "to" else {}
     full = but(**{column: letter * length}, **plain)
     assert with_field(**{name: letter * length}) == full
-    assert with_field(**{name: f" {letter * (length + 1)} "}) == replace(
-        full,
+    assert with_field(**{name: f" {letter * (length + 1)} "}) == full._replace(
         extra={"_raw": {name: f" {letter * (length + 1)} "[:RAW_LENGTH]}},
         warnings=(f"{name}: cut",),
     )
@@ -285,7 +283,7 @@ def strings_in(value: object) -> Iterator[str]:
 
 def assert_storable(attempt: Attempt) -> None:
     """Check what every database asks of a row."""
-    values = {field.name: getattr(attempt, field.name) for field in fields(attempt)}
+    values = attempt._asdict()
     for text in strings_in(values):
         assert "\0" not in text
         assert text.encode("utf-8").decode("utf-8") == text

@@ -5,7 +5,7 @@ database that was given only those is the oracle of every question about the pas
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -101,7 +101,7 @@ def _life(random: Random, attempt: Attempt, *, again: bool, whims: bool) -> Iter
         sent_at = round((created + age).timestamp() * 1000) + random.randrange(1, 999)
         yield Fetch(sent_at, attempt)
         known_from = _ms(attempt.date_created or created)
-        if final(replace(attempt, price_amount=price), sent_at, known_from):
+        if final(attempt._replace(price_amount=price), sent_at, known_from):
             if not more:
                 return
             more -= 1
@@ -124,11 +124,11 @@ def _moved(random: Random, attempt: Attempt, home: str, *, whims: bool) -> Attem
         changes |= {"price_amount": Decimal(random.choice(AMOUNTS)), "price_currency": home}
     elif attempt.price_amount is not None and whims and random.random() < 0.1:
         # A null, which must not wipe the price.
-        return replace(attempt, **changes, price_amount=None, price_currency=None)
+        return attempt._replace(**changes, price_amount=None, price_currency=None)
     if whims:
         perhaps("channel", 0.1, "sms", "whatsapp", None)
         perhaps("price_currency", 0.1, "USD", "GBP", None)
-    return replace(attempt, **changes)
+    return attempt._replace(**changes)
 
 
 def final(attempt: Attempt, sent_at: int, known_from: int) -> bool:
@@ -187,6 +187,6 @@ def settled(fetches: Iterable[Fetch], sid: str, moment: datetime) -> bool:
     for fetch in until(fetches, moment):
         if fetch.attempt.sid == sid:
             price = fetch.attempt.price_amount if fetch.attempt.price_amount is not None else price
-            attempt = replace(fetch.attempt, price_amount=price)
+            attempt = fetch.attempt._replace(price_amount=price)
             found = final(attempt, fetch.sent_at, _ms(_known_from(attempt)))
     return found

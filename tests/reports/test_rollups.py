@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import product
@@ -51,7 +51,7 @@ QUESTIONS: Final = (
     Question(zone=ZoneInfo("Europe/Berlin"), by=("country",), until=UNTIL),
     Question(zone=ZoneInfo("Africa/Monrovia"), since=0.5, by=("day", "service_sid")),
 )
-_NAMES: Final = [field.name for field in fields(Attempt) if field.name != "warnings"]
+_NAMES: Final = [name for name in Attempt._fields if name != "warnings"]
 
 
 def _rows(connection: Connection, report: Report, question: Question) -> list[tuple[Any, ...]]:
@@ -121,7 +121,7 @@ def _changed(random: Random, attempt: Attempt, other: Attempt) -> Attempt:
             {"service_sid": "", "country": "", "error_code": "30003"},
         )
     )
-    return replace(attempt, **change)
+    return attempt._replace(**change)
 
 
 def _crash(engine: Engine, monkeypatch: pytest.MonkeyPatch, random: Random) -> None:
@@ -210,7 +210,7 @@ def test_days_wait_until_they_are_quiet(engine: Engine) -> None:
     row = _as_attempt(make(1, 5).rows[0])
     noon = NOW.replace(hour=12)
     days = [None, *(noon - timedelta(days=ago) for ago in (0, 1, 2, 3))]
-    made = [replace(row, sid=f"VL{n}", date_created=at) for n, at in enumerate(days)]
+    made = [row._replace(sid=f"VL{n}", date_created=at) for n, at in enumerate(days)]
     _write(engine, [(attempt, True) for attempt in made], 1)
     assert rollups.refresh(engine, clock=lambda _: int(noon.timestamp() * 1000)) == 3
     with engine.connect() as connection:
@@ -256,10 +256,10 @@ def test_few_prefixes_are_looked_for_in_few_hours(engine: Engine) -> None:
 
 def test_marks_are_thinned(engine: Engine) -> None:
     """A quarter that is written a hundred times keeps one mark until it is summed."""
-    row = replace(_as_attempt(make(1, 5).rows[0]), date_created=NOW, verification_sid=None)
+    row = _as_attempt(make(1, 5).rows[0])._replace(date_created=NOW, verification_sid=None)
     for n in range(5):
-        _write(engine, [(replace(row, channel=f"c{n}"), True)], n + 1)
-    old = replace(row, sid="VLold", date_created=None)
+        _write(engine, [(row._replace(channel=f"c{n}"), True)], n + 1)
+    old = row._replace(sid="VLold", date_created=None)
     _write(engine, [(old, True)], 1)
     assert _marked(engine) == 6
     assert rollups.refresh(engine, clock=lambda _: int(NOW.timestamp() * 1000)) == 1
@@ -270,9 +270,9 @@ def test_marks_are_thinned(engine: Engine) -> None:
 def test_a_loader_in_the_middle_is_waited_for(engine: Engine) -> None:
     """Two that write one verification see nothing of each other, and neither is left out."""
     first, second = (_as_attempt(row) for row in make(1, 5).rows[:2])
-    first = replace(first, sid="VL1", verification_sid="VE1", date_created=NOW)
-    later = replace(
-        second, sid="VL2", verification_sid="VE1", date_created=NOW + timedelta(hours=1)
+    first = first._replace(sid="VL1", verification_sid="VE1", date_created=NOW)
+    later = second._replace(
+        sid="VL2", verification_sid="VE1", date_created=NOW + timedelta(hours=1)
     )
     with engine.connect() as open_one, open_one.begin():
         _write_in(open_one, [(later, True)], 1)
@@ -301,7 +301,7 @@ def test_a_loader_during_the_sums_keeps_its_mark(
         whole(*arguments)
         with monkeypatch.context() as undone:
             undone.setattr(rollups, "_sum_facts", whole)
-            changed = replace(rows[0][0], conversion_status="converted", service_sid="VAnew")
+            changed = rows[0][0]._replace(conversion_status="converted", service_sid="VAnew")
             _write(engine, [(changed, False)], sent.pop())
 
     sent = [900 - n for n in range(900)]
