@@ -129,20 +129,22 @@ def claim(  # noqa: PLR0913 - a claim is these facts
     return [_lease(row, now) for row in rows]
 
 
-def _lease(row: Any, now: int, *, unplanned: bool = False) -> Lease:  # noqa: ANN401 - a row of _LEASE_COLUMNS
-    enqueued_at = moment_ms(row.enqueued_at)
+def _lease(row: Sequence[Any], now: int, *, unplanned: bool = False) -> Lease:
+    # _LEASE_COLUMNS, and when it was enqueued.
+    key, sid, claim_no, expires_at, attempts, fetches, lost_leases, outcome, written = row
+    enqueued_at = moment_ms(written)
     return Lease(
-        id=row.id,
+        id=key,
         # A blob is no SID, and its text is none either.
-        sid=str(row.sid),
-        claim_no=row.claim_no + 1,
+        sid=str(sid),
+        claim_no=claim_no + 1,
         due_at=now + LEASE_MS,
-        expires_at=max(_number(row.expires_at), 0),
+        expires_at=max(_number(expires_at), 0),
         enqueued_at=now if enqueued_at is None else enqueued_at,
-        attempts=_number(row.attempts),
-        fetches=_number(row.fetches),
-        lost_leases=_number(row.lost_leases),
-        outcome=row.outcome,
+        attempts=_number(attempts),
+        fetches=_number(fetches),
+        lost_leases=_number(lost_leases),
+        outcome=outcome,
         unplanned=unplanned,
     )
 
@@ -175,7 +177,7 @@ def lock_listed(
         .order_by(q.c.sid)
     )
     rows = connection.execute(locked(statement, skip=True)).all()
-    return [_lease(row, now, unplanned=not row.planned) for row in rows]
+    return [_lease(row, now, unplanned=not planned) for *row, planned in rows]
 
 
 def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], *, now: int) -> int:

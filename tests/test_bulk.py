@@ -69,6 +69,38 @@ def test_every_verdict_reaches_its_own_row(engine: Engine) -> None:
     assert actual == expected | {sid(n): untouched for n in range(PAGE, PAGE + 10)}
 
 
+def test_text_arrives_as_it_was_sent(engine: Engine) -> None:
+    """No quote, backslash, brace, comma, blank or line end of a text means anything on the way."""
+    texts = [
+        "",
+        " ",
+        "NULL",
+        "null",
+        '"',
+        '""',
+        "\\",
+        '\\"',
+        "{}",
+        "{a,b}",
+        "a\nb\t",
+        "'",
+        "%s",
+        "\u20ac\U0001f600",
+    ]
+    put(engine, *({"sid": sid(n)} for n in range(len(texts))))
+    leases = _lock(engine, 0)
+    judged = [
+        (lease, Verdict(State.RETRY, 1, 2, 3, None, text))
+        for lease, text in zip(leases, texts, strict=True)
+    ]
+    with engine.begin() as connection:
+        settle.write(connection, judged, fetched=False, now=NOW)
+        found = connection.execute(
+            select(q.c.last_error).where(among(connection, q.c.last_error, texts)).order_by(q.c.sid)
+        )
+        assert [*found.scalars()] == texts
+
+
 def test_none_is_among_nothing(engine: Engine) -> None:
     """Without values no row is meant."""
     put(engine, {"sid": sid(1)})

@@ -205,3 +205,12 @@ def test_times_are_written_for_people() -> None:
     assert [span(s) for s in (0.2, 61, 720, 9_000, 604_800)] == [
         "less than 1 s", "61 s", "about 12 min", "about 2 h", "about 7 d",
     ]  # fmt: skip
+
+
+def test_a_narrow_history_of_runs_names_what_it_leaves_out(filled: Mapping[str, str]) -> None:
+    """Columns that do not fit are named below the table, and `--json` has them."""
+    verify_etl("run", "--limit", "1", env=filled)
+    shown = in_terminal("runs", columns=40, env=filled)
+    assert max(map(len, shown.lines[:2])) <= 40
+    assert [*filter(None, shown.lines)][-1].startswith("Left out for want of width: ")
+    assert "Left out" not in in_terminal("runs", columns=160, env=filled).raw

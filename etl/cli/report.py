@@ -1,5 +1,6 @@
 """``verify-etl report``: the questions that the rows answer."""
 
+import logging
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from etl.reports.model import Report
     from etl.reports.query import Answer, Question
     from etl.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 _MOST_ROWS = 1000
 _ISO = 2
@@ -89,8 +92,7 @@ def fees(context: Context, *, file: str) -> None:
 
     count = transact(engine, work, doing="storing the fees")
     engine.dispose()
-    if not context.quiet:
-        click.echo(f"{counted(count, 'fee')} loaded.", err=True)
+    _log.info("%s loaded.", counted(count, "fee"))
 
 
 def _command(report: "Report") -> click.Command:
@@ -252,7 +254,7 @@ def _asked(
             check_revision(connection)
             windowed = question.since is not None or question.until is not None
             if windowed and (missed := undated(connection, question.as_of)):
-                click.echo(f"{missed:,} attempts of unknown time are in no window.", err=True)
+                _log.warning("%s attempts of unknown time are in no window.", f"{missed:,}")
             if question.as_of is not None and not context.quiet:
                 report_past.say(connection, report, question.as_of, zone)
             with ask(connection, report, question) as answer:
@@ -288,15 +290,12 @@ def _table(
     if output:
         with replaced(output) as stream:
             stream.write(buffer.getvalue().encode())
-    if context.quiet:
-        return
     if not rows:
-        click.echo("No rows.", err=True)
+        _log.info("No rows.")
     if cut:
-        click.echo(f"The first {_MOST_ROWS:,} rows; --limit or another format for more.", err=True)
+        _log.info("The first %s rows; --limit or another format for more.", f"{_MOST_ROWS:,}")
     if left_out:
-        names = ", ".join(left_out)
-        click.echo(f"Left out for want of width: {names}. --format csv has them.", err=True)
+        _log.info("Left out for want of width: %s. --format csv has them.", ", ".join(left_out))
 
 
 def _file(

@@ -10,7 +10,7 @@ from etl.cli import table
 from etl.cli.context import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from sqlalchemy import Connection
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _NAMES = ("run", "command", "started", "seconds", "exit", "requests", "fetched", "final", "dead")
+_SPARE = ("dead", "final", "requests", "command", "seconds")
 
 
 @click.command(short_help="Show the history of runs.")
@@ -47,21 +48,23 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
     elif found:
-        click.echo("\n".join(_lines(found)))
+        rows = [_row(run) for run in found]
+        lines = [*table.aligned(_NAMES, rows, spare=_SPARE), *_errors(found)]
+        click.echo("\n".join(lines))
+        if gone := table.left_out(_NAMES, rows, spare=_SPARE):
+            _log.info("Left out for want of width: %s. --json has them.", ", ".join(gone))
     else:
         _log.info("No run yet.")
 
 
-def _lines(found: "Sequence[dict[str, Any]]") -> "Iterator[str]":
-    rows = []
-    for run in found:
-        did = run["did"] or {}
-        counts = [did.get(name) for name in ("requests", "fetched", "settled", "dead")]
-        ended = "not ended" if run["ended_at"] is None else run["exit_code"]
-        rows.append([run["id"], run["command"], run["started_at"], run["seconds"], ended, *counts])
-    yield from table.aligned(
-        _NAMES, rows, spare=("dead", "final", "requests", "command", "seconds")
-    )
+def _row(run: "Mapping[str, Any]") -> "list[Any]":
+    did = run["did"] or {}
+    counts = [did.get(name) for name in ("requests", "fetched", "settled", "dead")]
+    ended = "not ended" if run["ended_at"] is None else run["exit_code"]
+    return [run["id"], run["command"], run["started_at"], run["seconds"], ended, *counts]
+
+
+def _errors(found: "Sequence[Mapping[str, Any]]") -> "Iterator[str]":
     for run in found:
         if run["error"]:
             yield table.wrapped(f"{run['id']}:", run["error"], indent=6)

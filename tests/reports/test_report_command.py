@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
-from etl.cli.context import Context
 from etl.cli.report import report
 from etl.errors import EtlError
 from etl.reports import REPORTS, find
 from etl.reports.model import Kind
 from etl.reports.query import Question, ask
+from tests.harness import in_process
 from tests.reports.world import make, store
 
 Call = Callable[..., Result]
@@ -29,9 +29,8 @@ def call(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setenv("DATABASE_URL", url)
     monkeypatch.setenv("COLUMNS", "160")
 
-    def called(*args: str) -> Result:
-        context = Context(config=None, verbose=False, quiet=False)
-        return CliRunner().invoke(report, args, obj=context)
+    def called(*args: str, more: tuple[str, ...] = ()) -> Result:
+        return in_process(*more, "report", *args)
 
     return called
 
@@ -117,6 +116,9 @@ def test_the_table_says_when_it_is_cut(call: Call, monkeypatch: pytest.MonkeyPat
     result = call("attempts")
     assert "The first 10 rows" in result.stderr
     assert len(result.stdout.splitlines()) == 10 + 2
+    line, *_ = call("attempts", more=("--log-format", "json")).stderr.splitlines()
+    assert json.loads(line)["message"].startswith("The first 10 rows")
+    assert call("attempts", more=("-q",)).stderr == ""
 
 
 def test_a_narrow_terminal_names_what_is_left_out(
