@@ -50,17 +50,32 @@ def test_request_as_sent(make_api: MakeApi) -> None:
     ]
 
 
-def test_keep_alive_one_connection_a_thread(make_api: MakeApi) -> None:
-    """A thread keeps its connection, another thread has its own, and close ends them all."""
-    with RawServer(OK) as api:
+def test_as_many_connections_as_requests_at_a_time(make_api: MakeApi) -> None:
+    """Threads that come and go use each other's connections, and close ends them all."""
+    both = threading.Barrier(2, timeout=5)
+
+    def together(conn: socket.socket) -> bool:
+        both.wait()
+        conn.sendall(OK)
+        return False
+
+    def ask(threads: int) -> None:
+        asking = [threading.Thread(target=client.attempt, args=(SID,)) for _ in range(threads)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+
+    with RawServer(OK, OK, together, together, OK) as api:
         client = make_api(api.url)
-        client.attempt(SID)
-        client.attempt(SID)
+        ask(1)
+        ask(1)
         assert api.connections == 1
-        thread = threading.Thread(target=lambda: [client.attempt(SID) for _ in range(2)])
-        thread.start()
-        thread.join()
-        assert (api.connections, len(api.requests)) == (2, 4)
+        ask(2)
+        ask(1)
+        assert (api.connections, len(api.requests)) == (2, 5)
+        client.close()
+        assert [api.ended.acquire(timeout=5) for _ in range(2)] == [True, True]
 
 
 def test_stale_connection_is_replaced(make_api: MakeApi) -> None:

@@ -2,6 +2,8 @@
 
 import threading
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -61,7 +63,7 @@ class Summary:
 
 
 class Api:
-    """Send one request at a time per thread, to one origin, with one credential.
+    """Send requests to one origin with one credential, from any number of threads.
 
     Times are seconds; ``window_s`` is that of the allowance and is only spoken of. Raises
     ``ConfigError`` for an address, a proxy or certificates that cannot be used. Every method that
@@ -109,8 +111,9 @@ class Api:
         self._context = tls_context(ca_bundle) if ca_bundle else None
         self._limits = Limits(connect_s, read_s, total_s)
         self._proxy = through
-        self._local = threading.local()
         self._wires: list[Wire] = []
+        # Of these the ones that nobody is using, the last used at the end.
+        self._idle: list[Wire] = []
         self._lock = threading.Lock()
 
     def attempt(self, sid: str) -> Reply:
@@ -180,29 +183,40 @@ class Api:
         return Summary(total, converted, unconverted, rate, answer.sent_at, answer.answered_at)
 
     def close(self) -> None:
-        """Close the connections of all threads; those in use end with their request."""
+        """Close all connections; those in use end with their request."""
         with self._lock:
-            wires, self._wires = self._wires, []
+            wires, self._wires, self._idle = self._wires, [], []
         for wire in wires:
             wire.close()
 
-    def _wire(self) -> Wire:
-        wire: Wire | None = getattr(self._local, "wire", None)
-        if wire is None:
+    @contextmanager
+    def _wire(self) -> Iterator[Wire]:
+        """Lend a connection that is idle, or a new one: as many as there are requests at a time.
+
+        One to each thread would stay open when its thread has ended, and a run starts many.
+        """
+        with self._lock:
+            wire = self._idle.pop() if self._idle else self._open()
+        try:
+            yield wire
+        finally:
             with self._lock:
-                if self._secure and self._context is None:
-                    self._context = tls_context("")
-                wire = self._local.wire = Wire(
-                    self._origin, limits=self._limits, context=self._context, proxy=self._proxy
-                )
-                self._wires.append(wire)
+                if wire in self._wires:
+                    self._idle.append(wire)
+
+    def _open(self) -> Wire:
+        if self._secure and self._context is None:
+            self._context = tls_context("")
+        wire = Wire(self._origin, limits=self._limits, context=self._context, proxy=self._proxy)
+        self._wires.append(wire)
         return wire
 
     def _get(self, path: str, query: str = "", *, page: bool = False) -> tuple[Answer, object]:
         target = f"{self._root}{path}?{query}" if query else self._root + path
         headers, limit = (self._many, PAGE_BYTES) if page else (self._one, RECORD_BYTES)
         try:
-            answer = self._wire().get(target, headers=headers, limit=limit)
+            with self._wire() as wire:
+                answer = wire.get(target, headers=headers, limit=limit)
         except EtlError as error:
             error.message = f"GET {path}: {error.message}"
             raise

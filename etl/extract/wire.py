@@ -75,7 +75,7 @@ def tls_context(ca_bundle: str) -> ssl.SSLContext:
 
 
 class Wire(HTTPAdapter):
-    """Hold one keep-alive connection to one origin, for one thread."""
+    """Hold one keep-alive connection to one origin, for one request at a time."""
 
     def __init__(
         self, origin: str, *, limits: Limits, context: ssl.SSLContext | None, proxy: str
