@@ -140,9 +140,7 @@ def write(connection: Connection, rows: Sequence[tuple[Merged, bool]]) -> int:
     _mark(connection, [merged for merged, _ in newer])
     changes = [change for merged in winners for change in _changes(merged)]
     if changes:
-        _send(
-            connection, _insert_changes, dict(zip(_CHANGE, zip(*changes, strict=True), strict=True))
-        )
+        _send(connection, _insert_changes, _by_column(_CHANGE, changes))
     return len(changes)
 
 
@@ -205,7 +203,7 @@ def _upsert(connection: Connection, newer: Sequence[tuple[Merged, bool]]) -> Seq
 
 
 def _attempt_columns(rows: Sequence[tuple[Merged, bool]]) -> Columns:
-    columns = _columns([merged for merged, _ in rows])
+    columns = _by_column(Attempt._fields, [merged.attempt for merged, _ in rows])
     sent = [merged.sent_at for merged, _ in rows]
     return {
         **{name: columns[name] for name in _ATTEMPT_FIELDS},
@@ -216,13 +214,12 @@ def _attempt_columns(rows: Sequence[tuple[Merged, bool]]) -> Columns:
 
 
 def _channel_columns(rows: Sequence[Merged]) -> Columns:
-    columns = _columns(rows)
+    columns = _by_column(Attempt._fields, [merged.attempt for merged in rows])
     return {"attempt_sid": columns["sid"], **{name: columns[name] for name in _CHANNEL_FIELDS}}
 
 
-def _columns(rows: Sequence[Merged]) -> Columns:
-    values = zip(*[merged.attempt for merged in rows], strict=True)
-    return dict(zip(Attempt._fields, values, strict=True))
+def _by_column(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> Columns:
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
 
 
 def _changes(merged: Merged) -> Iterable[tuple[object, ...]]:

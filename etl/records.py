@@ -1,8 +1,8 @@
 """Hold the values that flow through a run, immutable and named by their place in it.
 
 ``Lease`` (claimed) -> ``Answer`` (fetched) -> ``Attempt`` | ``Rejection`` (transformed) ->
-``Verdict`` (settled). Times that the machine compares are integers, epoch milliseconds UTC. What
-there is one of for each attempt is a named tuple: a frozen dataclass takes four times as long to make.
+``Verdict`` (settled). Times that the machine compares are integers, epoch milliseconds UTC. Those
+made for every attempt that is loaded are named tuples: a frozen dataclass takes four times as long.
 """
 
 import re

@@ -14,6 +14,7 @@ A SID's life, as ``attempt_queue.state``::
     pending, retry, refresh, dead --seen on a list page--> settled, refresh
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -70,13 +71,13 @@ class Moment(TypeDecorator[datetime]):
             return dialect.type_descriptor(DATETIME(fsp=3))
         return dialect.type_descriptor(DateTime(timezone=True))
 
-    def bind_processor(self, dialect: Dialect) -> Any:  # noqa: ANN401 - as the base class says
-        """Spell a time on SQLite as SQLAlchemy does, in a quarter of the time."""
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Spell a time on SQLite as SQLAlchemy does, but faster: loading does it three times a row."""
         return _spell if dialect.name == "sqlite" else super().bind_processor(dialect)
 
 
 def _spell(value: datetime | None) -> str | None:
-    # Without the offset, which is UTC's.
+    # SQLAlchemy leaves the offset off, too; all our times are UTC.
     return None if value is None else value.isoformat(" ", "microseconds")[:26]
 
 

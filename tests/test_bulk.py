@@ -1,9 +1,12 @@
 """Hand a page's rows over at once, on every database, and find them by their SIDs."""
 
-from sqlalchemy import Engine, select
+import pytest
+from sqlalchemy import BigInteger, Engine, Text, literal, select
+from sqlalchemy.exc import DBAPIError
 
 from etl import queue, settle
-from etl.bulk import among
+from etl.bulk import Array, among
+from etl.database_errors import Fault, classify
 from etl.records import Lease, Outcome, State, Verdict
 from etl.schema import attempt_queue as q
 from tests.queue_rows import NOW, explain, put, read, sid, watch
@@ -72,33 +75,44 @@ def test_every_verdict_reaches_its_own_row(engine: Engine) -> None:
 def test_text_arrives_as_it_was_sent(engine: Engine) -> None:
     """No quote, backslash, brace, comma, blank or line end of a text means anything on the way."""
     texts = [
-        "",
-        " ",
-        "NULL",
-        "null",
-        '"',
-        '""',
-        "\\",
-        '\\"',
-        "{}",
-        "{a,b}",
-        "a\nb\t",
-        "'",
-        "%s",
+        "", " ", "NULL", "null", '"', '""', "\\", '\\"', "{}", "{a,b}", "a\nb\t", "'", "%s",
         "\u20ac\U0001f600",
-    ]
-    put(engine, *({"sid": sid(n)} for n in range(len(texts))))
+    ]  # fmt: skip
+    put(engine, *({"sid": sid(n)} for n in range(len(texts) + 1)))
     leases = _lock(engine, 0)
     judged = [
         (lease, Verdict(State.RETRY, 1, 2, 3, None, text))
-        for lease, text in zip(leases, texts, strict=True)
+        for lease, text in zip(leases, [*texts, None], strict=True)
     ]
+    error = q.c.last_error
     with engine.begin() as connection:
         settle.write(connection, judged, fetched=False, now=NOW)
-        found = connection.execute(
-            select(q.c.last_error).where(among(connection, q.c.last_error, texts)).order_by(q.c.sid)
-        )
-        assert [*found.scalars()] == texts
+        stored = connection.execute(select(error).order_by(q.c.sid)).scalars()
+        assert [*stored] == [*texts, None]
+        named = select(error).where(among(connection, error, texts)).order_by(q.c.sid)
+        assert [*connection.execute(named).scalars()] == texts
+
+
+@pytest.mark.kinds("postgresql")
+def test_a_row_is_to_blame_for_text_that_cannot_be_stored(engine: Engine) -> None:
+    """NUL is refused as the driver's own arrays refuse it, and the database goes on."""
+    put(engine, {"sid": sid(1)})
+    (lease,) = _lock(engine, 0)
+    judged = [(lease, Verdict(State.RETRY, 1, 2, 3, None, "a\0b"))]
+    with engine.begin() as connection:
+        with pytest.raises(DBAPIError) as caught, connection.begin_nested():
+            settle.write(connection, judged, fetched=False, now=NOW)
+        assert classify(caught.value) is Fault.REFUSED
+        assert connection.execute(select(q.c.last_error)).scalars().all() == [None]
+
+
+@pytest.mark.kinds("postgresql")
+def test_arrays_of_two_types_are_two_statements(engine: Engine) -> None:
+    """A statement kept for one type of array is not taken for another's."""
+    with engine.connect() as connection:
+        for values, kind in ((["a"], Text()), ([1], BigInteger())):
+            found = connection.execute(select(literal(values, Array(kind)))).scalar_one()
+            assert found == values
 
 
 def test_none_is_among_nothing(engine: Engine) -> None:

@@ -208,7 +208,7 @@ def test_times_are_written_for_people() -> None:
 
 
 def test_a_narrow_history_of_runs_names_what_it_leaves_out(filled: Mapping[str, str]) -> None:
-    """Columns that do not fit are named below the table, and `--json` has them."""
+    """Columns that do not fit are named below the table; where all do, nothing is said."""
     verify_etl("run", "--limit", "1", env=filled)
     shown = in_terminal("runs", columns=40, env=filled)
     assert max(map(len, shown.lines[:2])) <= 40

@@ -75,7 +75,8 @@ def test_an_attempt_reads_back_as_it_was_written(engine: Engine, found: Attempt)
 @pytest.mark.parametrize(
     "price",
     ["0", "-0.0075", "0.000001", "-0.000001", "999999999.999999", "-123456789.123456",
-     "123456789012", "0.1", "1.10"],
+     "123456789012", "0.1", "1.10",
+     "1E-6", "1.5E+3", "0E-6"],
 )  # fmt: skip
 def test_prices_are_exact(engine: Engine, price: str) -> None:
     """Fifteen digits and six decimals come back as they were sent, and are no change."""

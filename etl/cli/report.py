@@ -254,7 +254,10 @@ def _asked(
             check_revision(connection)
             windowed = question.since is not None or question.until is not None
             if windowed and (missed := undated(connection, question.as_of)):
-                _log.warning("%s attempts of unknown time are in no window.", f"{missed:,}")
+                verb = "is" if missed == 1 else "are"
+                _log.warning(
+                    "%s of unknown time %s in no window.", counted(missed, "attempt"), verb
+                )
             if question.as_of is not None and not context.quiet:
                 report_past.say(connection, report, question.as_of, zone)
             with ask(connection, report, question) as answer:
