@@ -18,11 +18,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from etl.database import open_engine
 from etl.extract import Api
 from tests.databases import KINDS, Server, start
+
+# A busy machine is no defect: what an example may take is not looked at.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 _Servers = Callable[[str], Server]
 MakeApi = Callable[..., Api]

@@ -282,9 +282,7 @@ def shared(servers: Servers) -> Iterator[Engine]:
 LATENCY = st.tuples(st.integers(0, REQUEST_MS), st.integers(0, REQUEST_MS)).map(sorted)
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     latencies=st.lists(LATENCY, min_size=20, max_size=40),
     takes=st.lists(st.integers(1, 5), min_size=1, max_size=5),

@@ -219,7 +219,7 @@ def test_reasons(tmp_path: Path, line: str, reason: str) -> None:
 
 
 @given(data=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """Whatever a file holds, it is read, or refused in words."""
     path = tmp_path_factory.getbasetemp() / "any"
@@ -234,7 +234,7 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Non
             assert all(1 <= item.line <= lines for item in found)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rows=st.lists(st.tuples(st.text(st.sampled_from('ab",;\n '), max_size=8), st.booleans())))
 def test_any_csv(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, bool]]) -> None:
     """What Python's csv module writes is read back, each SID on the line it stands on."""

@@ -251,6 +251,5 @@ TestSync = Sync.TestCase
 TestSync.settings = settings(
     max_examples=15,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -300,7 +300,7 @@ def assert_storable(attempt: Attempt) -> None:
 
 
 @given(ODD)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_payload_is_storable(payload: dict[str, Any]) -> None:
     """Make of any values in any known key an attempt that every database takes."""
     attempt = transform(payload, sid=SID)
@@ -309,7 +309,6 @@ def test_any_payload_is_storable(payload: dict[str, Any]) -> None:
 
 
 @given(JSON, st.none() | ANY_TEXT)
-@settings(deadline=None)
 def test_any_json_never_raises(payload: object, sid: str | None) -> None:
     """Answer any JSON with a value, whatever was asked for."""
     result = transform(payload, sid=sid)
