@@ -180,6 +180,18 @@ def lock_listed(
     return [_lease(row, now, unplanned=not planned) for *row, planned in rows]
 
 
+def as_columns(verdicts: Sequence[Verdict]) -> bulk.Columns:
+    """Lay out by column what verdicts say of their rows."""
+    return {
+        "state": [verdict.state.value for verdict in verdicts],
+        "due_at": [verdict.due_at for verdict in verdicts],
+        "expires_at": [verdict.expires_at for verdict in verdicts],
+        "attempts": [verdict.attempts for verdict in verdicts],
+        "outcome": [verdict.outcome and verdict.outcome.value for verdict in verdicts],
+        "last_error": [verdict.error for verdict in verdicts],
+    }
+
+
 def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], *, now: int) -> int:
     """Enqueue attempts that a list page showed and that cannot rest yet; return how many are new.
 
@@ -197,12 +209,8 @@ def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], 
     verdicts, died_at = [verdict for _, verdict in new], moment(now)
     columns: bulk.Columns = {
         "sid": [sid for sid, _ in new],
-        "state": [verdict.state.value for verdict in verdicts],
-        "due_at": [verdict.due_at for verdict in verdicts],
-        "expires_at": [verdict.expires_at for verdict in verdicts],
+        **as_columns(verdicts),
         "fetches": [int(verdict.state is State.REFRESH) for verdict in verdicts],
-        "outcome": [verdict.outcome and verdict.outcome.value for verdict in verdicts],
-        "last_error": [verdict.error for verdict in verdicts],
         "source": ["discover"] * len(new),
         "settled_at": [died_at if v.state is State.DEAD else None for v in verdicts],
     }

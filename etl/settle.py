@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Update, any_, bindparam, update
 
-from etl import bulk
+from etl import bulk, queue
 from etl.database import moment
 from etl.records import Failed, Failure, Lease, Outcome, State, Verdict
 from etl.schema import attempt_queue as q
@@ -175,12 +175,7 @@ def write(
     verdicts = [verdict for _, verdict in judged]
     columns: bulk.Columns = {
         "id": [lease.id for lease, _ in judged],
-        "state": [verdict.state.value for verdict in verdicts],
-        "due_at": [verdict.due_at for verdict in verdicts],
-        "expires_at": [verdict.expires_at for verdict in verdicts],
-        "attempts": [verdict.attempts for verdict in verdicts],
-        "outcome": [verdict.outcome and verdict.outcome.value for verdict in verdicts],
-        "last_error": [verdict.error for verdict in verdicts],
+        **queue.as_columns(verdicts),
         "settled_at": [at_rest if verdict.state in _RESTING else None for verdict in verdicts],
     }
     sent = {f"{_NEW}{name}": values for name, values in columns.items()}
