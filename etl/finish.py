@@ -208,7 +208,10 @@ def _judge(lease: Lease, merged: Merged, policy: Policy) -> Verdict:
         # Nothing was created tomorrow: such a time says nothing of its age.
         created_at = None
     known_from = settle.known_from(
-        policy, created_at=created_at, expires_at=lease.expires_at, enqueued_at=lease.enqueued_at
+        policy,
+        created_at=created_at,
+        expires_at=settle.believed(policy, lease.expires_at, merged.sent_at),
+        enqueued_at=lease.enqueued_at,
     )
     return settle.after_fetch(
         policy,

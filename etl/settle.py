@@ -26,6 +26,8 @@ FIRST_BACKOFF_MS: Final = 90_000
 # Two waits of at least half an hour: three answers of 404 span at least an hour.
 NOT_FOUND_TRIES: Final = 3
 NOT_FOUND_BACKOFF_MS: Final = 30 * 60_000
+# Doubled so often they are a day apart, and stay so.
+NOT_FOUND_DAILY_AFTER: Final = 6
 # The last try before the API forgets a row keeps this distance from that moment.
 LAST_CHANCE_MS: Final = 10 * 60_000
 ERROR_LENGTH: Final = 500
@@ -61,10 +63,21 @@ def is_final(policy: Policy, *, sent_at: int, known_from: int, has_price: bool) 
 
 
 def known_from(policy: Policy, *, created_at: int | None, expires_at: int, enqueued_at: int) -> int:
-    """Return the time to count a row's age from: creation, else what the inserter knew of it."""
+    """Return the time to count a row's age from: creation, else what the inserter knew of it.
+
+    ``expires_at`` as ``believed``.
+    """
     if created_at is not None:
         return created_at
     return expires_at - policy.retention if expires_at else enqueued_at
+
+
+def believed(policy: Policy, expires_at: int, now: int) -> int:
+    """Return when the API forgets a row, 0 if unknown: no later than a retention from now.
+
+    Others write the column, too; a time beyond that would keep a row from ever coming to rest.
+    """
+    return expires_at if expires_at <= now + policy.retention else 0
 
 
 def after_fetch(
@@ -121,11 +134,13 @@ def _after_not_found(
     # `outcome` marks a row whose last answer was 404 too: only a row of 404s counts as missing,
     # for real resources answer 404 now and then.
     tries = lease.attempts + 1 if lease.outcome == Outcome.NOT_FOUND else 1
-    forgotten_at = lease.expires_at or lease.enqueued_at + policy.retention
-    forgotten = now >= forgotten_at
+    expires_at = believed(policy, lease.expires_at, now)
+    forgotten_at = expires_at or lease.enqueued_at + policy.retention
+    # It was there when it was fetched: whatever the columns say, so many days of 404 are the end.
+    forgotten = now >= forgotten_at or tries > NOT_FOUND_DAILY_AFTER + policy.retention // DAY_MS
     if lease.fetches and forgotten:
         return _rest(lease, State.SETTLED, Outcome.LAST_KNOWN, error, tries)
-    if not lease.fetches and forgotten and lease.expires_at:
+    if not lease.fetches and forgotten and expires_at:
         return _rest(lease, State.DEAD, Outcome.EXPIRED, error, tries)
     if not lease.fetches and tries >= NOT_FOUND_TRIES:
         outcome = Outcome.EXPIRED if forgotten else Outcome.NOT_FOUND

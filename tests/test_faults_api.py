@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
 
@@ -279,9 +280,9 @@ def test_a_404_past_its_retention_is_expired_at_once(engine: Engine, world: Worl
     assert (row_of(engine, gone).state, row_of(engine, gone).outcome) == ("dead", "expired")
 
 
-@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("forgotten", ["no", "yes", "whatever its row says"])
 def test_a_404_for_what_was_fetched_before_keeps_the_last_known(
-    engine: Engine, *, forgotten: bool
+    engine: Engine, forgotten: str
 ) -> None:
     """A refresh that finds nothing is tried until the API has forgotten it, then rests."""
     world = World(size=1, start=time.time() - 3_600, span=60, static_at=time.time())
@@ -292,11 +293,15 @@ def test_a_404_for_what_was_fetched_before_keeps_the_last_known(
         world.hidden.add(sid)
         with engine.begin() as connection:
             connection.execute(update(q).values(due_at=1))
-            if forgotten:
+            if forgotten == "yes":
                 connection.execute(update(q).values(expires_at=int(time.time() * 1000) - 1))
+            if forgotten == "whatever its row says":
+                # Others write these columns, too: a moment that no API forgets anything at.
+                month_ago = datetime.now(UTC) - timedelta(days=31)
+                connection.execute(update(q).values(expires_at=2**62, enqueued_at=month_ago))
         run_here(engine, box)
     row = row_of(engine, sid)
-    if forgotten:
+    if forgotten != "no":
         assert (row.state, row.outcome, row.fetches) == ("settled", "last_known", 1)
     else:
         assert (row.state, row.outcome, row.due_at <= row.expires_at) == (
@@ -306,6 +311,21 @@ def test_a_404_for_what_was_fetched_before_keeps_the_last_known(
         )
     with engine.connect() as connection:
         assert connection.execute(select(attempts.c.sid)).scalars().all() == [sid]
+
+
+def test_an_attempt_without_a_date_becomes_final_whatever_its_row_says(engine: Engine) -> None:
+    """Its age counts from when it was enqueued, where another program wrote an impossible time."""
+    world = World(size=1, static_at=time.time())
+    sid = world.sid(0)
+    world.overrides[sid] = lambda payload, _at: {**payload, "date_created": None}
+    fill(engine, [sid])
+    week_ago = datetime.now(UTC) - timedelta(days=7)
+    with engine.begin() as connection:
+        connection.execute(update(q).values(expires_at=2**62, enqueued_at=week_ago))
+    with Sandbox(world, limit=0) as box:
+        run_here(engine, box)
+    row = row_of(engine, sid)
+    assert (row.state, row.outcome, row.fetches) == ("settled", "final", 1)
 
 
 def test_under_a_third_of_failures_every_row_is_stored_in_the_end(engine: Engine) -> None:

@@ -88,6 +88,13 @@ def test_an_age_counts_from_the_best_that_is_known(
     assert found == expected
 
 
+def test_nobody_knows_of_a_time_beyond_the_retention() -> None:
+    """An attempt created now is forgotten a retention from now, and none is created later."""
+    latest = NOW + POLICY.retention
+    asked = (0, 1, NOW, latest, latest + 1, 2**62)
+    assert [settle.believed(POLICY, each, NOW) for each in asked] == [0, 1, NOW, latest, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("failure", "attempts", "state", "outcome"),
     [
@@ -172,6 +179,13 @@ def test_many_404s_do_not_exhaust_a_fetched_row() -> None:
         (1, 0, 0, 0, State.SETTLED, Outcome.LAST_KNOWN),
         (1, None, 30 * DAY, 0, State.SETTLED, Outcome.LAST_KNOWN),
         (1, None, 30 * DAY - 1, 9, State.RETRY, Outcome.NOT_FOUND),
+        # Nothing is forgotten so late: somebody wrote it, and the other times count.
+        (1, 30 * DAY, 31 * DAY, 0, State.RETRY, Outcome.NOT_FOUND),
+        (1, 30 * DAY + 1, 31 * DAY, 0, State.SETTLED, Outcome.LAST_KNOWN),
+        (0, 30 * DAY + 1, 31 * DAY, 0, State.RETRY, Outcome.NOT_FOUND),
+        # Nor is anything enqueued in years to come: 404 a day, for thirty days, is the end.
+        (1, None, -9_999 * DAY, 35, State.RETRY, Outcome.NOT_FOUND),
+        (1, None, -9_999 * DAY, 36, State.SETTLED, Outcome.LAST_KNOWN),
     ],
 )
 def test_a_404_depends_on_age_and_on_what_is_known(
