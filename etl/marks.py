@@ -7,19 +7,27 @@ is just writing of the same verification, so no roll-up is made before both have
 """
 
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Insert, func, insert, literal, select
 
-from etl.bulk import among
-from etl.cubes import DAY_S, HOUR_S, UNKNOWN, quarter
+from etl import bulk
+from etl.cubes import DAY_S, HOUR_S, QUARTER_S, UNKNOWN, quarter
 from etl.database import lock_alone, lock_shared, moment_ms
 from etl.schema import attempts, rollup_marks
 
 _KEY: Final = 0x726F6C6C757073  # "rollups"
-_MINUTES: Final = {
+# A page has a thousand times, in some dozens of quarters. To the minute where that is all that the
+# database rounds to without arithmetic.
+_ROUNDED: Final = {
     "sqlite": func.substr(attempts.c.date_created, 1, 16),
-    "postgresql": func.date_trunc("minute", attempts.c.date_created),
+    "postgresql": func.date_bin(
+        literal(timedelta(seconds=QUARTER_S)),
+        attempts.c.date_created,
+        literal(datetime(1, 1, 1, tzinfo=UTC)),
+    ),
     "mysql": func.date_format(attempts.c.date_created, "%Y-%m-%d %H:%i"),
 }
 _CHUNK: Final = 1_000
@@ -66,16 +74,23 @@ def mark(
     verification belongs to the time of its first attempt and is paid for once.
     """
     found = set(times)
-    sids = sorted(sid for sid in set(verifications) if sid is not None)
-    # Rounded there: a page has a thousand times in some dozens of minutes.
-    minute = _MINUTES["mysql" if (name := connection.dialect.name) == "mariadb" else name]
+    sids = [sid for sid in set(verifications) if sid is not None]
+    name = connection.dialect.name
+    rounded = _ROUNDED["mysql" if name == "mariadb" else name]
     for start in range(0, len(sids), _CHUNK):
-        siblings = select(minute).where(
-            among(connection, attempts.c.verification_sid, sids[start : start + _CHUNK])
+        siblings = select(rounded).where(
+            bulk.among(connection, attempts.c.verification_sid, sids[start : start + _CHUNK])
         )
         found.update(connection.execute(siblings.distinct()).scalars())
     starts = {_start(moment_ms(at)) for at in found}
-    connection.execute(insert(rollup_marks), [{"start": start} for start in sorted(starts)])
+    bulk.execute(connection, _insert(name), {"start": sorted(starts)})
+
+
+@cache
+def _insert(dialect: str) -> Insert:
+    if dialect != "postgresql":
+        return insert(rollup_marks)
+    return bulk.insert_rows(rollup_marks, [rollup_marks.c.start])
 
 
 def _start(ms: int | None) -> int:
