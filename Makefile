@@ -49,7 +49,7 @@ demo: $(VENV)/.installed
 	@$(RUN) -m etl demo
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest --numprocesses $(WORKERS) $(ARGS)
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
