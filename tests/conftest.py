@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 from etl.database import open_engine
 from etl.extract import Api
 from tests.databases import KINDS, Server, start
+from tests.harness import SCALE
 
 # A busy machine is no defect: what an example may take is not looked at.
 settings.register_profile("any machine", deadline=None)
@@ -127,5 +128,5 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def scale() -> float:
-    """Give what a long test multiplies its counts by: 0.1, or 1 for `make soak`."""
-    return float(os.environ.get("VERIFY_ETL_TEST_SCALE", "0.1"))
+    """Give what a long test multiplies its counts by."""
+    return SCALE

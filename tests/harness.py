@@ -24,6 +24,8 @@ from etl.transform import transform
 
 ROOT = Path(__file__).parent.parent
 NOW = time.time()
+SCALE = float(os.environ.get("VERIFY_ETL_TEST_SCALE", "0.1"))
+"""What a long test multiplies its counts by: 0.1, or 1 for `make soak`."""
 
 
 def environment(box: Sandbox, database_url: str, **settings: str) -> dict[str, str]:

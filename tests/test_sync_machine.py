@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -20,7 +21,7 @@ from etl.schema import attempt_changes, attempt_channel_data, attempts, sync_run
 from etl.schema import attempt_queue as q
 from etl.stopping import Stopping
 from etl.transform import transform
-from tests.harness import as_held, expected_of
+from tests.harness import SCALE, as_held, expected_of
 from tests.in_process import DAY, HOUR, run_here
 
 BIRTH = 1_795_000_000
@@ -247,9 +248,9 @@ def _template() -> bytes:
         return file.read_bytes()
 
 
-TestSync = Sync.TestCase
+TestSync = pytest.mark.soak(Sync.TestCase)
 TestSync.settings = settings(
-    max_examples=15,
+    max_examples=round(250 * SCALE),
     stateful_step_count=25,
     suppress_health_check=list(HealthCheck),
 )

@@ -56,7 +56,9 @@ def test_tables_are_right(reports: Engine, browse: Open, seed: int) -> None:
             "country": {"BR"},
         },
     ]
-    for question in questions:
+    # What the page makes of its data does not depend on where they came from.
+    few = 4
+    for question in questions if reports.dialect.name == "sqlite" else questions[:few]:
         asked = Asked(**({"since": first, "until": last} | question))
         narrow(page, asked)
         compare(tables(page), Truth(world, asked).tables() | empty(world, asked))
