@@ -1,13 +1,14 @@
 """Measure how many attempts a second ``discover`` and ``run --strategy sweep`` load.
 
 The allowance is off and the server's pages are rendered beforehand; its own speed stands beside.
-The rate of 100,000 attempts is held to the target, the best of three times, that of a million is only
-told: SIDs are random keys in four indexes, and each page of a larger table touches more of their
-leaves. A run under the allowance brings 100,000 a minute.
+The rate of 100,000 attempts is held to the target, the best of three times; that of a million is
+only told: SIDs are random keys in four indexes, and each page of a larger table touches more of
+their leaves. A run under the allowance brings 100,000 a minute.
 
 The job runs in a process of its own, whose peak resident size is read when a tenth of a million is
-loaded and at the end: memory must not grow with what is loaded. At last old days are loaded: how much longer it
-takes for what is marked and summed for the reports is told apart within each run. Exits with 1 when a target is missed::
+loaded and at the end: memory must not grow with what is loaded. At last old days are loaded: how
+much longer it takes for what is marked and summed for the reports is told apart within each run.
+Exits with 1 when a target is missed::
 
     python bench/load.py
     python bench/load.py --rows 100000 --database sqlite    # the rates alone

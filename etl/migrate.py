@@ -1,8 +1,9 @@
 """Find and run the Alembic scripts, in a wheel and in a checkout.
 
 ``upgrade`` is: lock | look | refuse what is not ours | take views down | run the revisions | put
-views up | check | commit, on one connection. SQLite and PostgreSQL do it in one transaction; MariaDB and MySQL, which commit after
-every DDL statement, under a named lock, and the next upgrade mends one that was cut off.
+views up | check | commit, on one connection. SQLite and PostgreSQL do it in one transaction; MariaDB
+and MySQL, which commit after every DDL statement, under a named lock, and the next upgrade mends one
+that was cut off.
 """
 
 import io

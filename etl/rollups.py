@@ -1,7 +1,8 @@
 """Bring the roll-ups up to date: wait for writers | take a day's marks | sum anew | forget them.
 
 Each day is a transaction, and waits until it is quiet. A crash in between loses nothing: marks go in
-the transaction that made them unnecessary. A writer that commits while sums are made has marks of its own, which stay.
+the transaction that made them unnecessary. A writer that commits while sums are made has marks of
+its own, which stay.
 """
 
 # ruff: noqa: S608 - the SQL is put together from our own names and numbers
