@@ -63,7 +63,8 @@ class Discover:
         while (listing := self._lister.resume(PURPOSE, asked.service)) is not None:
             done += self._list(listing)
         start, end = self._bounds(asked)
-        # What has just been finished need not be listed again.
+        # What has just been finished need not be listed again, but for what its first pages, read
+        # before the break, showed too early.
         for first, last in _without((start, end), done):
             stopped = self._load(first, last, asked.service)
             if stopped is not None:
@@ -161,12 +162,13 @@ def _span(start: int, end: int) -> str:
 
 
 def _without(window: tuple[int, int], done: Iterable[Listing]) -> list[tuple[int, int]]:
-    """Return what is left of a window, oldest first."""
+    """Return what is left of a window, oldest first; what follows at last overlaps."""
     left, (start, end) = [], window
+    begin = start
     for listing in sorted(done, key=lambda listing: listing.start):
         if start < listing.start:
             left.append((start, min(listing.start, end)))
         start = max(start, listing.end)
     if start < end:
-        left.append((start, end))
+        left.append((max(start - OVERLAP_MS, begin) if done else start, end))
     return [(first, last) for first, last in left if first < last]

@@ -123,7 +123,8 @@ class Plan:
 
     With ``ask`` not empty, ask and plan again: the rest of the plan is what would be done without
     the answers. ``requests`` = asks, those made included + pages + fetches. ``fetch_only`` and
-    ``sweep_only`` are the costs of the two ways by themselves, asks left out.
+    ``sweep_only`` are the costs of the two ways by themselves, asks left out. ``guessed``: nothing
+    says how much the account holds, so pages are counted as if there were no more than what waits.
     """
 
     ask: tuple[Window, ...]
@@ -132,6 +133,7 @@ class Plan:
     requests: int
     fetch_only: int
     sweep_only: int
+    guessed: bool = False
 
 
 def plan(
@@ -173,6 +175,7 @@ def plan(
         requests=density.asked + len(asks) + listed + fetches,
         fetch_only=waiting.expired + single,
         sweep_only=waiting.expired + math.ceil(whole.cost),
+        guessed=view.estimate.blank and single > 0,
     )
 
 
@@ -270,8 +273,18 @@ class Progress:
             sweep, seen=seen, known=self.known, unknown=self.unknown, last=known + unknown
         )
         share = self.pages_left / max(sweep.pages, seen + self.pages_left)
-        hidden = (sweep.finds - sweep.known) * share
+        hoped = sweep.finds - sweep.known
+        # What has been found is not left on other pages, wherever it was thought to lie.
+        hidden = min(hoped * share, max(hoped - self.unknown, 0.0))
         self.sids_left = max(sweep.known - self.known, 0) + hidden
+
+    def outgrown(self, seen: int, size: int, larger: int) -> bool:
+        """Say whether the window is better listed from its start in larger pages.
+
+        ``seen`` pages are read again, and lost if the larger ones fail: as many must be gained.
+        """
+        whole = math.ceil((seen + self.pages_left) * size / larger)
+        return self.pages_left - whole >= seen
 
     @property
     def worth_going_on(self) -> bool:

@@ -63,6 +63,8 @@ class Sweeper:
         # Of these the windows whose every page this run has read.
         self._own: tuple[Window, ...] = ()
         self._singly: tuple[Window, ...] = ()
+        # Sizes of pages for which a window was given up.
+        self._grown: set[int] = set()
         self._asked = 0
         self._failed = 0
         # Of the last page: SIDs of unknown age that it showed, and those that no plan counted on.
@@ -93,6 +95,7 @@ class Sweeper:
                 self._sweep_all(made.sweeps)
             elif busy and not self._urgent:
                 self._lister.wait_for_others("")
+                self._resume()
             else:
                 return
 
@@ -226,8 +229,12 @@ class Sweeper:
             as_expected = reached.pages <= 1.25 * pages + 1
             self._failed += not as_expected
             return as_expected
-        self._listed = self._listed and not progress.in_vain
         self._learn(window, round((reached.pages + progress.pages_left) * reached.page_size))
+        if self._outgrown(reached, progress):
+            # What is still to be found of it is planned anew, in larger pages.
+            self._grown.add(self._lister.page_size)
+            return False
+        self._listed = self._listed and not progress.in_vain
         self._singly += (window,)
         self._failed += 1
         return False
@@ -247,9 +254,21 @@ class Sweeper:
                 known=max(shown - unknown, 0), unknown=unknown, seen=listing.pages,
                 page_size=listing.page_size,
             )  # fmt: skip
+            if self._outgrown(listing, progress):
+                return False
             return self._strategy == "sweep" or progress.worth_going_on
 
         return go_on
+
+    def _outgrown(self, listing: Listing, progress: Progress) -> bool:
+        """Say whether pages may be larger again by now, and the rest then costs fewer requests."""
+        larger = self._lister.page_size
+        # Once for each size: where larger pages always fail, the start would be read for ever.
+        return (
+            larger > listing.page_size
+            and larger not in self._grown
+            and progress.outgrown(listing.pages, listing.page_size, larger)
+        )
 
     def _write(self, connection: Connection, listed: list[Attempt], sent_at: int) -> Done:
         done = self._lister.store(connection, listed, sent_at, discover=False)

@@ -145,7 +145,7 @@ def test_a_few_sids_are_not_worth_a_question(count: int) -> None:
     """Up to three SIDs and no knowledge: just fetch."""
     waiting = Waiting(unknown=count, unknown_to=NOW)
     result = plan(waiting, Density(), page_size=PAGE, now=NOW)
-    assert result == Plan((), (), count, count, count, result.sweep_only)
+    assert result == Plan((), (), count, count, count, result.sweep_only, guessed=count > 0)
 
 
 def test_a_certain_plan_asks_nothing() -> None:
@@ -190,6 +190,29 @@ def test_sids_of_unknown_age_are_left_in_proportion_to_the_pages() -> None:
     progress = Progress(Sweep(0, HOUR, 10, 50.0, 10, sure=True), 1_000)
     progress.saw(known=4, unknown=20, seen=5, page_size=1_000)
     assert (progress.pages_left, progress.sids_left) == (5, 6 + 20)
+
+
+def test_what_has_been_found_is_not_left() -> None:
+    """A sweep ends with the last SID, even if those of unknown age all lay on its first page."""
+    progress = Progress(Sweep(0, HOUR, 20, 300.0, 0, sure=True), 1_000)
+    progress.saw(known=0, unknown=299, seen=1, page_size=1_000)
+    assert (progress.sids_left, progress.worth_going_on) == (1, False)
+    progress.saw(known=0, unknown=1, seen=2, page_size=1_000)
+    assert progress.sids_left == 0
+
+
+@pytest.mark.parametrize(
+    ("pages", "seen", "larger", "expected"),
+    [(240, 20, 500, True), (80, 20, 500, True), (79, 20, 500, False), (240, 100, 500, False),
+     (80, 40, 1_000, False), (80, 20, 1_000, True)],
+)  # fmt: skip
+def test_larger_pages_must_gain_what_they_may_lose(
+    pages: int, seen: int, larger: int, *, expected: bool
+) -> None:
+    """A window starts again in larger pages where that saves as many as were read of it."""
+    progress = Progress(Sweep(0, HOUR, pages, 60_000.0, 60_000, sure=True), 250)
+    progress.pages_left = pages - seen
+    assert progress.outgrown(seen, 250, larger) is expected
 
 
 def test_a_sweep_is_counted_in_the_pages_that_it_gets() -> None:

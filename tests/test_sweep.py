@@ -10,6 +10,7 @@ from etl.errors import Exit
 from etl.sandbox import Sandbox, World
 from etl.schema import attempt_queue as q
 from etl.schema import attempts, sweeps
+from etl.tally import Tally
 from tests.harness import (
     assert_loaded,
     environment,
@@ -20,6 +21,7 @@ from tests.harness import (
     until,
     verify_etl,
 )
+from tests.in_process import run_here
 
 AUTO = ("--strategy", "auto")
 SWEEP = ("--strategy", "sweep")
@@ -134,6 +136,35 @@ def test_a_missing_row_comes_back_when_a_page_shows_it(
     assert_loaded(engine, world, world.sids())
 
 
+def test_a_sweep_ends_when_every_sid_was_shown(
+    engine: Engine, database_url: str, world: World
+) -> None:
+    """Of 30 pages the first shows all that waits, whose age nobody knew: no other one is read."""
+    queued = list(world.sids())[-100:]
+    fill(engine, queued)
+    with Sandbox(world, limit=0, order="desc") as box:
+        report = run_json(*AUTO, env=environment(box, database_url, page_size="100"))
+        assert box.stats()["lists"] == 1
+    assert report["requests"] <= 3
+    assert_loaded(engine, world, queued)
+
+
+def test_pages_grow_again_within_a_window(engine: Engine, database_url: str) -> None:
+    """After three failures at its start a list of 120 small pages ends in larger ones."""
+    now = time.time()
+    world = World(size=12_000, start=now - 86_400, span=80_000, static_at=now)
+    fill(engine, world.sids())
+    with Sandbox(world, limit=0) as box:
+        box.faults.add("error:503:match=list:count=3")
+        report = run_json(*AUTO, env=environment(box, database_url))
+    with engine.connect() as connection:
+        sizes = connection.execute(select(sweeps.c.page_size).order_by(sweeps.c.id)).scalars()
+        assert list(sizes) == [100, 250]
+    # Three that fail and twenty small ones, then the whole in pages of 250.
+    assert report["requests"] <= 3 + 20 + 48 + 2
+    assert_loaded(engine, world, world.sids())
+
+
 @pytest.mark.parametrize("fault", ["error:500", "reset_body", "short"])
 def test_pages_shrink_when_large_ones_fail(
     engine: Engine, database_url: str, world: World, fault: str
@@ -198,6 +229,35 @@ def test_a_killed_sweep_goes_on_where_it_was(engine: Engine, database_url: str) 
     assert_loaded(engine, world, world.sids())
 
 
+def test_a_run_that_waited_for_a_dead_sweep_goes_on_where_it_was(
+    engine: Engine, database_url: str
+) -> None:
+    """A window whose worker was killed a moment ago is waited for, then taken over, not listed anew."""
+    now = time.time()
+    world = World(size=20_000, start=now - 86_400, span=80_000, static_at=now)
+    fill(engine, world.sids())
+    with Sandbox(world, limit=0, latency=0.1) as box:
+        env = environment(box, database_url)
+        process = start("run", *AUTO, env=env)
+        until(lambda: box.stats()["lists"] >= 8)
+        process.kill()
+        process.communicate()
+        before = box.stats()["lists"]
+        reached: list[int] = []
+
+        def watch(tally: Tally) -> None:
+            if tally.waiting_for == "another worker's sweep" and not reached:
+                with engine.begin() as connection:
+                    pages = connection.execute(select(func.max(sweeps.c.pages))).scalar_one()
+                    connection.execute(update(sweeps).values(due_at=1))
+                reached.append(pages)
+
+        run_here(engine, box, strategy="auto", watch=watch)
+        assert 5 <= reached[0] <= 12
+        assert box.stats()["lists"] - before <= 20 - reached[0]
+    assert_loaded(engine, world, world.sids())
+
+
 def test_two_workers_do_not_list_one_window(engine: Engine, database_url: str) -> None:
     """A second worker waits for the first one's sweep instead of asking for the same pages."""
     now = time.time()
@@ -250,6 +310,25 @@ def test_discover_goes_on_where_it_ended(engine: Engine, database_url: str) -> N
         ).scalar_one()
     assert count == 3_000
     assert 3_600_000 <= span <= 3_700_000
+
+
+def test_what_follows_an_interrupted_window_overlaps_it(engine: Engine, database_url: str) -> None:
+    """The first pages of a window that is finished later were read before the break."""
+    now = time.time()
+    world = World(size=3_000, start=now - 10 * 86_400, span=10 * 86_400 - 60, static_at=now)
+    with Sandbox(world, limit=0) as box:
+        env = environment(box, database_url)
+        asked = ("discover", "--since", "5d", "--until", "2h")
+        assert verify_etl(*asked, env=env).returncode == 0
+        with engine.begin() as connection:
+            broken = {"state": "listing", "due_at": 1, "next_page": None, "pages": 0, "seen": 0}
+            connection.execute(update(sweeps).values(broken))
+        assert verify_etl("discover", env=env).returncode == 0
+    with engine.connect() as connection:
+        windows = select(sweeps.c.window_from, sweeps.c.window_to).order_by(sweeps.c.id)
+        first, second = connection.execute(windows).all()
+    assert second.window_from == first.window_to - 3_600_000
+    assert second.window_to > first.window_to
 
 
 def test_overlapping_discoveries_change_nothing_twice(engine: Engine, database_url: str) -> None:
