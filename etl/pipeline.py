@@ -331,8 +331,8 @@ def _judge(
         return Throttled(msg), Exit.TRY_LATER
     if stopping.late() and left and not tally.progress:
         msg = (
-            f"The time limit passed with nothing done, and {left:,} SIDs wait: other runs use the "
-            "allowance, or the limit is too short."
+            f"The time limit passed with nothing done, and {left:,} SIDs wait: other runs list them "
+            "or use the allowance, or the limit is too short."
         )
         return NoSlot(msg), Exit.TRY_LATER
     if job.strict and (tally.dead or tally.differences):

@@ -35,6 +35,7 @@ class Status:
     next_due: str | None
     requests_left: int
     minutes_left: float
+    at_most: bool
     lost_before_turn: int
     needed_allowance: int
     allowance: dict[str, float]
@@ -50,12 +51,13 @@ def read(
 ) -> Status:
     """Read the status in one transaction; nothing is written.
 
-    The forecast is about what waits for the allowance's account, by the plan that a run would make,
-    and one request for each SID that is being fetched; all else is about the whole queue.
+    The forecast is about what waits or is due for the allowance's account, by the plan that a run
+    would make, and one request for each SID that is being fetched; all else is about the whole
+    queue. ``at_most``: that run would first ask a Summary, whose answer may make it fewer.
     """
     accounts = ("", allowance.account) if allowance.account else ("",)
     counts = _count(connection)
-    waiting = read_waiting(connection, accounts=accounts, retention=retention, now=now)
+    waiting = read_waiting(connection, accounts=accounts, retention=retention, now=now, due=True)
     density = read_density(
         connection, waiting, account=allowance.account, retention=retention, now=now
     )
@@ -79,6 +81,7 @@ def read(
         next_due=_iso(_first_due(connection)),
         requests_left=left,
         minutes_left=minutes(left, allowance),
+        at_most=bool(made.ask),
         lost_before_turn=lost,
         needed_allowance=needed,
         allowance={"requests": allowance.requests, "window_s": allowance.window_ms / 1000},
@@ -134,7 +137,10 @@ def _ends(
         select(bucket, func.count().label("n"))
         .where(
             q.c.account.in_(accounts),
-            q.c.state == State.PENDING,
+            or_(
+                q.c.state == State.PENDING,
+                q.c.state.in_([State.RETRY, State.REFRESH]) & (q.c.due_at <= span[0]),
+            ),
             q.c.expires_at > span[0],
             q.c.expires_at < span[1],
             not_(listed),

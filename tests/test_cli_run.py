@@ -39,6 +39,7 @@ def env(box: Sandbox, tmp_path: Path) -> dict[str, str]:
         (["discover", "--since", "1d", "--until", "2d"], "--since must be before --until"),
         (["discover", "--since", "2026-01-01", "--until", "2026-01-01"], "--since must be before"),
         (["discover", "--since", "2026-13-01"], "--since '2026-13-01' is neither a day"),
+        (["discover", "--since", "2999-01-01"], "--since lies in the future"),
         (["reconcile", "--since", "7"], "Write 2026-03-01, 2026-03-01T10:00Z or 7d."),
     ],
 )
@@ -75,6 +76,16 @@ def test_a_window_that_ended_before_all_time_is_empty(env: dict[str, str]) -> No
     """What lies before 1970 is no end that was left out."""
     done = verify_etl("discover", "--until", "1969-07-20", "--json", env=env)
     assert (done.returncode, json.loads(done.stdout)["fetched"]) == (0, 0), done.stderr
+    assert "forgets attempts after 30 days: nothing from before --until is left" in done.stderr
+
+
+def test_a_window_that_the_api_has_half_forgotten_says_so(env: dict[str, str]) -> None:
+    """What is older than the API remembers is not loaded without a word; the usual month is whole."""
+    cut = verify_etl("discover", "--since", "31d", env=env)
+    usual = verify_etl("discover", "--since", "30d", env=env)
+    assert (cut.returncode, usual.returncode) == (0, 0)
+    assert "forgets attempts after 30 days: what is older is not listed" in cut.stderr
+    assert "forgets" not in usual.stderr
 
 
 def test_a_dry_run_with_a_limit_plans_so_many(env: dict[str, str]) -> None:
@@ -85,7 +96,7 @@ def test_a_dry_run_with_a_limit_plans_so_many(env: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "requests": 3, "minutes": 0.0, "fetches": 3, "sweeps": [], "asks": [],
-        "fetch_only": 3, "sweep_only": json.loads(done.stdout)["sweep_only"],
+        "fetch_only": 3, "sweep_only": json.loads(done.stdout)["sweep_only"], "guessed": True,
     }  # fmt: skip
     assert "Fetch singly: 3 SIDs." in verify_etl(*asked, env=env).stdout
     verify_etl("backfill", "--verifications", "-", env=env, stdin="VE" + "0" * 32)

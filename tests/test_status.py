@@ -84,6 +84,31 @@ def test_the_forecast_in_the_database(engine: Engine) -> None:
     assert read(engine, Allowance("AC", 0, MINUTE)).lost_before_turn == 0
 
 
+def test_what_is_due_is_left_to_do(engine: Engine) -> None:
+    """Retries and refreshes whose time has come count like pending rows, later ones do not."""
+    with engine.connect() as connection:
+        now = clock(connection)
+    soon = (now // MINUTE + 3) * MINUTE
+    due = [{"state": "retry", "due_at": now - 1, "expires_at": soon + n} for n in range(30)]
+    later = [{"state": "refresh", "due_at": now + DAY, "expires_at": soon} for _ in range(7)]
+    queued(engine, *due, *later)
+    found = read(engine, Allowance("AC", 5, MINUTE))
+    # One of them asks how much there is to list.
+    assert (found.requests_left, found.lost_before_turn) == (1 + 30, 15)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3, (3, False)), (300, (301, True))])
+def test_the_forecast_says_when_it_is_the_worst_case(
+    engine: Engine, count: int, expected: tuple[int, bool]
+) -> None:
+    """Where a run would ask a Summary first, the answer may make it fewer requests."""
+    with engine.connect() as connection:
+        end = clock(connection) + 29 * DAY
+    queued(engine, *({"expires_at": end} for _ in range(count)))
+    found = read(engine)
+    assert (found.requests_left, found.at_most) == expected
+
+
 @pytest.mark.kinds("postgresql")
 @pytest.mark.parametrize("value", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
 def test_times_beyond_the_calendar_break_nothing(

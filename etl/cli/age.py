@@ -3,7 +3,7 @@
 import click
 
 
-class Duration(click.ParamType[int]):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
     """Turn ``90d`` into milliseconds; refuse a bare number and more than ten years."""
 
     name = "duration"

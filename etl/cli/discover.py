@@ -1,5 +1,6 @@
 """``verify-etl discover``: load a window of attempts without a queue."""
 
+import logging
 import re
 import time
 
@@ -7,6 +8,10 @@ import click
 
 from etl.cli.context import Context
 from etl.cli.running import build_job, carry_out, max_seconds_option
+
+_HOUR_MS = 3_600_000
+
+_log = logging.getLogger(__name__)
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
@@ -62,10 +67,11 @@ def discover(
     if since is not None and until is not None and until <= since:
         msg = "--since must be before --until."
         raise click.UsageError(msg)
+    settings = context.settings()
+    _check_reach(since, until, settings.retention)
     if service and not re.fullmatch(r"VA[0-9a-fA-F]{32}", service):
         msg = f"{service!r} is no Verify service: VA and 32 hex digits."
         raise click.UsageError(msg)
-    settings = context.settings()
     job = build_job(settings, max_seconds=max_seconds)
     asked = Asked(since, until, service)
     carry_out(
@@ -77,3 +83,17 @@ def discover(
         ),
         as_json=as_json,
     )
+
+
+def _check_reach(since: int | None, until: int | None, retention: int) -> None:
+    """Refuse a window of the future, and say when nothing, or only part, of one can be listed."""
+    now = int(time.time() * 1000)
+    if since is not None and since > now:
+        msg = "--since lies in the future: nothing has been created then yet."
+        raise click.UsageError(msg)
+    forgets = f"The API forgets attempts after {retention / (24 * _HOUR_MS):,.3g} days"
+    if until is not None and until <= now - retention:
+        _log.warning("%s: nothing from before --until is left.", forgets)
+    # What "30d" meant a moment ago is no cut.
+    elif since is not None and since < now - retention - _HOUR_MS:
+        _log.warning("%s: what is older is not listed.", forgets)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 
+_AT_LEAST = "at least "
+
+
 @click.command()
 @click.option(
     "--strategy",
@@ -52,7 +55,7 @@ def show(
 
     engine = context.engine(settings).execution_options(**READ_ONLY)
 
-    def work(connection: "Connection") -> "Plan":
+    def work(connection: "Connection") -> "tuple[Plan, int]":
         check_revision(connection)
         now = clock(connection)
         waiting = read_waiting(
@@ -71,9 +74,10 @@ def show(
         )
         way = strategy if limit is None else "fetch"
         made = make_plan(waiting, density, page_size=settings.page_size, now=now, strategy=way)
-        return made if limit is None else _limited(made, limit, waiting.verifications)
+        named = waiting.verifications
+        return made if limit is None else _limited(made, limit, named), named
 
-    made = transact(engine, work, doing="reading the queue")
+    made, named = transact(engine, work, doing="reading the queue")
     engine.dispose()
 
     def minutes(requests: int) -> float:
@@ -82,17 +86,15 @@ def show(
     if as_json:
         click.echo(json.dumps(_as_dict(made, minutes(made.requests))))
         return
-    for line in _lines(made):
+    for line in _lines(made, named):
         click.echo(line)
-    most = "at most " if made.ask else ""
-    click.echo(
-        f"In all {most}{counted(made.requests, 'request')}, {_time(minutes(made.requests))}."
-    )
-    for way, requests in (("single fetches", made.fetch_only), ("the list", made.sweep_only)):
-        if limit is None or way != "the list":
-            click.echo(
-                f"By {way} alone: {counted(requests, 'request')}, {_time(minutes(requests))}."
-            )
+    # Pages are a guess where nothing says how many attempts there are; single fetches never are.
+    least = _AT_LEAST if made.guessed else ""
+    bound = least if made.sweeps else "at most " if made.ask else ""
+    ways = [("In all", bound, made.requests), ("By single fetches alone:", "", made.fetch_only)]
+    ways += [("By the list alone:", least, made.sweep_only)] if limit is None else []
+    for way, about, requests in ways:
+        click.echo(f"{way} {about}{counted(requests, 'request')}, {_time(minutes(requests))}.")
 
 
 def _time(minutes: float) -> str:
@@ -105,20 +107,22 @@ def _limited(made: "Plan", limit: int, verifications: int) -> "Plan":
     return replace(made, fetches=singly, requests=singly, fetch_only=singly)
 
 
-def _lines(made: "Plan") -> list[str]:
+def _lines(made: "Plan", named: int) -> list[str]:
     from etl.database import moment
 
+    least = _AT_LEAST if made.guessed else ""
     lines = [
         f"Ask the Summary of {moment(ask.start):%Y-%m-%d %H:%M} to {moment(ask.end):%Y-%m-%d %H:%M}"
-        " first: 1 request; its answer may change the plan."
+        " UTC first: 1 request; its answer may change the plan."
         for ask in made.ask
     ]
     lines += [
         f"List {moment(sweep.start):%Y-%m-%d %H:%M} to {moment(sweep.end):%Y-%m-%d %H:%M} UTC: "
-        f"{counted(sweep.pages, 'page')}, about {counted(round(sweep.finds), 'SID')}."
+        f"{least}{counted(sweep.pages, 'page')}, about {counted(round(sweep.finds), 'SID')}."
         for sweep in made.sweeps
     ]
-    return [*lines, f"Fetch singly: {counted(made.fetches, 'SID')}."]
+    also = f", up to {min(named, made.fetches):,} of them Verifications" if named else ""
+    return [*lines, f"Fetch singly: {counted(made.fetches, 'SID')}{also if made.fetches else ''}."]
 
 
 def _as_dict(made: "Plan", minutes: float) -> dict[str, object]:
@@ -133,4 +137,5 @@ def _as_dict(made: "Plan", minutes: float) -> dict[str, object]:
         "asks": [{"from": ask.start, "to": ask.end} for ask in made.ask],
         "fetch_only": made.fetch_only,
         "sweep_only": made.sweep_only,
+        "guessed": made.guessed,
     }

@@ -81,7 +81,7 @@ def lines(found: "Status", now: int) -> "Iterator[str]":
         yield _say("Next to be lost", _when(found.next_to_be_lost, now))
     yield _say("Left to do", _left(found))
     if found.lost_before_turn:
-        yield _say("WILL BE LOST", _loss(found))
+        yield _say("MAY BE LOST" if found.at_most else "WILL BE LOST", _loss(found))
     if found.runs:
         yield ""
         yield "Last runs"
@@ -107,6 +107,7 @@ def _left(found: "Status") -> str:
     if not found.requests_left:
         return "nothing"
     text = f"{found.requests_left:,} {'request' if found.requests_left == 1 else 'requests'}"
+    text = f"at most {text}" if found.at_most else text
     if not found.allowance["requests"]:
         return f"{text}, without an allowance"
     return f"{text}, {span(found.minutes_left * 60)} at {_pace(found.allowance)}"
@@ -121,6 +122,11 @@ def _pace(allowance: "dict[str, float]") -> str:
 def _loss(found: "Status") -> str:
     count = found.lost_before_turn
     sids = "SID is" if count == 1 else "SIDs are"
+    if found.at_most:
+        return (
+            f"Up to {count:,} {sids} forgotten by the API before their turn, if no list is cheaper: "
+            "run asks Twilio first how much there is to list, and status then knows."
+        )
     return (
         f"{count:,} {sids} forgotten by the API before their turn. It would take "
         f"{found.needed_allowance:,} requests instead of {_pace(found.allowance)}: ask Twilio for "
