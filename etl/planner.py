@@ -102,7 +102,7 @@ class Sweep:
     """List one window: ``pages`` requests, expected to find ``finds`` of the waiting SIDs.
 
     ``known`` of them are SIDs of known creation time. ``sure``: the number of pages follows from
-    exact counts alone.
+    exact counts alone. ``unknown``: all SIDs of unknown age that wait, in this window or not.
     """
 
     start: int
@@ -111,6 +111,7 @@ class Sweep:
     finds: float
     known: int
     sure: bool
+    unknown: float = math.inf
 
     def resized(self, planned: int, size: int) -> "Sweep":
         """Give it with pages of another size than those it was planned for."""
@@ -213,7 +214,7 @@ def _sweep(view: View, density: Density, i: int, j: int) -> Sweep:
     known = round(sum(guess.known[i:j]))
     return Sweep(
         start, end, pages(view.sums[j] - view.sums[i], view.page_size),
-        sum(view.weights[i:j]), known, sure,
+        sum(view.weights[i:j]), known, sure, sum(view.weights) - sum(guess.known),
     )  # fmt: skip
 
 
@@ -273,9 +274,8 @@ class Progress:
             sweep, seen=seen, known=self.known, unknown=self.unknown, last=known + unknown
         )
         share = self.pages_left / max(sweep.pages, seen + self.pages_left)
-        hoped = sweep.finds - sweep.known
-        # What has been found is not left on other pages, wherever it was thought to lie.
-        hidden = min(hoped * share, max(hoped - self.unknown, 0.0))
+        # What has been found is not left on other pages.
+        hidden = min((sweep.finds - sweep.known) * share, max(sweep.unknown - self.unknown, 0.0))
         self.sids_left = max(sweep.known - self.known, 0) + hidden
 
     def outgrown(self, seen: int, size: int, larger: int) -> bool:

@@ -284,4 +284,7 @@ def _expect(listing: Listing, waiting: Waiting, density: Density) -> Sweep:
     known = sum(bucket.count for bucket in waiting.known if bucket.start in inside)
     held = sum(bucket.count for bucket in density.believed if bucket.start in inside)
     pages = max(listing.pages + 1, -(-held // listing.page_size))
-    return Sweep(listing.start, listing.end, pages, known + waiting.unknown, known, sure=False)
+    hidden = waiting.unknown
+    return Sweep(
+        listing.start, listing.end, pages, known + hidden, known, sure=False, unknown=hidden
+    )

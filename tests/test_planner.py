@@ -194,7 +194,7 @@ def test_sids_of_unknown_age_are_left_in_proportion_to_the_pages() -> None:
 
 def test_what_has_been_found_is_not_left() -> None:
     """A sweep ends with the last SID, even if those of unknown age all lay on its first page."""
-    progress = Progress(Sweep(0, HOUR, 20, 300.0, 0, sure=True), 1_000)
+    progress = Progress(Sweep(0, HOUR, 20, 300.0, 0, sure=True, unknown=300), 1_000)
     progress.saw(known=0, unknown=299, seen=1, page_size=1_000)
     assert (progress.sids_left, progress.worth_going_on) == (1, False)
     progress.saw(known=0, unknown=1, seen=2, page_size=1_000)
