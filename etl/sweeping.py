@@ -74,7 +74,7 @@ class Sweeper:
         self._latest = self._now // 1000 * 1000
         self._before = self._parts.tally.requests - self._parts.tally.fetched
         self._works = True
-        # Whether SIDs of unknown age are on pages at all.
+        # Whether SIDs of unknown age, and Verifications, are on pages at all.
         self._listed = True
 
     def run(self) -> None:
@@ -115,8 +115,8 @@ class Sweeper:
 
     def _plan(self, waiting: Waiting, density: Density) -> Plan:
         if not self._listed:
-            expired = waiting.expired + waiting.unknown
-            waiting = replace(waiting, unknown=0, expired=expired)
+            singly = waiting.expired + waiting.unknown + waiting.verifications
+            waiting = replace(waiting, unknown=0, verifications=0, expired=singly)
         return plan(
             replace(waiting, swept=self._swept),
             replace(
@@ -234,7 +234,8 @@ class Sweeper:
             # What is still to be found of it is planned anew, in larger pages.
             self._grown.add(self._lister.page_size)
             return False
-        self._listed = self._listed and not progress.in_vain
+        # Given up twice, it would be a third time.
+        self._listed = self._listed and not progress.in_vain and window not in self._singly
         self._singly += (window,)
         self._failed += 1
         return False
