@@ -81,16 +81,20 @@ def lock_gate(connection: Connection, allowance: Allowance) -> int:
     statement = select(s.c.free_at).where(s.c.account == allowance.account, s.c.slot == GATE)
     free_at = connection.execute(locked(statement)).scalar_one_or_none()
     if free_at is None:
-        msg = f"The table api_slots has no rows any more for account {allowance.account}."
-        raise SchemaError(msg, hint="Run it again: every run creates those that are missing.")
+        raise _emptied(allowance)
     return int(free_at)
+
+
+def _emptied(allowance: Allowance) -> SchemaError:
+    msg = f"The table api_slots has no rows any more for account {allowance.account}."
+    return SchemaError(msg, hint="Run it again: every run creates those that are missing.")
 
 
 def room(connection: Connection, allowance: Allowance, *, paused_until: int, now: int) -> Room:
     """Return the free slots; call it with the gate locked and the clock read after that.
 
     A pause or a slot further ahead than it could have been set means that the clock jumped back:
-    it is set down to the furthest it can be.
+    it is set down to the furthest it can be. Raises ``SchemaError`` as ``lock_gate`` does.
     """
     longest = now + LONGEST_PAUSE_MS
     if paused_until > longest:
@@ -100,6 +104,8 @@ def room(connection: Connection, allowance: Allowance, *, paused_until: int, now
     mine = (s.c.account == allowance.account, s.c.slot >= 0, s.c.slot < allowance.requests)
     statement = select(s.c.slot, s.c.free_at).where(*mine).order_by(s.c.free_at, s.c.slot)
     slots = connection.execute(statement).all()
+    if not slots:
+        raise _emptied(allowance)
     if any(row.free_at > furthest for row in slots):
         _set_down(connection, *mine, to=furthest)
     if paused_until > now:

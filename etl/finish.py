@@ -207,11 +207,14 @@ def _judge(lease: Lease, merged: Merged, policy: Policy) -> Verdict:
     if created_at is not None and created_at > merged.sent_at + settle.DAY_MS:
         # Nothing was created tomorrow: such a time says nothing of its age.
         created_at = None
+    # It was there when it was fetched first, whatever was written of when it was enqueued.
+    known = merged.known
+    first = None if known is None else known.first_fetched_at
     known_from = settle.known_from(
         policy,
         created_at=created_at,
         expires_at=settle.believed(policy, lease.expires_at, merged.sent_at),
-        enqueued_at=lease.enqueued_at,
+        enqueued_at=lease.enqueued_at if first is None else min(lease.enqueued_at, first),
     )
     return settle.after_fetch(
         policy,

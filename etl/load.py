@@ -48,6 +48,7 @@ class Known:
     values: Mapping[str, Any]
     date_created: object = None
     verification_sid: str | None = None
+    first_fetched_at: int | None = None
 
 
 class Merged(NamedTuple):
@@ -74,6 +75,7 @@ def known(connection: Connection, sids: Collection[str]) -> dict[str, Known]:
             attempts.c.sid,
             attempts.c.fetched_at,
             attempts.c.is_final,
+            attempts.c.first_fetched_at,
             *_PLACE,
             *_tracked(attempts),
         )
@@ -100,6 +102,7 @@ def _known(row: Mapping[str, Any]) -> Known:
         {name: row.get(name) for name in TRACKED},
         row["date_created"],
         row["verification_sid"],
+        row["first_fetched_at"],
     )
 
 

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine
 
-from etl import __version__, budget, marks, queue, runs, verifications
+from etl import __version__, budget, marks, queue, runs, sweeps, verifications
 from etl.circuit import Circuit
 from etl.database import Clock, check_revision, clock, transact
 from etl.errors import DatabaseBusy, EtlError, Exit, NoSlot, Throttled
@@ -303,6 +303,9 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
         check_revision(connection)
         runs.check_rights(connection)
         now = clock(connection)
+        queue.set_down(connection, now)
+        verifications.set_down(connection, now)
+        sweeps.set_down(connection, account=job.account, now=now)
         if job.allowance.requests:
             budget.open_gate(connection, job.allowance, now)
         return runs.begin(

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     String,
     Text,
+    case,
     cast,
     func,
     select,
@@ -41,6 +42,13 @@ ALONE_AFTER: Final = 2
 
 DEAD_AFTER: Final = 5
 """A row that has lost this many leases is taken for the killer of its workers."""
+
+LATEST_MS: Final = 90 * 24 * 3_600_000
+"""Nothing is due later: the API forgets after 30 days, and no backoff is longer."""
+
+COUNT_MOST: Final = 10**9
+_MOST: Final = 2**62
+"""Counts, and fencing tokens and times, are read and raised up to these; others write them, too."""
 
 PROMOTE_LIMIT: Final = 1_000
 """Rows promoted in one transaction, so that locks stay short after a long pause."""
@@ -121,7 +129,7 @@ def claim(  # noqa: PLR0913 - a claim is these facts
             .where(q.c.id.in_([row.id for row in rows]))
             .values(
                 state=State.LEASED,
-                claim_no=q.c.claim_no + 1,
+                claim_no=one_more(q.c.claim_no),
                 due_at=now + LEASE_MS,
                 leased_by=worker,
             )
@@ -137,9 +145,9 @@ def _lease(row: Sequence[Any], now: int, *, unplanned: bool = False) -> Lease:
         id=key,
         # A blob is no SID, and its text is none either.
         sid=str(sid),
-        claim_no=claim_no + 1,
+        claim_no=_one_more(claim_no),
         due_at=now + LEASE_MS,
-        expires_at=max(_number(expires_at), 0),
+        expires_at=_number(expires_at, most=2**63 - 1),
         enqueued_at=now if enqueued_at is None else enqueued_at,
         attempts=_number(attempts),
         fetches=_number(fetches),
@@ -149,9 +157,19 @@ def _lease(row: Sequence[Any], now: int, *, unplanned: bool = False) -> Lease:
     )
 
 
-def _number(value: object) -> int:
+def _number(value: object, *, most: int = COUNT_MOST) -> int:
     """Read an integer; SQLite keeps text and fractions in its column, too, which tell nothing."""
-    return value if isinstance(value, int) else 0
+    return min(max(value, 0), most) if isinstance(value, int) else 0
+
+
+def one_more(column: ColumnElement[Any], *, most: int = _MOST) -> ColumnElement[Any]:
+    """Count one more, from 1 where somebody wrote what is no count: an overflow would end every run."""
+    return case((column.between(0, most), column + 1), else_=1)
+
+
+def _one_more(value: object) -> Any:  # noqa: ANN401 - SQLite counts on from fractions, too
+    """Count as ``one_more`` does."""
+    return value + 1 if isinstance(value, int | float) and 0 <= value <= _MOST else 1
 
 
 def lock_listed(
@@ -176,7 +194,8 @@ def lock_listed(
         .where(among(connection, q.c.sid, sids), mine, waits)
         .order_by(q.c.sid)
     )
-    rows = connection.execute(locked(statement, skip=True)).all()
+    with any_text(connection):
+        rows = connection.execute(locked(statement, skip=True)).all()
     return [_lease(row, now, unplanned=not planned) for *row, planned in rows]
 
 
@@ -239,7 +258,9 @@ def lock_leases(connection: Connection, leases: Collection[Lease]) -> tuple[set[
     columns = (q.c.id, q.c.claim_no, q.c.state, q.c.outcome)
     statement = select(*columns).where(q.c.id.in_(expected)).order_by(q.c.id)
     held, done = set(), set()
-    for row in connection.execute(locked(statement)):
+    with any_text(connection):
+        rows = connection.execute(locked(statement)).all()
+    for row in rows:
         if row.claim_no == expected[row.id]:
             if row.state == State.LEASED:
                 held.add(row.id)
@@ -284,10 +305,10 @@ def promote(connection: Connection, now: int) -> Promoted:
         for row in connection.execute(_due(state, now))
     ]
     lapsed = connection.execute(_due(State.LEASED, now)).all()
-    killers = [row.id for row in lapsed if row.lost_leases + 1 >= DEAD_AFTER]
-    others = [row.id for row in lapsed if row.lost_leases + 1 < DEAD_AFTER]
+    killers = [row.id for row in lapsed if _number(row.lost_leases) + 1 >= DEAD_AFTER]
+    others = [row.id for row in lapsed if _number(row.lost_leases) + 1 < DEAD_AFTER]
     back = {"state": State.PENDING, "due_at": 0, "leased_by": None}
-    lost = q.c.lost_leases + 1
+    lost = one_more(q.c.lost_leases, most=COUNT_MOST)
     if due:
         connection.execute(update(q).where(q.c.id.in_(due)).values(back))
     if others:
@@ -302,6 +323,20 @@ def promote(connection: Connection, now: int) -> Promoted:
         }  # fmt: skip
         connection.execute(update(q).where(q.c.id.in_(killers)).values(dead))
     return Promoted(len(due) + len(lapsed), len(killers))
+
+
+def set_down(connection: Connection, now: int) -> None:
+    """Let what is due later than this program ever says be due now; part of a run's start.
+
+    A clock ran fast, or somebody wrote it: the row would rest until then, or its lease last.
+    """
+    latest = {
+        State.LEASED: now + 2 * LEASE_MS, State.RETRY: now + LATEST_MS,
+        State.REFRESH: now + LATEST_MS,
+    }  # fmt: skip
+    for state, latest_ms in latest.items():
+        ahead = update(q).where(q.c.state == state, q.c.due_at > latest_ms)
+        connection.execute(ahead.values(due_at=now))
 
 
 def _due(state: State, now: int) -> Select[Any]:

@@ -201,9 +201,10 @@ def write(
 def _update(dialect: str, fetched: bool, listed: bool) -> Update:  # noqa: FBT001 - as in `write`
     values: dict[str, object] = {"leased_by": None}
     if fetched:
-        values |= {"fetches": q.c.fetches + 1, "lost_leases": 0}
+        fetches = queue.one_more(q.c.fetches, most=queue.COUNT_MOST)
+        values |= {"fetches": fetches, "lost_leases": 0}
     if listed:
-        values["claim_no"] = q.c.claim_no + 1
+        values["claim_no"] = queue.one_more(q.c.claim_no)
     if dialect != "postgresql":
         values |= {name: bindparam(f"{_NEW}{name}") for name in _WRITTEN}
         return update(q).where(q.c.id == bindparam(f"{_NEW}id")).values(values)

@@ -3,16 +3,23 @@
 Two workers do not list one window, and a crash resumes at the page it had reached.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
 
 from etl.database import lock_alone, locked, moment
 from etl.schema import sweeps as s
 
 LEASE_MS: Final = 120_000
 """How long a page may take, its wait for the allowance included, before others go on."""
+
+LARGEST_PAGE: Final = 1_000
+"""What the API shows on a page at most."""
+
+_MOST: Final = 2**53
+_MOST_COUNT: Final = 2**31 - 1
 
 _KEY: Final = 0x737765657073  # "sweeps"
 
@@ -107,8 +114,38 @@ def resume(  # noqa: PLR0913 - as above
     )
     if scope is not None:
         statement = statement.where(s.c.scope == scope)
-    row = connection.execute(locked(statement, skip=True)).first()
-    return None if row is None else _take_over(connection, row, worker, now)
+    while (row := connection.execute(locked(statement, skip=True)).first()) is not None:
+        if _sound(row, now):
+            return _take_over(connection, row, worker, now)
+        # Somebody has changed it by hand; what it would have shown is listed anew.
+        connection.execute(update(s).where(s.c.id == row.id).values(state=ABANDONED))
+    return None
+
+
+def _sound(row: Row[Any], now: int) -> bool:
+    """Say whether a window can be listed as it is written; SQLite keeps text in any column."""
+    numbers = (
+        row.window_from, row.window_to, row.page_size, row.claim_no, row.pages, row.seen,
+        row.matched,
+    )  # fmt: skip
+    return (
+        all(isinstance(number, int) and 0 <= number < _MOST for number in numbers)
+        and row.window_from < row.window_to <= now
+        and 0 < row.page_size <= LARGEST_PAGE
+        and max(row.claim_no, row.pages, row.seen, row.matched) < _MOST_COUNT
+    )
+
+
+def set_down(connection: Connection, *, account: str, now: int) -> None:
+    """Take back what a clock that ran fast has written; part of a run's start.
+
+    A lease that is further ahead than any can be would be waited for. A window that ends ahead was
+    listed before there was anything in it, and the next one would begin behind what it missed.
+    """
+    lease = (s.c.state == LISTING, s.c.due_at > now + 2 * LEASE_MS)
+    connection.execute(update(s).where(s.c.account == account, *lease).values(due_at=now))
+    ahead = (s.c.state == DONE, s.c.window_to > now)
+    connection.execute(update(s).where(s.c.account == account, *ahead).values(state=ABANDONED))
 
 
 def _take_over(connection: Connection, row: Row[Any], worker: str, now: int) -> Listing:
@@ -158,7 +195,7 @@ def live(
         s.c.account == account, s.c.state == LISTING, s.c.due_at > now, s.c.scope == scope
     )
     statement = statement.where(s.c.leased_by != but)
-    return [(row.window_from, row.window_to) for row in connection.execute(statement)]
+    return [(start, end) for start, end in _numbers(connection, statement)]
 
 
 def counted(connection: Connection, *, account: str, since: int) -> list[tuple[int, int, int]]:
@@ -166,9 +203,7 @@ def counted(connection: Connection, *, account: str, since: int) -> list[tuple[i
     statement = select(s.c.window_from, s.c.window_to, s.c.seen).where(
         s.c.account == account, s.c.state == DONE, s.c.scope == "", s.c.window_from >= since
     )
-    return [
-        (row.window_from, row.window_to, int(row.seen)) for row in connection.execute(statement)
-    ]
+    return [(start, end, seen) for start, end, seen in _numbers(connection, statement)]
 
 
 def reached(
@@ -181,12 +216,19 @@ def reached(
     """
     mine = (s.c.account == account, s.c.state == DONE, s.c.scope == scope, s.c.purpose == purpose)
     first = connection.execute(select(func.min(s.c.window_from)).where(*mine)).scalar_one()
-    if first is None:
+    if not isinstance(first, int):
         return None
-    end_ms = max(int(first), since)
+    end_ms = max(first, since)
     windows = select(s.c.window_from, s.c.window_to).where(*mine, s.c.window_to > end_ms)
-    for start, end in connection.execute(windows.order_by(s.c.window_from)):
+    for start, end in _numbers(connection, windows.order_by(s.c.window_from)):
         if start > end_ms:
             break
-        end_ms = max(end_ms, int(end))
+        end_ms = max(end_ms, end)
     return end_ms
+
+
+def _numbers(connection: Connection, statement: Select[Any]) -> Iterator[tuple[int, ...]]:
+    """Yield rows of whole numbers; SQLite keeps whatever else is written there, too."""
+    for row in connection.execute(statement):
+        if all(isinstance(value, int) for value in row):
+            yield tuple(row)

@@ -9,6 +9,7 @@ both workers store the same attempts.
 """
 
 import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
@@ -25,8 +26,13 @@ AGAIN_MS: Final = 30 * 60_000
 
 CHUNK: Final = 1_000
 
+LATEST_MS: Final = 90 * 24 * 3_600_000
+"""Nothing is due later: the API forgets after 30 days."""
+
 LEASE_MS: Final = 120_000
 """How long a claim holds, and what a crash costs in waiting."""
+
+_SID: Final = re.compile(r"VE[0-9a-fA-F]{32}", re.ASCII)
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +73,8 @@ def claim(
 ) -> dict[str, int]:
     """Lease Verifications to be listed now, the longest due first; return by SID until when.
 
-    Those that another worker claims at this moment are passed by: they are its own.
+    Those that another worker claims at this moment are passed by: they are its own. What is no
+    Verification's SID is parked as missing, for the API may take it for something else.
     """
     statement = (
         select(v.c.id, v.c.sid)
@@ -77,10 +84,18 @@ def claim(
     )
     rows = connection.execute(locked(statement, skip=True)).all()
     until = now + LEASE_MS
-    if rows:
-        ids = [row.id for row in rows]
-        connection.execute(update(v).where(v.c.id.in_(ids)).values(due_at=until))
-    return {row.sid: until for row in rows}
+    named = {row.id: row.sid for row in rows if _SID.fullmatch(str(row.sid))}
+    if nonsense := [row.id for row in rows if row.id not in named]:
+        connection.execute(update(v).where(v.c.id.in_(nonsense)).values(state="missing"))
+    if named:
+        connection.execute(update(v).where(v.c.id.in_(named)).values(due_at=until))
+    return dict.fromkeys(named.values(), until)
+
+
+def set_down(connection: Connection, now: int) -> None:
+    """Let what is due later than this program ever says be due now; part of a run's start."""
+    ahead = (v.c.state == "pending", v.c.due_at > now + LATEST_MS)
+    connection.execute(update(v).where(*ahead).values(due_at=now))
 
 
 def put_off(connection: Connection, held: Mapping[str, int], *, due_at: int) -> dict[str, int]:
@@ -134,7 +149,9 @@ def listed(  # noqa: PLR0913 - what a list showed, and under which lease
         if before.due_at != lease:
             # Two workers' lists at once, or one that is noted twice, do not span half an hour.
             return
-        tries = before.tries + 1
+        # Others write it, too, and SQLite keeps text there.
+        tries = before.tries if isinstance(before.tries, int) else TRIES
+        tries = min(max(tries, 0), TRIES) + 1
         state = "missing" if tries >= TRIES else "pending"
         values |= {"tries": tries, "state": state, "due_at": now + AGAIN_MS}
     elif due_at is None:

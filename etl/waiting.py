@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from etl import sweeps, verifications
 from etl.bulk import unindexed
-from etl.database import moment, moment_ms
+from etl.database import any_text, moment, moment_ms
 from etl.planner import Bucket, Density, Waiting
 from etl.queue import as_written
 from etl.records import State
@@ -63,10 +63,12 @@ def read_lag(connection: Connection, *, retention: int) -> int | None:
         .order_by(q.c.id.desc())
         .limit(SAMPLE)
     )
+    with any_text(connection):
+        rows = connection.execute(statement).all()
     lags: list[int] = sorted(
         enqueued - (row.expires_at - retention)
-        for row in connection.execute(statement)
-        if (enqueued := moment_ms(row.enqueued_at)) is not None
+        for row in rows
+        if isinstance(row.expires_at, int) and (enqueued := moment_ms(row.enqueued_at)) is not None
     )
     if len(lags) < FEWEST or lags[-1 - len(lags) // 20] - lags[len(lags) // 20] > STEADY_MS:
         return None
@@ -144,7 +146,8 @@ def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
 def _latest(connection: Connection, *where: ColumnElement[bool], now: int) -> int:
     """Return when the latest of these was enqueued: none can have been created after that."""
     latest = select(as_written(connection, func.max(q.c.enqueued_at))).where(*where)
-    enqueued = moment_ms(connection.execute(latest).scalar_one())
+    with any_text(connection):
+        enqueued = moment_ms(connection.execute(latest).scalar_one())
     return min(now, (now if enqueued is None else enqueued) + 1000)
 
 

@@ -129,6 +129,9 @@ def test_without_a_sweep_nobody_reads_all_that_are_due(engine: Engine, world: Wo
 # ---- leases
 
 
+A, B, C, D = (f"VE{digit * 32}" for digit in "abcd")
+
+
 def _claim(engine: Engine, limit: int = 20, *, now: int = NOW) -> dict[str, int]:
     with engine.begin() as connection:
         return verifications.claim(connection, accounts=("", "AC1"), now=now, limit=limit)
@@ -148,43 +151,80 @@ def _waiting(engine: Engine) -> int:
 
 def test_a_verification_that_is_leased_does_not_wait(engine: Engine) -> None:
     """The longest due is claimed first, and again only when its lease has run out."""
-    enqueue(engine, *"abcd")
+    enqueue(engine, A, B, C, D)
     with engine.begin() as connection:
-        connection.execute(update(v).where(v.c.sid == "a").values(due_at=5))
+        connection.execute(update(v).where(v.c.sid == A).values(due_at=5))
         connection.execute(insert(v).values(sid="stranger's", account="AC2"))
-    assert [list(_claim(engine, 2)) for _ in range(3)] == [["b", "c"], ["d", "a"], []]
+    assert [list(_claim(engine, 2)) for _ in range(3)] == [[B, C], [D, A], []]
     with engine.connect() as connection:
         assert verifications.count_due(connection, accounts=("", "AC1"), now=NOW) == 0
     assert _claim(engine, now=NOW + LEASE_MS - 1) == {}
-    assert sorted(_claim(engine, now=NOW + LEASE_MS)) == ["a", "b", "c", "d"]
+    assert sorted(_claim(engine, now=NOW + LEASE_MS)) == [A, B, C, D]
+
+
+def test_what_is_no_verification_is_parked_and_never_sent(engine: Engine, world: World) -> None:
+    """Nonsense that somebody inserted is missing without a request, and keeps nobody waiting."""
+    wanted = _ask_for(engine, world, 1)
+    enqueue(engine, "", "VE1", "../Services", world.sid(0), A + "0")
+    with Sandbox(world, limit=0) as box:
+        run_here(engine, box, strategy="fetch")
+        assert box.stats()["requests"] == 1
+    assert [row.state for row in _rows(engine).values()] == ["listed", *["missing"] * 5]
+    assert stored(engine) == wanted
+
+
+def test_verifications_that_no_page_shows_are_listed_by_name(engine: Engine, world: World) -> None:
+    """A sweep that looks for them in vain is not begun again and again."""
+    wanted = _ask_for(engine, world, 1)
+    enqueue(engine, A, B, C, D, f"VE{'e' * 32}")
+    with Sandbox(world, limit=0) as box:
+        run_here(engine, box, strategy="auto")
+        assert box.stats()["requests"] <= 6 + 4
+    assert stored(engine) == wanted
+    assert {row.tries for row in _rows(engine).values()} == {0, 1}
+
+
+@pytest.mark.parametrize("tries", [-(10**9), 2**31 - 1])
+def test_an_odd_number_of_tries_ends_all_the_same(engine: Engine, tries: int) -> None:
+    """Whatever somebody wrote, a Verification without attempts is missing after three lists."""
+    enqueue(engine, A)
+    with engine.begin() as connection:
+        connection.execute(update(v).values(tries=tries))
+    for turn in range(3):
+        now = NOW + turn * HOUR
+        lease = _claim(engine, now=now).get(A, 0)
+        with engine.begin() as connection:
+            verifications.listed(connection, A, found=0, due_at=None, lease=lease, now=now)
+    assert _rows(engine)[A].state == "missing"
 
 
 def test_a_lease_that_is_lost_is_neither_renewed_nor_given_back(engine: Engine) -> None:
     """Whoever claims a Verification again keeps it; the same renewal done twice holds."""
-    enqueue(engine, "a", "b")
+    enqueue(engine, A, B)
     first = _claim(engine)
     second = _claim(engine, 1, now=NOW + LEASE_MS)
     later = NOW + 2 * LEASE_MS
-    assert _put_off(engine, first, later - 1) == {"b": later - 1}
-    assert _put_off(engine, first, later - 1) == {"b": later - 1}
-    assert _put_off(engine, first | {"b": later - 1}, 1) == {"b": 1}
-    assert {sid: row.due_at for sid, row in _rows(engine).items()} == {**second, "b": 1}
+    assert _put_off(engine, first, later - 1) == {B: later - 1}
+    assert _put_off(engine, first, later - 1) == {B: later - 1}
+    assert _put_off(engine, first | {B: later - 1}, 1) == {B: 1}
+    assert {sid: row.due_at for sid, row in _rows(engine).items()} == {**second, B: 1}
 
 
 def test_an_absence_that_is_noted_twice_counts_once(engine: Engine) -> None:
     """When two workers find nothing at once, that is one of three lists, not two."""
-    enqueue(engine, "a")
-    lease = _claim(engine)["a"]
+    enqueue(engine, A)
+    lease = _claim(engine)[A]
     for _ in range(2):
         with engine.begin() as connection:
-            verifications.listed(connection, "a", found=0, due_at=None, lease=lease, now=NOW)
-    row = _rows(engine)["a"]
+            verifications.listed(connection, A, found=0, due_at=None, lease=lease, now=NOW)
+    row = _rows(engine)[A]
     assert (row.state, row.tries, row.due_at) == ("pending", 1, NOW + verifications.AGAIN_MS)
 
 
 def test_a_claim_reads_an_index_and_sorts_nothing(engine: Engine) -> None:
     """Among 50,000 Verifications at rest or not due, a claim walks those that are due."""
-    name = "'VE' || n" if engine.dialect.name == "sqlite" else "CONCAT('VE', n)"
+    lite = engine.dialect.name == "sqlite"
+    name = "printf('VE%032d', n)" if lite else "CONCAT('VE', LPAD(CAST(n AS CHAR(9)), 32, '0'))"
     execute(
         engine,
         f"INSERT INTO verification_queue (sid, state, due_at) SELECT {name},"
