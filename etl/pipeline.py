@@ -303,8 +303,9 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
         check_revision(connection)
         runs.check_rights(connection)
         now = clock(connection)
-        queue.set_down(connection, now)
-        verifications.set_down(connection, now)
+        latest = now + job.policy.latest
+        queue.set_down(connection, now, latest=latest)
+        verifications.set_down(connection, now, latest=latest)
         sweeps.set_down(connection, account=job.account, now=now)
         if job.allowance.requests:
             budget.open_gate(connection, job.allowance, now)

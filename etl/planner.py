@@ -252,7 +252,8 @@ class Progress:
 
     ``page_size``: of the pages that it was planned for; ``behind``: what all had cost before, less
     the SIDs it got. ``known`` and ``unknown``: the SIDs of known and of unknown age that it has
-    shown; ``pages_left`` and ``sids_left``: what it is thought to have left.
+    shown; ``pages_left`` and ``sids_left``: what it is thought to have left, ``hidden`` of them SIDs
+    of unknown age.
     """
 
     sweep: Sweep
@@ -263,6 +264,7 @@ class Progress:
     unknown: int = 0
     pages_left: float = 0.0
     sids_left: float = 0.0
+    hidden: float = 0.0
 
     def saw(self, *, known: int, unknown: int, seen: int, page_size: int) -> None:
         """Count what the last page showed; ``seen`` pages have been read, of this size now."""
@@ -275,8 +277,9 @@ class Progress:
         )
         share = self.pages_left / max(sweep.pages, seen + self.pages_left)
         # What has been found is not left on other pages.
-        hidden = min((sweep.finds - sweep.known) * share, max(sweep.unknown - self.unknown, 0.0))
-        self.sids_left = max(sweep.known - self.known, 0) + hidden
+        hoped = (sweep.finds - sweep.known) * share
+        self.hidden = min(hoped, max(sweep.unknown - self.unknown, 0.0))
+        self.sids_left = max(sweep.known - self.known, 0) + self.hidden
 
     def outgrown(self, seen: int, size: int, larger: int) -> bool:
         """Say whether the window is better listed from its start in larger pages.
@@ -284,7 +287,10 @@ class Progress:
         ``seen`` pages are read again, and lost if the larger ones fail: as many must be gained.
         """
         whole = math.ceil((seen + self.pages_left) * size / larger)
-        return self.pages_left - whole >= seen
+        # What is read again shows nothing new, which must not look as if SIDs were on no page.
+        again = math.ceil(seen * size / larger)
+        patient = not self.hidden or again + 1 <= _MOST_BEHIND + _IN_VAIN * self.hidden
+        return patient and self.pages_left - whole >= seen
 
     @property
     def worth_going_on(self) -> bool:

@@ -43,9 +43,6 @@ ALONE_AFTER: Final = 2
 DEAD_AFTER: Final = 5
 """A row that has lost this many leases is taken for the killer of its workers."""
 
-LATEST_MS: Final = 90 * 24 * 3_600_000
-"""Nothing is due later: the API forgets after 30 days, and no backoff is longer."""
-
 COUNT_MOST: Final = 10**9
 _MOST: Final = 2**62
 """Counts, and fencing tokens and times, are read and raised up to these; others write them, too."""
@@ -325,18 +322,18 @@ def promote(connection: Connection, now: int) -> Promoted:
     return Promoted(len(due) + len(lapsed), len(killers))
 
 
-def set_down(connection: Connection, now: int) -> None:
-    """Let what is due later than this program ever says be due now; part of a run's start.
+def set_down(connection: Connection, now: int, *, latest: int) -> None:
+    """Let what is due after ``latest``, or leased for longer than can be, be due now.
 
-    A clock ran fast, or somebody wrote it: the row would rest until then, or its lease last.
+    Part of a run's start: a clock ran fast, or somebody wrote it, and the row would rest until then.
+    Looked for first, without a lock: an UPDATE would wait for neighbours that others hold.
     """
-    latest = {
-        State.LEASED: now + 2 * LEASE_MS, State.RETRY: now + LATEST_MS,
-        State.REFRESH: now + LATEST_MS,
-    }  # fmt: skip
-    for state, latest_ms in latest.items():
-        ahead = update(q).where(q.c.state == state, q.c.due_at > latest_ms)
-        connection.execute(ahead.values(due_at=now))
+    bounds = {State.LEASED: now + 2 * LEASE_MS, State.RETRY: latest, State.REFRESH: latest}
+    for state, bound in bounds.items():
+        ahead = select(q.c.id).where(q.c.state == state, q.c.due_at > bound).limit(PROMOTE_LIMIT)
+        if ids := connection.execute(ahead).scalars().all():
+            mine = update(q).where(q.c.id.in_(ids), q.c.state == state)
+            connection.execute(mine.values(due_at=now))
 
 
 def _due(state: State, now: int) -> Select[Any]:

@@ -52,6 +52,11 @@ class Policy:
     refresh_round: int
     retention: int
 
+    @property
+    def latest(self) -> int:
+        """Say after how long at the most anything is looked at again, generously."""
+        return self.retention + self.settle_after + self.refresh_round + REFRESH_EVERY_MS
+
 
 def is_final(policy: Policy, *, sent_at: int, known_from: int, has_price: bool) -> bool:
     """Say whether a fetch sent at ``sent_at`` saw values that cannot change any more.

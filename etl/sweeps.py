@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, update
 
 from etl.database import lock_alone, locked, moment
 from etl.schema import sweeps as s
@@ -142,10 +142,15 @@ def set_down(connection: Connection, *, account: str, now: int) -> None:
     A lease that is further ahead than any can be would be waited for. A window that ends ahead was
     listed before there was anything in it, and the next one would begin behind what it missed.
     """
-    lease = (s.c.state == LISTING, s.c.due_at > now + 2 * LEASE_MS)
-    connection.execute(update(s).where(s.c.account == account, *lease).values(due_at=now))
-    ahead = (s.c.state == DONE, s.c.window_to > now)
-    connection.execute(update(s).where(s.c.account == account, *ahead).values(state=ABANDONED))
+    wrong: tuple[tuple[str, ColumnElement[bool], dict[str, object]], ...] = (
+        (LISTING, s.c.due_at > now + 2 * LEASE_MS, {"due_at": now}),
+        (DONE, s.c.window_to > now, {"state": ABANDONED}),
+    )
+    for state, ahead, values in wrong:
+        found = select(s.c.id).where(s.c.account == account, s.c.state == state, ahead)
+        if ids := connection.execute(found).scalars().all():
+            mine = update(s).where(s.c.id.in_(ids), s.c.state == state)
+            connection.execute(mine.values(values))
 
 
 def _take_over(connection: Connection, row: Row[Any], worker: str, now: int) -> Listing:

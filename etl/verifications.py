@@ -26,9 +26,6 @@ AGAIN_MS: Final = 30 * 60_000
 
 CHUNK: Final = 1_000
 
-LATEST_MS: Final = 90 * 24 * 3_600_000
-"""Nothing is due later: the API forgets after 30 days."""
-
 LEASE_MS: Final = 120_000
 """How long a claim holds, and what a crash costs in waiting."""
 
@@ -82,20 +79,22 @@ def claim(
         .order_by(v.c.due_at, v.c.id)
         .limit(limit)
     )
-    rows = connection.execute(locked(statement, skip=True)).all()
+    named: dict[int, str] = {}
+    while not named and (rows := connection.execute(locked(statement, skip=True)).all()):
+        named = {row.id: row.sid for row in rows if _SID.fullmatch(str(row.sid))}
+        if nonsense := [row.id for row in rows if row.id not in named]:
+            connection.execute(update(v).where(v.c.id.in_(nonsense)).values(state="missing"))
     until = now + LEASE_MS
-    named = {row.id: row.sid for row in rows if _SID.fullmatch(str(row.sid))}
-    if nonsense := [row.id for row in rows if row.id not in named]:
-        connection.execute(update(v).where(v.c.id.in_(nonsense)).values(state="missing"))
     if named:
         connection.execute(update(v).where(v.c.id.in_(named)).values(due_at=until))
     return dict.fromkeys(named.values(), until)
 
 
-def set_down(connection: Connection, now: int) -> None:
-    """Let what is due later than this program ever says be due now; part of a run's start."""
-    ahead = (v.c.state == "pending", v.c.due_at > now + LATEST_MS)
-    connection.execute(update(v).where(*ahead).values(due_at=now))
+def set_down(connection: Connection, now: int, *, latest: int) -> None:
+    """Let what is due after ``latest`` be due now, as ``queue.set_down`` does."""
+    ahead = select(v.c.id).where(v.c.state == "pending", v.c.due_at > latest).limit(CHUNK)
+    if ids := connection.execute(ahead).scalars().all():
+        connection.execute(update(v).where(v.c.id.in_(ids)).values(due_at=now))
 
 
 def put_off(connection: Connection, held: Mapping[str, int], *, due_at: int) -> dict[str, int]:

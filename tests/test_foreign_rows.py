@@ -132,10 +132,21 @@ def test_what_is_due_at_no_time_of_ours_is_due_now(engine: Engine) -> None:
     rows = [{"sid": sid, "state": state, "due_at": at} for sid, (state, at) in due.items()]
     with engine.begin() as connection:
         connection.execute(insert(q), rows)
-        queue.set_down(connection, now)
+        queue.set_down(connection, now, latest=now + POLICY.latest)
         found = {row.sid: row.due_at for row in connection.execute(select(q.c.sid, q.c.due_at))}
     expected = {sid: at for sid, (_, at) in due.items()} | dict.fromkeys("bde", now)
     assert found == expected
+
+
+@pytest.mark.kinds("postgresql", "mariadb")
+def test_a_row_that_somebody_holds_delays_no_start(engine: Engine, world: World) -> None:
+    """An open transaction of the application keeps one row from being claimed, and no other."""
+    fill(engine, world.sids())
+    with Sandbox(world, limit=0) as box, engine.begin() as connection:
+        first = connection.execute(select(q.c.id).order_by(q.c.id).limit(1)).scalar_one()
+        connection.execute(update(q).where(q.c.id == first).values(source="mine"))
+        # It waits for the row's holder until its time is up.
+        assert run_here(engine, box, max_seconds=5).counts["fetched"] == world.size - 1
 
 
 # ---- windows

@@ -165,6 +165,19 @@ def test_pages_grow_again_within_a_window(engine: Engine, database_url: str) -> 
     assert_loaded(engine, world, world.sids())
 
 
+def test_pages_grow_for_nothing_that_is_thinly_sown(engine: Engine, database_url: str) -> None:
+    """Where hardly a SID is on a page, its start is not read again: that shows none at all."""
+    now = time.time()
+    world = World(size=8_000, start=now - 86_400, span=80_000, static_at=now)
+    queued = list(world.sids())[::89]
+    fill(engine, queued)
+    with Sandbox(world, limit=0) as box:
+        box.faults.add("error:503:match=list:count=3")
+        report = run_json(*AUTO, env=environment(box, database_url))
+    assert report["requests"] <= len(queued)
+    assert_loaded(engine, world, queued)
+
+
 @pytest.mark.parametrize("fault", ["error:500", "reset_body", "short"])
 def test_pages_shrink_when_large_ones_fail(
     engine: Engine, database_url: str, world: World, fault: str

@@ -164,12 +164,13 @@ def test_a_verification_that_is_leased_does_not_wait(engine: Engine) -> None:
 
 def test_what_is_no_verification_is_parked_and_never_sent(engine: Engine, world: World) -> None:
     """Nonsense that somebody inserted is missing without a request, and keeps nobody waiting."""
+    odd = ["", "VE1", "../Services", world.sid(0), A + "0", *(f"VE{n}" for n in range(2, 45))]
+    enqueue(engine, *odd)
     wanted = _ask_for(engine, world, 1)
-    enqueue(engine, "", "VE1", "../Services", world.sid(0), A + "0")
     with Sandbox(world, limit=0) as box:
         run_here(engine, box, strategy="fetch")
         assert box.stats()["requests"] == 1
-    assert [row.state for row in _rows(engine).values()] == ["listed", *["missing"] * 5]
+    assert [row.state for row in _rows(engine).values()] == [*["missing"] * len(odd), "listed"]
     assert stored(engine) == wanted
 
 

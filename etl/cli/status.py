@@ -125,7 +125,7 @@ def _loss(found: "Status") -> str:
     if found.at_most:
         return (
             f"Up to {count:,} {sids} forgotten by the API before their turn, if no list is cheaper: "
-            "run asks Twilio first how much there is to list, and status then knows."
+            "run asks Twilio first how much there is to list."
         )
     return (
         f"{count:,} {sids} forgotten by the API before their turn. It would take "
