@@ -234,12 +234,13 @@ class Sweeper:
             # What is still to be found of it is planned anew, in larger pages.
             self._grown.add(self._lister.page_size)
             return False
-        if progress.sids_left <= 1:
+        again = window in self._singly
+        self._singly += (window,)
+        if progress.sids_left <= 1 and not again:
             # It has shown what it was listed for.
             return True
         # Given up twice, it would be a third time.
-        self._listed = self._listed and not progress.in_vain and window not in self._singly
-        self._singly += (window,)
+        self._listed = self._listed and not progress.in_vain and not again
         self._failed += 1
         return False
 
