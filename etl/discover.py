@@ -164,11 +164,10 @@ def _span(start: int, end: int) -> str:
 def _without(window: tuple[int, int], done: Iterable[Listing]) -> list[tuple[int, int]]:
     """Return what is left of a window, oldest first; what follows at last overlaps."""
     left, (start, end) = [], window
-    begin = start
     for listing in sorted(done, key=lambda listing: listing.start):
         if start < listing.start:
             left.append((start, min(listing.start, end)))
         start = max(start, listing.end)
     if start < end:
-        left.append((max(start - OVERLAP_MS, begin) if done else start, end))
+        left.append((max(start - OVERLAP_MS, window[0]) if done else start, end))
     return [(first, last) for first, last in left if first < last]

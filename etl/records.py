@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 SID_PATTERN: Final = re.compile(r"VL[0-9a-fA-F]{32}", re.ASCII)
+VERIFICATION_PATTERN: Final = re.compile(r"VE[0-9a-fA-F]{32}", re.ASCII)
 """The shape of a Verification Attempt SID; use ``fullmatch`` (source: Twilio's OpenAPI spec)."""
 
 Payload: TypeAlias = Mapping[str, Any]

@@ -150,7 +150,7 @@ def _after_not_found(
     if not lease.fetches and tries >= NOT_FOUND_TRIES:
         outcome = Outcome.EXPIRED if forgotten else Outcome.NOT_FOUND
         return _rest(lease, State.DEAD, outcome, error, tries)
-    wait = min(NOT_FOUND_BACKOFF_MS * 2 ** min(tries - 1, 10), DAY_MS)
+    wait = min(NOT_FOUND_BACKOFF_MS * 2 ** min(tries - 1, NOT_FOUND_DAILY_AFTER), DAY_MS)
     due_at = now + _stretch(wait, jitter)
     if lease.fetches:
         due_at = min(due_at, max(forgotten_at, now + 1))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from etl.records import SID_PATTERN
+from etl.records import SID_PATTERN, VERIFICATION_PATTERN
 
 BLANK: Final = " \t\n\r\f\v\u00a0\ufeff"
 
@@ -44,7 +44,7 @@ ATTEMPTS: Final = Kind(
 VERIFICATIONS: Final = Kind(
     "VE",
     "Verification",
-    re.compile(r"VE[0-9a-fA-F]{32}", re.ASCII),
+    VERIFICATION_PATTERN,
     re.compile(rb"(?:VE[0-9a-fA-F]{32}\n)++"),
     ("verification_sid", "sid"),
 )

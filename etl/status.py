@@ -14,7 +14,7 @@ from etl.planner import Plan, plan, seconds
 from etl.records import State
 from etl.schema import attempt_queue as q
 from etl.schema import attempts
-from etl.waiting import read_density, read_waiting
+from etl.waiting import pending_or_due, read_density, read_waiting
 
 BUCKET_MS: Final = 60_000
 """The forecast's step: SIDs that the API forgets within the same minute are one."""
@@ -137,10 +137,7 @@ def _ends(
         select(bucket, func.count().label("n"))
         .where(
             q.c.account.in_(accounts),
-            or_(
-                q.c.state == State.PENDING,
-                q.c.state.in_([State.RETRY, State.REFRESH]) & (q.c.due_at <= span[0]),
-            ),
+            pending_or_due(span[0]),
             q.c.expires_at > span[0],
             q.c.expires_at < span[1],
             not_(listed),

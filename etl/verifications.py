@@ -9,7 +9,6 @@ both workers store the same attempts.
 """
 
 import logging
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
@@ -17,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, select, update
 
 from etl.bulk import among, unindexed
 from etl.database import insert_ignore, locked, moment
+from etl.records import VERIFICATION_PATTERN
 from etl.schema import attempts
 from etl.schema import verification_queue as v
 
@@ -28,8 +28,6 @@ CHUNK: Final = 1_000
 
 LEASE_MS: Final = 120_000
 """How long a claim holds, and what a crash costs in waiting."""
-
-_SID: Final = re.compile(r"VE[0-9a-fA-F]{32}", re.ASCII)
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ def claim(
     )
     named: dict[int, str] = {}
     while not named and (rows := connection.execute(locked(statement, skip=True)).all()):
-        named = {row.id: row.sid for row in rows if _SID.fullmatch(str(row.sid))}
+        named = {row.id: row.sid for row in rows if VERIFICATION_PATTERN.fullmatch(str(row.sid))}
         if nonsense := [row.id for row in rows if row.id not in named]:
             connection.execute(update(v).where(v.c.id.in_(nonsense)).values(state="missing"))
     until = now + LEASE_MS

@@ -94,9 +94,7 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
     listed by other workers, who will find what lies in them; while there is one, SIDs of unknown
     age are left to them too. In windows ``left_out`` SIDs of known age are better fetched singly.
     """
-    waits: ColumnElement[bool] = q.c.state == State.PENDING
-    if due:
-        waits |= q.c.state.in_([State.RETRY, State.REFRESH]) & (q.c.due_at <= now)
+    waits = pending_or_due(now) if due else q.c.state == State.PENDING
     mine = (q.c.account.in_(accounts), waits)
     # Others write it, too: nothing is forgotten later than a retention from now.
     latest = now + (URGENT_MS if urgent else retention)
@@ -129,6 +127,12 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
         expired=_count(connection, *mine, q.c.expires_at.between(1, now)),
         verifications=0 if busy else named,
     )
+
+
+def pending_or_due(now: int) -> ColumnElement[bool]:
+    """Say which rows a run that starts now is about."""
+    due = q.c.state.in_([State.RETRY, State.REFRESH]) & (q.c.due_at <= now)
+    return (q.c.state == State.PENDING) | due
 
 
 def _histogram(

@@ -1,7 +1,7 @@
 """Let others write what they like into our tables, and clocks run fast: no run ends by it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from sqlalchemy import Engine, insert, select, text, update
 from etl import pipeline, queue
 from etl import sweeps as windows
 from etl.budget import Allowance
-from etl.database import moment, open_engine
+from etl.database import moment
 from etl.discover import Asked
 from etl.errors import Exit
 from etl.parts import Job
@@ -18,9 +18,9 @@ from etl.sandbox import Sandbox, World
 from etl.schema import api_slots, sweeps, verification_queue
 from etl.schema import attempt_queue as q
 from etl.stopping import Stopping
-from tests.databases import Server
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import DAY, HOUR, POLICY, client, run_here
+from tests.queue_rows import Servers, own_engine
 from tests.test_listing import stored
 
 ACCOUNT = World(size=1).account_sid
@@ -53,12 +53,10 @@ def world() -> World:
 
 
 @pytest.fixture
-def sqlite(servers: Callable[[str], Server]) -> Iterator[Engine]:
+def sqlite(servers: Servers) -> Iterator[Engine]:
     """Open an SQLite file, which keeps anything in any column."""
-    with servers("sqlite").database(migrated=True) as url:
-        engine = open_engine(url)
+    with own_engine(servers, "sqlite") as engine:
         yield engine
-        engine.dispose()
 
 
 def run_for_days(engine: Engine, box: Sandbox, **asked: Any) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Engine, func, select, update
@@ -221,8 +222,11 @@ def test_a_list_that_leads_astray_ends_the_run(
     assert "leased" not in states(engine)
 
 
-def test_a_killed_sweep_goes_on_where_it_was(engine: Engine, database_url: str) -> None:
-    """After a kill in mid-window the next run reads the pages that are left, not all again."""
+@contextmanager
+def _killed_in_mid_window(
+    engine: Engine, database_url: str
+) -> Iterator[tuple[Sandbox, dict[str, str]]]:
+    """Kill a run some pages into a window of twenty; in the end all of it must be loaded."""
     now = time.time()
     world = World(size=20_000, start=now - 86_400, span=80_000, static_at=now)
     fill(engine, world.sids())
@@ -232,43 +236,43 @@ def test_a_killed_sweep_goes_on_where_it_was(engine: Engine, database_url: str) 
         until(lambda: box.stats()["lists"] >= 8)
         process.kill()
         process.communicate()
-        with engine.begin() as connection:
-            pages = connection.execute(select(func.max(sweeps.c.pages))).scalar_one()
-            connection.execute(update(sweeps).values(due_at=1))
+        yield box, env
+    assert_loaded(engine, world, world.sids())
+
+
+def _let_lapse(engine: Engine) -> int:
+    """Let the lease of the window run out, as two minutes do; return the pages it had reached."""
+    with engine.begin() as connection:
+        pages: int = connection.execute(select(func.max(sweeps.c.pages))).scalar_one()
+        connection.execute(update(sweeps).values(due_at=1))
+    return pages
+
+
+def test_a_killed_sweep_goes_on_where_it_was(engine: Engine, database_url: str) -> None:
+    """After a kill in mid-window the next run reads the pages that are left, not all again."""
+    with _killed_in_mid_window(engine, database_url) as (box, env):
+        pages = _let_lapse(engine)
         assert pages >= 5
         before = box.stats()["lists"]
         run_json(*AUTO, env=env)
         assert box.stats()["lists"] - before <= 20 - pages + 2
-    assert_loaded(engine, world, world.sids())
 
 
 def test_a_run_that_waited_for_a_dead_sweep_goes_on_where_it_was(
     engine: Engine, database_url: str
 ) -> None:
     """A window whose worker was killed a moment ago is waited for, then taken over, not listed anew."""
-    now = time.time()
-    world = World(size=20_000, start=now - 86_400, span=80_000, static_at=now)
-    fill(engine, world.sids())
-    with Sandbox(world, limit=0, latency=0.1) as box:
-        env = environment(box, database_url)
-        process = start("run", *AUTO, env=env)
-        until(lambda: box.stats()["lists"] >= 8)
-        process.kill()
-        process.communicate()
+    with _killed_in_mid_window(engine, database_url) as (box, _):
         before = box.stats()["lists"]
         reached: list[int] = []
 
         def watch(tally: Tally) -> None:
             if tally.waiting_for == "another worker's sweep" and not reached:
-                with engine.begin() as connection:
-                    pages = connection.execute(select(func.max(sweeps.c.pages))).scalar_one()
-                    connection.execute(update(sweeps).values(due_at=1))
-                reached.append(pages)
+                reached.append(_let_lapse(engine))
 
         run_here(engine, box, strategy="auto", watch=watch)
         assert 5 <= reached[0] <= 12
         assert box.stats()["lists"] - before <= 20 - reached[0]
-    assert_loaded(engine, world, world.sids())
 
 
 def test_two_workers_do_not_list_one_window(engine: Engine, database_url: str) -> None:
