@@ -330,10 +330,11 @@ def set_down(connection: Connection, now: int, *, latest: int) -> None:
     """
     bounds = {State.LEASED: now + 2 * LEASE_MS, State.RETRY: latest, State.REFRESH: latest}
     for state, bound in bounds.items():
-        ahead = select(q.c.id).where(q.c.state == state, q.c.due_at > bound).limit(PROMOTE_LIMIT)
-        if ids := connection.execute(ahead).scalars().all():
-            mine = update(q).where(q.c.id.in_(ids), q.c.state == state)
-            connection.execute(mine.values(due_at=now))
+        ahead = (q.c.state == state, q.c.due_at > bound)
+        found = select(q.c.id).where(*ahead).limit(PROMOTE_LIMIT)
+        if ids := connection.execute(found).scalars().all():
+            # Unless somebody has claimed it meanwhile.
+            connection.execute(update(q).where(q.c.id.in_(ids), *ahead).values(due_at=now))
 
 
 def _due(state: State, now: int) -> Select[Any]:

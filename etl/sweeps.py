@@ -149,7 +149,7 @@ def set_down(connection: Connection, *, account: str, now: int) -> None:
     for state, ahead, values in wrong:
         found = select(s.c.id).where(s.c.account == account, s.c.state == state, ahead)
         if ids := connection.execute(found).scalars().all():
-            mine = update(s).where(s.c.id.in_(ids), s.c.state == state)
+            mine = update(s).where(s.c.id.in_(ids), s.c.state == state, ahead)
             connection.execute(mine.values(values))
 
 

@@ -90,9 +90,10 @@ def claim(
 
 def set_down(connection: Connection, now: int, *, latest: int) -> None:
     """Let what is due after ``latest`` be due now, as ``queue.set_down`` does."""
-    ahead = select(v.c.id).where(v.c.state == "pending", v.c.due_at > latest).limit(CHUNK)
-    if ids := connection.execute(ahead).scalars().all():
-        connection.execute(update(v).where(v.c.id.in_(ids)).values(due_at=now))
+    ahead = (v.c.state == "pending", v.c.due_at > latest)
+    found = select(v.c.id).where(*ahead).limit(CHUNK)
+    if ids := connection.execute(found).scalars().all():
+        connection.execute(update(v).where(v.c.id.in_(ids), *ahead).values(due_at=now))
 
 
 def put_off(connection: Connection, held: Mapping[str, int], *, due_at: int) -> dict[str, int]:
