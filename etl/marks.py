@@ -67,8 +67,8 @@ def any_before(connection: Connection, end: int) -> bool:
 
 def mark(
     connection: Connection, times: Iterable[object], verifications: Collection[str | None]
-) -> None:
-    """Mark the quarters of creation times, and of all attempts of verifications.
+) -> list[int]:
+    """Mark the quarters of creation times, and of all attempts of verifications; return them.
 
     ``times`` as any driver returns them; None is the unknown time. Siblings count, for a
     verification belongs to the time of its first attempt and is paid for once.
@@ -82,8 +82,9 @@ def mark(
             bulk.among(connection, attempts.c.verification_sid, sids[start : start + _CHUNK])
         )
         found.update(connection.execute(siblings.distinct()).scalars())
-    starts = {_start(moment_ms(at)) for at in found}
-    bulk.execute(connection, _insert(name), {"start": sorted(starts)})
+    starts = sorted({_start(moment_ms(at)) for at in found})
+    bulk.execute(connection, _insert(name), {"start": starts})
+    return starts
 
 
 @cache

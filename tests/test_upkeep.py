@@ -102,20 +102,15 @@ def test_prune_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
 
 EXTRA = {
     "_raw": {"to": "four one five", "channel_data": "[1]", "price": "12345678.90"},
-    "_attempt": {"contact": "someone@example.com", "note": "kept", "list": [1, "+14155550100"]},
+    "_attempt": {"contact": "someone@example.com", "note": "text", "list": [1, "+14155550100"]},
     "phone": "(415) 555-0100",
     "msisdn": 14155550100,
     "+14155550100": "is the key",
-    "since": "2026-11-01T10:00:00Z",
+    "date_sent": "2026-11-01T10:00:00Z",
     "code": 30003,
-    "inner": {"deep": {"mail": "write to a@b.example, please"}},
+    "lookup": {"type": "mobile", "mail": "write to a@b.example, please"},
 }
-CLEAN = {
-    "_raw": {"price": "12345678.90"},
-    "_attempt": {"note": "kept", "list": [1, None]},
-    "since": "2026-11-01T10:00:00Z",
-    "code": 30003,
-}
+CLEAN = {"date_sent": "2026-11-01T10:00:00Z", "code": 30003, "lookup": {"type": "mobile"}}
 
 
 def stored(connection: Connection, number: int, age: int | None, extra: object) -> None:
@@ -135,14 +130,15 @@ def stored(connection: Connection, number: int, age: int | None, extra: object) 
 
 
 def test_redact(engine: Engine, database_url: str) -> None:
-    """Old destinations and what looks like one go, all else stays, and once is enough."""
+    """Old destinations go and what is not known to be harmless, and once is enough."""
     with engine.begin() as connection:
         for number, age in enumerate([31, None, 29, 31]):
             stored(connection, number, age, EXTRA if number < 3 else None)
     with Sandbox(World(size=0)) as box:
         env = environment(box, database_url)
     words = ["redact", "--older-than", "30d", "--json"]
-    expected = {"attempts": 3, "destinations": 3, "extras": 2}
+    none = {"columns": 0, "changes": 0, "rows": 0}
+    expected = {"attempts": 3, "destinations": 3, "extras": 2, **none}
     dry = json.loads(verify_etl(*words, "--dry-run", env=env).stdout)
     assert dry == {**expected, "dry_run": True}
     assert data_of(engine)[0] == ("+14155550100", "+141555", "US", EXTRA)
@@ -154,7 +150,7 @@ def test_redact(engine: Engine, database_url: str) -> None:
         (None, "+141555", "US", None),
     ]
     again = json.loads(verify_etl(*words, env=env).stdout)
-    assert (again["destinations"], again["extras"]) == (0, 0)
+    assert again == {"attempts": 3, "destinations": 0, "extras": 0, **none, "dry_run": False}
 
 
 def data_of(engine: Engine) -> list[tuple[Any, ...]]:
@@ -179,22 +175,6 @@ def test_redact_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
             last = done.last
             steps.append(done.destinations)
     assert steps == [2, 2, 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("value", "personal"),
-    [
-        ("+14155550100", True), ("+49 (30) 1234-5678", True), ("call +14155550100 now", True),
-        ("0049301234567", True), ("415-555-0100", True), ("a.b+c@d.example", True),
-        (14155550100, True), (4155550100.0, True), ("", False), ("2026-11-23", False),
-        ("2026-11-23T10:00:00Z", False), ("0.0075000", False), ("VL" + "0" * 32, False),
-        ("310260", False), (30003, False), (True, False), (None, False), ("@", False),
-        ("v2.10.1", False), (10**18, False),
-    ],
-)  # fmt: skip
-def test_what_looks_personal(value: object, *, personal: bool) -> None:
-    """Phone numbers and e-mail addresses are known by their looks; dates, prices, SIDs are not."""
-    assert upkeep.is_personal(value) is personal
 
 
 def doctor(env: dict[str, str], *words: str) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ from etl.cli.words import counted
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-    from etl.upkeep import Redacted
+    from etl.upkeep import Cleaned, Redacted
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ _log = logging.getLogger(__name__)
 def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     """Remove personal data of old attempts: whom they were sent to.
 
-    The destination becomes NULL; its prefix and country stay. In `extra` the raw destination and
-    channel data go, and whatever looks like a phone number or an e-mail address. What is fetched
-    again brings its destination back, so an age beyond the API's 30 days is for good.
+    The destination becomes NULL; its prefix and country stay. Of all else stays what is known to
+    be harmless: statuses, codes, prices, SIDs. In the queue, and in the history of runs, errors and
+    odd texts of that age go. What is fetched again brings its destination back, so an age beyond
+    the API's 30 days is for good.
 
     \b
     Example:
@@ -51,7 +52,9 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
         click.echo(
             f"{counted(counts['destinations'], 'destination')} {would}removed, "
             f"{counted(counts['extras'], 'extra')} {would}cleaned, of "
-            f"{counted(counts['attempts'], 'attempt')} looked at."
+            f"{counted(counts['attempts'], 'attempt')} looked at; other values of "
+            f"{counted(counts['columns'], 'attempt')}, {counted(counts['changes'], 'change')} and "
+            f"{counted(counts['rows'], 'row')} of queues and runs {would}removed."
         )
 
 
@@ -60,7 +63,7 @@ def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
     from etl.database import check_revision, clock, transact
 
     before = transact(engine, clock, doing="reading the clock") - age
-    counts = {"attempts": 0, "destinations": 0, "extras": 0}
+    counts = dict.fromkeys(("attempts", "destinations", "extras", "columns", "changes", "rows"), 0)
     last: str | None = ""
     while last is not None:
 
@@ -73,4 +76,29 @@ def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
         counts["attempts"] += done.looked_at
         counts["destinations"] += done.destinations
         counts["extras"] += done.extras
+        counts["columns"] += done.columns
+        counts["changes"] += done.changes
+    counts["rows"] = sum(
+        _redact_others(engine, name, before, dry_run=dry_run) for name in upkeep.OTHERS
+    )
     return counts
+
+
+def _redact_others(engine: "Engine", name: str, before: int, *, dry_run: bool) -> int:
+    from etl import upkeep
+    from etl.database import check_revision, transact
+
+    rows = 0
+    last: int | None = 0
+    while last is not None:
+
+        def step(connection: "Connection", after: int = last) -> "Cleaned":
+            check_revision(connection)
+            return upkeep.redact_others(
+                connection, name, before=before, after=after, write=not dry_run
+            )
+
+        done = transact(engine, step, doing=f"removing personal data from {name}")
+        last = done.last
+        rows += done.rows
+    return rows

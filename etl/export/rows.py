@@ -1,11 +1,13 @@
 """Read attempts as Arrow tables: one column for each of the view ``v_attempts`` but ``day``."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from functools import reduce
+from operator import add
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -21,17 +23,20 @@ from sqlalchemy import (
     select,
 )
 
+from etl import privacy
 from etl.errors import ConfigError
 from etl.reports.dialects import dialect
 from etl.schema import attempt_channel_data as data
 from etl.schema import attempts
-from etl.upkeep import without_personal
 
 BATCH: Final = 10_000
 """Rows of one read: as many Python objects as exist at a time."""
 
 _LAYOUT: Final = 1
 """Goes up when the columns change: folders of an older one are then written anew."""
+
+_RULES: Final = 2
+"""Goes up when an export without destinations leaves out more: the days are then written anew."""
 
 _SINCE_MS: Final = 1_700_000_000_000
 """Is taken off each ``fetched_at`` that is summed: 64 bits then hold a day of 90 million rows."""
@@ -67,6 +72,11 @@ _COLUMNS: Final[dict[str, tuple[ColumnElement[Any], str]]] = {
     "url": (attempts.c.url, "text"),
 }
 _PERSONAL: Final = "destination"
+_CLEANED: Final = ("destination", "destination_prefix", "url")
+"""What ``redact`` takes away besides values of a known column that have not its shape."""
+
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+"""Rows by column, in the order of ``_COLUMNS``; all are equally long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +144,8 @@ def marks(connection: Connection, window: Window, *, destination: bool) -> dict[
     """Mark each UTC day that has attempts; None is the day of those of unknown time.
 
     The newest ``fetched_at`` alone would miss a row whose answer was slow, so they are summed,
-    too. ``redact`` leaves them as they are: where an export holds what it removes, that is counted.
+    too. ``redact`` leaves them as they are: where an export holds what it removes, the values that
+    are there are counted. What an export without destinations holds it leaves as it was.
     """
     day: ColumnElement[Any] = literal_column(
         dialect(connection.dialect.name).day("attempts.date_created")
@@ -142,9 +153,12 @@ def marks(connection: Connection, window: Window, *, destination: bool) -> dict[
     newest = func.max(attempts.c.fetched_at)
     signs: list[ColumnElement[Any]] = [func.count(), func.sum(attempts.c.fetched_at - _SINCE_MS)]
     tables: Any = attempts
+    rules = f"r{_RULES}"
     if destination:
+        rules = ""
         tables = attempts.outerjoin(data, data.c.attempt_sid == attempts.c.sid)
-        signs += [func.count(data.c.destination), func.sum(func.length(cast(data.c.extra, Text)))]
+        there = [func.count(_COLUMNS[name][0]) for name in (*privacy.SHAPES, *_CLEANED)]
+        signs += [reduce(add, there), func.sum(func.length(cast(data.c.extra, Text)))]
     statement = select(day, newest, *signs).select_from(tables).group_by(day)
     if window.start is not None:
         statement = statement.where(attempts.c.date_created >= window.start)
@@ -152,7 +166,7 @@ def marks(connection: Connection, window: Window, *, destination: bool) -> dict[
         statement = statement.where(attempts.c.date_created < window.end)
     return {
         None if found is None else str(found): Mark(
-            int(fetched_at), "-".join(str(int(sign or 0)) for sign in (fetched_at, *rest))
+            int(fetched_at), "-".join(str(int(sign or 0)) for sign in (fetched_at, *rest)) + rules
         )
         for found, fetched_at, *rest in connection.execute(statement)
     }
@@ -162,15 +176,17 @@ def read(
     connection: Connection, window: Window, after: Place | None, *, destination: bool
 ) -> Batch:
     """Read the next rows of a window by creation time and SID."""
-    names = [name for name in _COLUMNS if destination or name != _PERSONAL]
+    names = [*_COLUMNS]
     place = [attempts.c.date_created, attempts.c.sid]
-    columns = [_selected(connection, name) for name in names]
-    found = connection.execute(_after(select(*place, *columns), window, after)).all()
+    selected = [_selected(connection, name) for name in names]
+    found = connection.execute(_after(select(*place, *selected), window, after)).all()
     last: Place | None = None
     if len(found) == BATCH:
         last = (found[-1][0], found[-1][1])
     values = list(zip(*found, strict=True)) or [()] * (len(place) + len(names))
-    return Batch(_table(names, values[len(place) :], destination=destination), last)
+    columns = dict(zip(names, values[len(place) :], strict=True))
+    table = _table(columns if destination else _impersonal(columns), destination=destination)
+    return Batch(table, last)
 
 
 def _after(statement: Select[Any], window: Window, after: Place | None) -> Select[Any]:
@@ -195,19 +211,18 @@ def _selected(connection: Connection, name: str) -> ColumnElement[Any]:
     return column
 
 
-def _table(names: Sequence[str], values: Sequence[Any], *, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _table(columns: Columns, *, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types
     pa, wanted = arrow(), schema(destination=destination)
     arrays = []
-    for field, name, column in zip(wanted, names, values, strict=True):
-        kind = _COLUMNS[name][1]
+    for field in wanted:
+        column = columns[field.name]
+        kind = _COLUMNS[field.name][1]
         if kind == "money":
             arrays.append(_money(column))
         elif kind == "epoch":
             arrays.append(pa.array(column, pa.int64()).cast(field.type))
         else:
             made = _MADE.get(kind)
-            if kind == "json" and not destination:
-                made = _impersonal
             found = column if made is None else [made(value) for value in column]
             arrays.append(pa.array(found, field.type))
     return pa.table(arrays, schema=wanted)
@@ -228,10 +243,28 @@ def _money(millionths: Sequence[int | None]) -> Any:  # noqa: ANN401 - pyarrow h
     return pc.multiply(whole, millionth).cast(pa.decimal128(18, 6))
 
 
-def _impersonal(text: str | None) -> str | None:
-    if text is None:
-        return None
-    kept = without_personal(json.loads(text))
+def _impersonal(columns: Columns) -> Columns:
+    """Keep of each column what is known to be harmless, as ``redact`` does."""
+    kept = dict(columns)
+    for name in privacy.SHAPES:
+        # Few values come often: each is judged once.
+        harmless = {value: _is_harmless(name, value) for value in set(columns[name])}
+        kept[name] = [value if harmless[value] else None for value in columns[name]]
+    pairs = zip(columns["destination_prefix"], columns["destination"], strict=True)
+    kept["destination_prefix"] = [privacy.prefix(*pair) for pair in pairs]
+    kept["url"] = [privacy.url(*pair) for pair in zip(columns["url"], columns["sid"], strict=True)]
+    kept["extra"] = [_harmless_json(text) for text in columns["extra"]]
+    return kept
+
+
+def _is_harmless(name: str, value: object) -> bool:
+    if name == "price_amount" and isinstance(value, int):
+        value = Decimal(value).scaleb(-6)
+    return privacy.harmless(name, value)
+
+
+def _harmless_json(text: str | None) -> str | None:
+    kept = privacy.kept_extra(privacy.parsed(text))
     return None if kept is None else json.dumps(kept, ensure_ascii=False)
 
 

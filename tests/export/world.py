@@ -10,7 +10,7 @@ from typing import Any
 from pyarrow import parquet
 from sqlalchemy import Engine, select
 
-from etl import load, upkeep
+from etl import load, privacy
 from etl.export import UNDATED, Asked, Exported, export
 from etl.records import Attempt, Fetched
 from etl.sandbox import World
@@ -59,8 +59,8 @@ def expected(engine: Engine, *, destination: bool) -> dict[str, list[dict[str, A
             held["final"] = held.pop("is_final")
             held["converted"] = held["conversion_status"] == "converted"
             if not destination:
+                held |= privacy.attempt({**held, "extra": json.dumps(held["extra"])})
                 del held["destination"]
-                held["extra"] = upkeep.without_personal(held["extra"])
             del held["attempt_sid"]
             created = held["date_created"]
             found[UNDATED if created is None else created.date().isoformat()].append(held)
