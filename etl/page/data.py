@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 from sqlalchemy import Connection
 
+from etl import privacy
 from etl.page.cube import MILLION, Calendar, Cube, Fold, ladder
 from etl.page.pack import packed
 from etl.page.queue_days import queue_days
@@ -76,13 +77,16 @@ _EPOCH: Final = date(1970, 1, 1)
 
 
 class Names:
-    """Give each name a number: the most used their own, the others one together."""
+    """Give each name a number: the most used their own, the others one together.
 
-    def __init__(self, used: Mapping[str | None, int], most: int) -> None:
-        """Keep the `most` used names, in the order of use."""
+    What may be somebody's number or address is among the others: pages are passed on.
+    """
+
+    def __init__(self, used: Mapping[str | None, int], most: int, column: str) -> None:
+        """Keep the `most` used names of a column, in the order of use."""
         ranked = sorted(used.items(), key=lambda item: (-item[1], item[0] or ""))
-        self.names = [name for name, _ in ranked[:most]]
-        self.has_other = len(ranked) > most
+        self.names = [name for name, _ in ranked if privacy.harmless(column, name)][:most]
+        self.has_other = len(ranked) > len(self.names)
         self._codes = {name: code for code, name in enumerate(self.names)}
 
     def code(self, name: str | None) -> int:
@@ -199,7 +203,12 @@ class _Collector:
             for row in answer.rows:
                 for kind, place in places.items():
                     used[kind][cast("str | None", row[place])] += cast("int", row[count])
-        return {kind: Names(used[kind], MOST_NAMES[kind]) for kind in kinds}
+        return {
+            kind: Names(
+                used[kind], MOST_NAMES[kind], "price_currency" if kind == "currency" else column
+            )
+            for kind, column in kinds.items()
+        }
 
     def _cube(
         self, keys: Sequence[str], measures: Sequence[str], limit: int, fold: Fold | None = None

@@ -3,13 +3,15 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text, update
 
 from etl.reports.as_of import AsOf
 from etl.reports.conversion import CONVERSION_DAILY
 from etl.reports.query import Question, ask
+from etl.rollups import mark_everything
+from etl.schema import attempt_channel_data, attempts
 from tests.harness import in_process
-from tests.page.conftest import Open, tables
+from tests.page.conftest import Open, tables, text_of
 from tests.reports import history
 from tests.reports.world import make, store
 
@@ -113,3 +115,19 @@ def test_it_refuses_nonsense(filled: Engine, tmp_path: Path) -> None:
     result = in_process("-q", "report", "html", *arguments)
     assert result.exit_code == 2
     assert not path.exists()
+
+
+def test_numbers_in_odd_places_are_not_in_the_page(reports: Engine) -> None:
+    """A number or an address that stands where a name should is counted among the others."""
+    number, address = "whatsapp:+1 415-555-0147", "jane.q@example.com"
+    with reports.begin() as connection:
+        store(connection, make(21, verifications=40))
+        odd = {"carrier": address, "country": number, "error_code": number}
+        connection.execute(update(attempt_channel_data).values(odd))
+        connection.execute(update(attempts).values(channel=number, service_sid=address))
+        mark_everything(connection)
+    page = text_of(reports)
+    assert number not in page
+    assert address not in page
+    # What has no name of its own is not lost.
+    assert '"other": true' in page or '"other":true' in page
