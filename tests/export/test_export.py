@@ -19,6 +19,8 @@ from etl.schema import attempt_channel_data as data
 from etl.schema import attempts
 from tests.export.world import DAYS, SENT, counts, exported, ours, store
 
+SECOND = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC))
+
 
 @pytest.mark.parametrize("destination", [False, True])
 def test_the_files_hold_the_rows(destination: bool, filled: Engine, folder: Path) -> None:  # noqa: FBT001 - a case
@@ -137,6 +139,31 @@ def test_redacted_rows_are_exported_again(filled: Engine, folder: Path) -> None:
     held = exported(folder)
     assert {row["destination"] for day in held.values() for row in day} == {None}
     assert "4915112345678" not in json.dumps(held, default=str)
+
+
+def test_a_value_that_redact_removes_is_exported_again(filled: Engine, folder: Path) -> None:
+    """An export with destinations follows a redaction that took nothing but a carrier."""
+    with filled.begin() as connection:
+        connection.execute(update(data).values(destination=None, extra=None))
+        upkeep.redact(connection, before=2**42, after="", write=True)
+        second = select(attempts.c.sid).where(attempts.c.date_created.between(*SECOND))
+        odd = data.c.attempt_sid.in_(connection.execute(second.limit(1)).scalars().all())
+        connection.execute(update(data).where(odd).values(carrier="+4915112345678"))
+    ours(filled, folder, destination=True)
+    with filled.begin() as connection:
+        upkeep.redact(connection, before=2**42, after="", write=True)
+    assert counts(ours(filled, folder, destination=True)) == (1, 3, 0)
+    assert "4915112345678" not in json.dumps(exported(folder), default=str)
+
+
+def test_a_folder_of_older_rules_is_written_anew(filled: Engine, folder: Path) -> None:
+    """An export without destinations that was made when more was let through is made again."""
+    ours(filled, folder)
+    manifest = folder / MANIFEST
+    text = manifest.read_text(encoding="utf-8")
+    assert text.count(f'r{rows._RULES}"') == 4
+    manifest.write_text(text.replace(f'r{rows._RULES}"', '"'), encoding="utf-8")
+    assert counts(ours(filled, folder)) == (4, 0, 0)
 
 
 def test_a_window_leaves_other_days_alone(filled: Engine, world: World, folder: Path) -> None:
