@@ -1,7 +1,9 @@
 """Keep what is known to be harmless, and nothing else."""
 
 import json
+import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +163,16 @@ def test_extra_that_is_no_object_goes() -> None:
     for sent in ('"4155550100"', "[1]", "null", "{", "[" * 100_000, "1" * 5000):
         assert privacy.kept_extra(privacy.parsed(sent)) is None
     assert privacy.kept_extra({"price": {"price": {"price": {"price": {"code": 1}}}}}) is None
+
+
+def test_the_document_names_them() -> None:
+    """Every column that is decided on, and every key of `extra` that may stay, is documented."""
+    text = (Path(__file__).parents[1] / "docs" / "redact.md").read_text(encoding="utf-8")
+    above, _, keys = text.partition("### Keys of extra")
+    keys = keys.partition("\n## ")[0]
+    documented = {*re.findall("`([a-z_]+)`", keys)}
+    assert documented - {"_raw"} == {*privacy._KEYS, *privacy._OBJECTS}
+    assert {*privacy.SHAPES} <= {*re.findall("`([a-z_]+)`", above)}
 
 
 @given(SECRETS)

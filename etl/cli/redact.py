@@ -30,7 +30,7 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     """Remove personal data of old attempts: whom they were sent to.
 
     The destination becomes NULL; its prefix and country stay. Of all else stays what is known to
-    be harmless: statuses, codes, prices, SIDs. In the queue, and in the history of runs, errors and
+    be harmless (docs/redact.md): statuses, codes, prices, SIDs. In the queue, and in the history of runs, errors and
     odd texts of that age go. What is fetched again brings its destination back, so an age beyond
     the API's 30 days is for good.
 
