@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from etl.records import State
@@ -161,6 +162,8 @@ _OBJECTS: Final = frozenset(
 )
 
 
+# Most values come again and again. Typed, for True is 1.
+@lru_cache(maxsize=4096, typed=True)
 def harmless(name: str, value: object) -> bool:
     """Say whether a value may stay in one of the columns of ``SHAPES``; NULL may."""
     return value is None or SHAPES[name](value)

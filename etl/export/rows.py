@@ -247,7 +247,7 @@ def _impersonal(columns: Columns) -> Columns:
     """Keep of each column what is known to be harmless, as ``redact`` does."""
     kept = dict(columns)
     for name in privacy.SHAPES:
-        # Few values come often: each is judged once.
+        # Each value is judged once.
         harmless = {value: _is_harmless(name, value) for value in set(columns[name])}
         kept[name] = [value if harmless[value] else None for value in columns[name]]
     pairs = zip(columns["destination_prefix"], columns["destination"], strict=True)
