@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from etl import database_bounds as bounds
 from etl.database_errors import Fault, classify, explain, name_file
 from etl.dialects import mysql_insert, postgresql_insert, sqlite_insert
 from etl.errors import ConfigError, DatabaseBusy, SchemaError
@@ -41,9 +42,6 @@ _DRIVERS: Final = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
-ANSWER_S: Final = 60.0
-"""How long one of our short transactions waits for PostgreSQL's answer to one statement."""
-
 _IMPATIENT: Final = "verify_etl_answer_s"
 _EXTRAS: Final = {"psycopg": "postgres", "pymysql": "mysql"}
 _BUSY_TIMEOUT_MS: Final = 10_000
@@ -91,7 +89,13 @@ def open_engine(url: str) -> Engine:
     elif backend in {"mysql", "mariadb"}:
         parsed = parsed.update_query_dict({"charset": "utf8mb4"})
         options["isolation_level"] = "READ COMMITTED"
-        options["connect_args"] = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
+        answer_s = bounds.ANSWER_S
+        options["connect_args"] = {
+            "connect_timeout": 10, "read_timeout": answer_s, "write_timeout": answer_s,
+        }  # fmt: skip
+    if backend == "mysql":
+        # MySQL has no bound for idle transactions alone: a session that rests as long is ended.
+        options["pool_recycle"] = bounds.IDLE_S - 5
     try:
         engine = create_engine(parsed, **options)
     except NoSuchModuleError as error:
@@ -107,6 +111,8 @@ def open_engine(url: str) -> Engine:
     if backend == "sqlite":
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "handle_error", _name_file)
+    else:
+        event.listen(engine, "begin", bounds.begin)
     return engine
 
 
@@ -139,7 +145,8 @@ def _setup_postgresql(connection: Any, record: Any) -> None:  # noqa: ANN401 - t
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
         cursor.execute("SET DateStyle = 'ISO'")
-        cursor.execute("SET lock_timeout = '10s'")
+        cursor.execute(f"SET lock_timeout = '{bounds.LOCK_S}s'")
+        cursor.execute(bounds.postgresql(patient=False, local=False))
         # A plan that is kept was made for a table of another size, and searches arrays linearly.
         cursor.execute("SET plan_cache_mode = force_custom_plan")
         # It would compile for half a second what runs for a tenth. Forks may not have it.
@@ -166,9 +173,11 @@ def _answered(connection: Any, steps: Any, info: dict[Any, Any]) -> Generator[An
         return done.value
 
 
-def _setup_mysql(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
+def _setup_mysql(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
     with connection.cursor() as cursor:
-        cursor.execute("SET SESSION time_zone = '+00:00', SESSION innodb_lock_wait_timeout = 10")
+        cursor.execute("SET SESSION time_zone = '+00:00'")
+        cursor.execute(bounds.MYSQL_LOOK)
+        cursor.execute(bounds.mysql(record.info, cursor.fetchall(), patient=False))
         cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
 
 
@@ -327,18 +336,33 @@ def transact(
     pool has waited long enough for a connection, ``StorageError``, ``SchemaError`` or
     ``ConfigError`` with ``doing`` in words, and lets a refused row's own ``DBAPIError`` through.
     """
+    tried_at = time.monotonic()
+    stood = False
+
+    def over(state: tenacity.RetryCallState) -> bool:
+        nonlocal stood
+        if (state.seconds_since_start or 0) < patience_s:
+            return False
+        # Once more, if it was we who stood still: the server has ended the session meanwhile.
+        again = not stood and time.monotonic() - tried_at >= bounds.IDLE_S and patience_s > 0
+        stood = stood or again
+        return not again
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_passes),
         wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
-        stop=tenacity.stop_after_delay(patience_s),
+        stop=over,
         sleep=sleep,
         reraise=True,
     )
 
     def once() -> T:
+        nonlocal tried_at
+        tried_at = time.monotonic()
         with engine.connect() as connection:
             info = connection.info
-            info[_IMPATIENT] = ANSWER_S
+            if not bounds.is_patient(connection):
+                info[_IMPATIENT] = bounds.ANSWER_S
             try:
                 with connection.begin():
                     return work(connection)

@@ -147,9 +147,13 @@ def explain(error: DBAPIError, doing: str) -> EtlError | None:
         )
         return DatabaseBusy(f"While {doing}, {why}.", hint="Nothing is lost; run it again.")
     if fault is Fault.LOST:
+        if _stood_still(error.orig):
+            why, hint = "ended the session, which had stood still", ""
+        else:
+            why, hint = "could not be reached", "check DATABASE_URL and "
         return DatabaseBusy(
-            f"While {doing}, the database could not be reached ({said}).",
-            hint="Nothing is lost; check DATABASE_URL and run it again.",
+            f"While {doing}, the database {why} ({said}).",
+            hint=f"Nothing is lost; {hint}run it again.",
         )
     if fault in {Fault.STORAGE, Fault.OTHER}:
         return _storage_error(doing, said, error.orig, known=fault is Fault.STORAGE)
@@ -160,6 +164,12 @@ def explain(error: DBAPIError, doing: str) -> EtlError | None:
             f"While {doing}, the database refused the login ({said}).", hint="Check DATABASE_URL."
         )
     return None
+
+
+def _stood_still(cause: Any) -> bool:  # noqa: ANN401 - any driver's
+    """Say whether the server names our silence as its reason; MariaDB only closes the connection."""
+    code = cause.args[0] if cause.args else None
+    return code == 4031 or getattr(cause, "sqlstate", None) in {"25P03", "57P05"}  # noqa: PLR2004 - as in _MYSQL
 
 
 def _schema_error(doing: str, said: str) -> SchemaError:

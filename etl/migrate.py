@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.database import READ_ONLY, parse_url
+from etl.database_bounds import PATIENT
 from etl.database_errors import Fault, classify, explain
 from etl.errors import DatabaseBusy, EtlError, SchemaError, StorageError
 from etl.migrate_views import put_up, take_down, written
@@ -127,8 +128,10 @@ def exclusive(engine: Engine) -> Iterator[Connection]:
     comes second waits, then finds nothing left to do.
     """
     alone = _ALONE[engine.dialect.name]
-    with _in_words("upgrading the schema"), engine.connect() as connection, alone(connection):
-        yield connection
+    with _in_words("upgrading the schema"), engine.connect() as connection:
+        connection.execution_options(**PATIENT)
+        with alone(connection):
+            yield connection
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy import Column, ColumnElement, Connection, and_, case, func, or_, select
 
 from etl.database import moment, transact
+from etl.database_bounds import PATIENT
 from etl.errors import ApiUnreachable, BadBody, BodyTooLarge, NotFound, TransientFailure
 from etl.listing import Lister
 from etl.schema import attempt_channel_data as data
@@ -189,7 +190,8 @@ class Reconcile:
             values = known(connection, self._parts.account, oldest, asked.by) if asked.by else []
             return now, values
 
-        now, values = transact(self._parts.engine, begin, doing="reading what is known")
+        engine = self._parts.engine.execution_options(**PATIENT)
+        now, values = transact(engine, begin, doing="reading what is known")
         for start, end in days(asked, now):
             if start < now - self._parts.policy.retention:
                 stored = sum(self._stored(start, end, None).values(), Stored())
@@ -232,7 +234,8 @@ class Reconcile:
         def work(connection: Connection) -> dict[str | None, Stored]:
             return count(connection, self._parts.account, start, end, by)
 
-        return transact(self._parts.engine, work, doing="counting attempts")
+        engine = self._parts.engine.execution_options(**PATIENT)
+        return transact(engine, work, doing="counting attempts")
 
     def _total(self, start: int, end: int) -> Counts:
         try:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from etl import marks
 from etl.cubes import DAY_S, FIRST_YEAR_S, QUARTER_S, UNKNOWN
 from etl.database import Clock, clock, locked, transact
+from etl.database_bounds import PATIENT
 from etl.reports.dialects import dialect
 from etl.reports.facts import FACTS
 from etl.reports.rolled import UNKNOWN_TIME, Facts, Over, Which, made, marked, summed
@@ -53,6 +54,8 @@ def refresh(
     if end is None:
         return 0
     newest = transact(engine, marks.settled, doing=_DOING, patience_s=patience_s)
+    # A day of a million attempts takes as long as it takes, and no loader waits for it.
+    engine = engine.execution_options(**PATIENT)
     transact(engine, partial(_thin, newest=newest), doing=_DOING, patience_s=patience_s)
     done, after = 0, UNKNOWN - DAY_S
     while not stop(done):

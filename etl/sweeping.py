@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from etl import sweeps
 from etl.database import transact
+from etl.database_bounds import PATIENT
 from etl.errors import BadBody, BodyTooLarge, NotFound, TransientFailure
 from etl.finish import Done
 from etl.listing import Lister, WindowLost
@@ -158,7 +159,8 @@ class Sweeper:
             )
             return waiting, density, bool(busy)
 
-        return transact(self._parts.engine, work, doing="reading what waits")
+        engine = self._parts.engine.execution_options(**PATIENT)
+        return transact(engine, work, doing="reading what waits")
 
     # ---- ask
 

@@ -1,4 +1,4 @@
-"""Make a real PostgreSQL fail: a server that can be stopped, and a wire to it that can be cut."""
+"""Make a real server fail: a PostgreSQL that can be stopped, a wire that can be cut or frozen."""
 
 import shutil
 import socket
@@ -57,16 +57,27 @@ def private_server() -> Iterator[PrivateServer]:
 
 
 class Wire:
-    """Carry connections from a port on loopback to PostgreSQL's Unix socket, until told not to.
+    """Carry connections from a port on loopback to a database server, until told not to.
 
     ``cut_answers``: of so many COMMITs the last one's answer is dropped and the connection reset,
     once the server has answered. ``cut_requests``: the COMMIT itself is dropped. ``freeze`` keeps
-    every connection open, old and new, and carries nothing more.
+    every connection open, old and new, and carries nothing more. ``freeze_before``: it does so by
+    itself when a request first holds these bytes, of which it carries the part ``carried`` (0 to 1).
     """
 
-    def __init__(self, url: URL, *, cut_answers: int = 0, cut_requests: int = 0) -> None:
-        host = url.query["host"]
-        self._path = f"{host}/.s.PGSQL.{url.port or 5432}"
+    def __init__(
+        self,
+        url: URL,
+        *,
+        cut_answers: int = 0,
+        cut_requests: int = 0,
+        freeze_before: bytes = b"",
+        carried: float = 0,
+    ) -> None:
+        self._there = _address(url)
+        self._freeze_before = freeze_before
+        self._carried = carried
+        self.frozen = threading.Event()
         self._every = {"answers": cut_answers, "requests": cut_requests}
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
@@ -77,7 +88,8 @@ class Wire:
         self.commits = 0
         self.cut = 0
         port = self._listener.getsockname()[1]
-        there = url.set(host="127.0.0.1", port=port, query={"sslmode": "disable"})
+        query = {"sslmode": "disable"} if url.get_backend_name() == "postgresql" else {}
+        there = url.set(host="127.0.0.1", port=port, query=query)
         self.url = there.render_as_string(hide_password=False)
 
     def __enter__(self) -> Self:
@@ -104,10 +116,11 @@ class Wire:
             while True:
                 near, _ = self._listener.accept()
                 self.connections += 1
-                far = socket.socket(socket.AF_UNIX)
+                unix = isinstance(self._there, str)
+                far = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
                 self._sockets += [near, far]
                 try:
-                    far.connect(self._path)
+                    far.connect(self._there)
                 except OSError:
                     near.close()
                     continue
@@ -118,6 +131,12 @@ class Wire:
     def _forth(self, near: socket.socket, far: socket.socket, dropping: threading.Event) -> None:
         with suppress(OSError):
             while data := near.recv(65_536):
+                if self._freeze_before and self._freeze_before in data and not self.frozen.is_set():
+                    first = data[: int(len(data) * self._carried)]
+                    far.sendall(first)
+                    data = data[len(first) :]
+                    self.freeze()
+                    self.frozen.set()
                 self._thawed.wait()
                 if _COMMIT in data:
                     what = self._on_commit()
@@ -146,6 +165,15 @@ class Wire:
                     self.cut += 1
                     return what
         return ""
+
+
+def _address(url: URL) -> str | tuple[str, int]:
+    host, port = url.query.get("host"), 3306
+    if url.get_backend_name() == "postgresql":
+        port = 5432
+        if isinstance(host, str):
+            return f"{host}/.s.PGSQL.{url.port or port}"
+    return url.host or "127.0.0.1", url.port or port
 
 
 def _end(near: socket.socket, far: socket.socket) -> None:

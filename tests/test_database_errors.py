@@ -69,6 +69,22 @@ def test_what_is_no_rows_fault_ends_the_run(kind: type[EtlError], error: DBAPIEr
     assert (type(found), bool(found and found.hint)) == (kind, True)
 
 
+@pytest.mark.parametrize("error", [_postgresql("25P03"), _postgresql("57P05"), _mysql(4031)])
+def test_a_session_that_stood_still_is_said_to_have_been_ended(error: DBAPIError) -> None:
+    """The database could be reached all the time: it was this process that said nothing."""
+    assert classify(error) is Fault.LOST
+    assert str(explain(error, "testing")) == (
+        "While testing, the database ended the session, which had stood still "
+        f"({error.orig}). Nothing is lost; run it again."
+    )
+
+
+@pytest.mark.parametrize("error", [_postgresql("57014"), _mysql(1969), _mysql(3024)])
+def test_a_statement_that_took_too_long_is_tried_again(error: DBAPIError) -> None:
+    """Whoever set the bound, nothing is wrong with a row."""
+    assert classify(error) is Fault.BUSY
+
+
 def test_a_file_that_cannot_be_opened_is_no_file_that_cannot_be_written(tmp_path: Path) -> None:
     """What SQLite says is passed on where nothing else is known, the file's name included."""
     error = _sqlite(sqlite3.SQLITE_CANTOPEN_ISDIR)

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from etl import database, migrate
+from etl import database_bounds, migrate
 from etl.database import open_engine
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
@@ -165,7 +166,7 @@ def test_connections_killed_again_and_again_cost_nothing(
 )
 @pytest.mark.parametrize(("allowance", "size"), [("0", 300), ("1000", 90)])
 def test_a_connection_lost_during_commit_is_looked_up(
-    postgres: Engine, postgres_url: str, cut: dict[str, int], allowance: str, size: int
+    postgres: Engine, postgres_url: str, cut: dict[str, Any], allowance: str, size: int
 ) -> None:
     """A COMMIT whose answer or whose request is lost: done is done, and nothing is done twice."""
     world = World(size=size, static_at=time.time())
@@ -302,7 +303,7 @@ def test_a_connection_that_hangs_is_given_up(
     postgres: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections that stay open and carry nothing are replaced, and nothing is lost or doubled."""
-    monkeypatch.setattr(database, "ANSWER_S", 1.0)
+    monkeypatch.setattr(database_bounds, "ANSWER_S", 1.0)
     world = World(size=120, static_at=time.time())
     fill(postgres, world.sids())
     with Sandbox(world, limit=0, latency=0.05) as box, Wire(make_url(postgres_url)) as wire:

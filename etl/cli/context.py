@@ -97,7 +97,9 @@ def snapshots(engine: "Engine") -> "Engine":
     SQLite's transactions are so by themselves.
     """
     from etl.database import READ_ONLY
+    from etl.database_bounds import PATIENT
 
+    options = READ_ONLY | PATIENT
     if engine.dialect.name == "sqlite":
-        return engine.execution_options(**READ_ONLY)
-    return engine.execution_options(isolation_level="REPEATABLE READ", **READ_ONLY)
+        return engine.execution_options(**options)
+    return engine.execution_options(isolation_level="REPEATABLE READ", **options)

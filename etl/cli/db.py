@@ -72,6 +72,7 @@ def rollups(context: Context, *, everything: bool) -> None:
     """  # noqa: D301 - \b is click's mark
     from etl import rollups as rollups_
     from etl.database import check_revision, transact
+    from etl.database_bounds import PATIENT
 
     def work(connection: "Connection") -> None:
         check_revision(connection)
@@ -79,7 +80,8 @@ def rollups(context: Context, *, everything: bool) -> None:
             rollups_.mark_everything(connection)
 
     with _engine(context) as engine:
-        transact(engine, work, doing="marking days to sum")
+        patient = engine.execution_options(**PATIENT)
+        transact(patient, work, doing="marking days to sum")
         days = rollups_.refresh(engine, everything=True)
     _log.info("%s summed.", counted(days, "day"))
 

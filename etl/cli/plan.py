@@ -49,11 +49,12 @@ def show(
 ) -> None:
     """Print the plan for what waits now and what is due; ``limit``: for so many SIDs, singly."""
     from etl.database import READ_ONLY, check_revision, clock, transact
+    from etl.database_bounds import PATIENT
     from etl.planner import plan as make_plan
     from etl.planner import seconds
     from etl.waiting import read_density, read_waiting
 
-    engine = context.engine(settings).execution_options(**READ_ONLY)
+    engine = context.engine(settings).execution_options(**READ_ONLY, **PATIENT)
 
     def work(connection: "Connection") -> "tuple[Plan, int]":
         check_revision(connection)

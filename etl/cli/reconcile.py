@@ -84,6 +84,7 @@ def _compare(
     from etl import pipeline
     from etl.cli.progress import Progress
     from etl.database import transact
+    from etl.database_bounds import PATIENT
     from etl.reconcile import undated
     from etl.stopping import Stopping
 
@@ -96,7 +97,8 @@ def _compare(
         report = pipeline.reconcile(
             engine, api, job, asked, lines, stopping=Stopping(), watch=watch
         )
-        unknown = transact(engine, partial(undated, account=job.account), doing="counting")
+        patient = engine.execution_options(**PATIENT)
+        unknown = transact(patient, partial(undated, account=job.account), doing="counting")
     return report, lines, unknown
 
 

@@ -44,6 +44,7 @@ def retry(
         raise click.UsageError(msg)
     from etl import queue, verifications
     from etl.database import check_revision, transact
+    from etl.database_bounds import PATIENT
     from etl.records import Outcome
 
     known = {outcome.value for outcome in Outcome}
@@ -59,7 +60,9 @@ def retry(
         return revived
 
     with context.database(context.settings()) as engine:
-        revived = transact(engine, work, doing="reviving dead rows")
+        # All at once, however many: nobody waits for dead rows.
+        patient = engine.execution_options(**PATIENT)
+        revived = transact(patient, work, doing="reviving dead rows")
     if as_json:
         click.echo(json.dumps({"revived": revived}))
     else:
