@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, make_url, update
+from sqlalchemy import Engine, event, func, make_url, select, update
 
 from etl import migrate
 from etl.database import clock, open_engine, transact
 from etl.errors import DatabaseBusy, Exit, StorageError
 from etl.sandbox import Sandbox, World
 from etl.schema import attempt_queue as q
+from etl.schema import sync_runs
 from tests.databases import Server
 from tests.harness import environment, fill, run_json, start, states, until, verify_etl
 from tests.in_process import assert_each_once, run_here
+from tests.postgres_faults import private_server
 
 RUN = ("run", "--strategy", "fetch")
 
@@ -176,3 +178,70 @@ def test_a_full_disk_is_told_from_a_refused_row(servers: Callable[[str], Server]
         assert report.exit_code == Exit.IO
         assert "dead" not in states(engine)
         engine.dispose()
+
+
+def test_a_full_disk_is_found_by_doctor(servers: Callable[[str], Server]) -> None:
+    """A database file that cannot grow is told as such: 74, and nothing is left of the trial."""
+    with servers("sqlite").database(migrated=True) as url, Sandbox(World(size=3), limit=0) as box:
+        env, file = environment(box, url), Path(make_url(url).database or "")
+        most = file.stat().st_size
+
+        def small() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+        process = start("doctor", "--offline", env=env, preexec_fn=small)
+        said, _ = process.communicate(timeout=30)
+        assert (process.returncode, "PROBLEM  writing" in said) == (Exit.IO, True), said
+        assert "disk's space" in said
+        done = verify_etl("doctor", "--offline", env=env)
+        assert (done.returncode, "ok       writing" in done.stdout) == (0, True), done.stdout
+        assert runs_of(url) == 0
+
+
+def test_a_full_disk_of_postgresql_is_found_by_doctor() -> None:
+    """What the server's file has no room for is told with the server's own words: 74."""
+    with private_server() as server, Sandbox(World(size=3), limit=0) as box:
+        url = server.url.render_as_string(hide_password=False)
+        engine = open_engine(url)
+        migrate.upgrade(engine)
+        with engine.connect() as connection:
+            large = "(SELECT reltoastrelid FROM pg_class WHERE relname = 'sync_runs')"
+            path = f"current_setting('data_directory') || '/' || pg_relation_filepath({large})"
+            file = Path(connection.exec_driver_sql(f"SELECT {path}").scalar_one())
+        assert file.stat().st_size == 0
+        file.unlink()
+        # The kernel's own full disk.
+        file.symlink_to("/dev/full")
+        said = verify_etl("doctor", "--offline", env=environment(box, url))
+        engine.dispose()
+        assert (said.returncode, "PROBLEM  writing" in said.stdout) == (Exit.IO, True), said.stdout
+        assert "No space left on device" in " ".join(said.stdout.split())
+
+
+@pytest.mark.kinds("mariadb")
+def test_a_full_table_of_mariadb_is_found_by_doctor(engine: Engine, database_url: str) -> None:
+    """What the server says of a table that can grow no more is told: 74."""
+    with engine.connect() as connection:
+        small = "ENGINE = MyISAM MAX_ROWS = 1 AVG_ROW_LENGTH = 1"
+        connection.exec_driver_sql(f"ALTER TABLE sync_runs {small}")
+    with Sandbox(World(size=3), limit=0) as box:
+        said = verify_etl("doctor", "--offline", env=environment(box, database_url))
+    assert (said.returncode, "PROBLEM  writing" in said.stdout) == (Exit.IO, True), said.stdout
+    assert "is full" in " ".join(said.stdout.split())
+
+
+def test_doctor_leaves_nothing_behind(engine: Engine, database_url: str) -> None:
+    """It writes for a trial, and no history of runs shows it."""
+    with Sandbox(World(size=3), limit=0) as box:
+        done = verify_etl("doctor", "--offline", env=environment(box, database_url))
+    assert (done.returncode, "ok       writing" in done.stdout) == (0, True), done.stdout
+    assert runs_of(database_url) == 0
+
+
+def runs_of(url: str) -> int:
+    """Count the rows of the history of runs."""
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        count = connection.execute(select(func.count()).select_from(sync_runs)).scalar_one()
+    engine.dispose()
+    return int(count)
