@@ -5,14 +5,14 @@ concurrent read-then-writes to busy errors). PostgreSQL and MariaDB: READ COMMIT
 ``FOR UPDATE SKIP LOCKED`` with SELECT then UPDATE in one transaction.
 """
 
-import math
+import os
 import sqlite3
-import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import tenacity
 from sqlalchemy import Connection, Engine, Insert, Select, Table, create_engine, event, text
@@ -42,7 +42,6 @@ _DRIVERS: Final = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
-_IMPATIENT: Final = "verify_etl_answer_s"
 _EXTRAS: Final = {"psycopg": "postgres", "pymysql": "mysql"}
 _BUSY_TIMEOUT_MS: Final = 10_000
 # Room for the leaves of the indexes on SIDs that one page of attempts touches; with the default of
@@ -109,6 +108,7 @@ def open_engine(url: str) -> Engine:
         raise ConfigError(msg, hint=f"Run: pip install 'verify-attempts-etl[{extra}]'") from error
     event.listen(engine, "connect", _SETUP[backend])
     if backend == "sqlite":
+        event.listen(engine, "do_connect", _own_file)
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "handle_error", _name_file)
     else:
@@ -123,6 +123,20 @@ _KEEPALIVE: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+
+
+def _own_file(_dialect: object, _record: object, args: Any, options: Any) -> None:  # noqa: ANN401 - the driver's
+    """Create a new file for its owner alone: it will hold numbers. SQLite's journals follow it."""
+    name = str(args[0])
+    if options.get("uri"):
+        address = urlsplit(name)
+        name = unquote(address.path)
+        if parse_qs(address.query).get("mode", ["rwc"]) != ["rwc"]:
+            return
+    if name and not name.startswith(":"):
+        # One that is there keeps its mode; why another cannot be created, SQLite will say.
+        with suppress(OSError):
+            os.close(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _setup_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's
@@ -140,7 +154,7 @@ def _setup_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - t
 def _setup_postgresql(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
     waits = connection.wait
     connection.wait = lambda steps, *args, **options: waits(
-        _answered(connection, steps, record.info), *args, **options
+        bounds.answered(connection, steps, record.info), *args, **options
     )
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
@@ -152,25 +166,6 @@ def _setup_postgresql(connection: Any, record: Any) -> None:  # noqa: ANN401 - t
         # It would compile for half a second what runs for a tenth. Forks may not have it.
         cursor.execute("SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit'")
     connection.commit()
-
-
-def _answered(connection: Any, steps: Any, info: dict[Any, Any]) -> Generator[Any, Any, Any]:  # noqa: ANN401 - psycopg's
-    """Pass psycopg's waiting on, and give up on a peer that says nothing but keeps the line open.
-
-    Keepalives tell of a machine that is gone, not of a proxy that has hung.
-    """
-    give_up = time.monotonic() + info.get(_IMPATIENT, math.inf)
-    try:
-        wanted = next(steps)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > give_up:
-                connection.close()
-                msg = f"no answer within {info[_IMPATIENT]:g} s"
-                raise sys.modules["psycopg"].OperationalError(msg)
-            wanted = steps.send(ready)
-    except StopIteration as done:
-        return done.value
 
 
 def _setup_mysql(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
@@ -362,13 +357,13 @@ def transact(
         with engine.connect() as connection:
             info = connection.info
             if not bounds.is_patient(connection):
-                info[_IMPATIENT] = bounds.ANSWER_S
+                info[bounds.IMPATIENT] = bounds.ANSWER_S
             try:
                 with connection.begin():
                     return work(connection)
             finally:
                 # A migration, or a report, may take as long as it takes.
-                info.pop(_IMPATIENT, None)
+                info.pop(bounds.IMPATIENT, None)
 
     try:
         return retrying(once)

@@ -6,7 +6,10 @@ the server is told to end within 15 to 20 s what says nothing more. What the ser
 lower stays as it is, and what a server does not know is left out.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+import sys
+import time
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -26,6 +29,9 @@ part. Before, one stays until its connection ends."""
 
 ANSWER_S: Final = 25.0
 """How long we wait for the server's answer to one statement, which it bounds itself."""
+
+IMPATIENT: Final = "verify_etl_answer_s"
+"""Where a connection's ``info`` says for how long an answer is waited for; else without end."""
 
 PATIENT: Final = {"verify_etl_patient": True}
 """Execution options of transactions for which nobody waits, or everybody has to: reports, exports,
@@ -118,3 +124,22 @@ def begin(connection: Connection) -> None:
         answer_s = _PATIENT_ANSWER_S if patient else ANSWER_S
         driver._read_timeout = answer_s  # noqa: SLF001 - PyMySQL has no other way to change it
         info[_PATIENT] = patient
+
+
+def answered(connection: Any, steps: Any, info: dict[Any, Any]) -> Generator[Any, Any, Any]:  # noqa: ANN401 - psycopg's
+    """Pass psycopg's waiting on, and give up on a peer that says nothing but keeps the line open.
+
+    Keepalives tell of a machine that is gone, not of a proxy that has hung.
+    """
+    give_up = time.monotonic() + info.get(IMPATIENT, math.inf)
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > give_up:
+                connection.close()
+                msg = f"no answer within {info[IMPATIENT]:g} s"
+                raise sys.modules["psycopg"].OperationalError(msg)
+            wanted = steps.send(ready)
+    except StopIteration as done:
+        return done.value

@@ -310,28 +310,16 @@ def _file(
     form: str,
     output: str | None,
 ) -> None:
-    import shutil
-    import tempfile
-
     from etl.reports.files import replaced
     from etl.reports.output import WRITERS
 
-    if output:
-        with (
-            _asked(context, engine, report, question, zone) as answer,
-            replaced(output) as stream,
-        ):
-            WRITERS[form](report_past.stamped(answer, question, zone), stream)
-        return
-    if form == "parquet" and sys.stdout.isatty():
+    output = output or "-"
+    if output == "-" and form == "parquet" and sys.stdout.isatty():
         msg = "Parquet is not for terminals: add -o FILE."
         raise click.UsageError(msg)
-    # Spooled, so that a reader who takes a pause holds no lock in the database.
-    with tempfile.TemporaryFile() as spool:
-        with _asked(context, engine, report, question, zone) as answer:
-            WRITERS[form](report_past.stamped(answer, question, zone), spool)
-        spool.seek(0)
-        shutil.copyfileobj(spool, sys.stdout.buffer)
+    # The outer one: what passes it on to a reader does so when the transaction has ended.
+    with replaced(output) as stream, _asked(context, engine, report, question, zone) as answer:
+        WRITERS[form](report_past.stamped(answer, question, zone), stream)
 
 
 report.add_command(html)

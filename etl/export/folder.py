@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from stat import S_IMODE
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
@@ -106,7 +107,7 @@ class Folder(AbstractContextManager["Folder"]):
         part = target.with_name(f".{FILE}.tmp")
         try:
             target.parent.mkdir(exist_ok=True)
-            with part.open("wb") as stream:
+            with _open(part, target, self._path / MANIFEST) as stream:
                 rows = _write(stream, schema, groups)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -184,8 +185,8 @@ class Folder(AbstractContextManager["Folder"]):
         text = json.dumps({"format": "parquet", "layout": self.had, "days": days}, indent=1)
         path = self._path / MANIFEST
         part = path.with_name(_PART)
-        with part.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with _open(part, path) as stream:
+            stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
@@ -200,6 +201,16 @@ class Folder(AbstractContextManager["Folder"]):
     def _unusable(self, error: OSError) -> StorageError:
         msg = f"{self._path} cannot be written: {error.strerror or error}."
         return StorageError(msg, hint="Check the path, its permissions and the disk's space.")
+
+
+def _open(part: Path, *like: Path) -> IO[bytes]:
+    """Open a file for its owner alone, or for whom the first of these that is there is meant."""
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    mode = next((S_IMODE(path.stat().st_mode) for path in like if path.exists()), 0o600)
+    # Not every file system has modes.
+    with suppress(OSError):
+        os.fchmod(handle, mode)
+    return os.fdopen(handle, "wb")
 
 
 def _write(stream: IO[bytes], schema: Any, groups: Iterable[Any]) -> int:  # noqa: ANN401 - pyarrow has no types

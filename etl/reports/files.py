@@ -1,10 +1,11 @@
 """Put a file in place when it is whole, so that nobody reads half of one."""
 
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from stat import S_IFREG, S_IMODE, S_ISREG
 from typing import IO
@@ -16,19 +17,21 @@ from etl.errors import StorageError
 def replaced(output: str) -> Iterator[IO[bytes]]:
     """Lend a stream beside ``output`` and move it there at the end; a failure leaves the old file.
 
-    A file that is there keeps its mode; ``-`` is stdout, and what is no file is written to as it is.
-    Raises ``StorageError`` when it cannot be written.
+    A file that is there keeps its mode; a new one is its owner's alone, for it may hold numbers.
+    What is no file, and ``-``, which is stdout, gets all of it at the end: its reader may take a
+    pause, for which no transaction stays open. Raises ``StorageError`` when it cannot be written.
     """
     if output == "-":
-        yield sys.stdout.buffer
+        with _spooled(lambda: nullcontext(sys.stdout.buffer)) as stream:
+            yield stream
         return
     try:
         # Through links: what they lead to is meant.
         path = Path(output).resolve()
-        mode = path.stat().st_mode if path.exists() else S_IFREG | (0o666 & ~_umask())
+        mode = path.stat().st_mode if path.exists() else S_IFREG | 0o600
         if not S_ISREG(mode):
             # A pipe, or /dev/null: it must stay what it is.
-            with path.open("wb") as stream:
+            with _spooled(lambda: path.open("wb")) as stream:
                 yield stream
             return
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -48,8 +51,10 @@ def replaced(output: str) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    # It can only be read by setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+@contextmanager
+def _spooled(target: Callable[[], AbstractContextManager[IO[bytes]]]) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as spool:
+        yield spool
+        spool.seek(0)
+        with target() as stream:
+            shutil.copyfileobj(spool, stream)

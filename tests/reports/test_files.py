@@ -16,7 +16,7 @@ def write(output: Path | str, text: bytes = b"new") -> None:
 
 
 def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
-    """What only its owner could read stays so; a new file follows the umask."""
+    """What others may read stays so; a new file is its owner's alone, whatever the umask."""
     file, fresh = tmp_path / "old.csv", tmp_path / "fresh.csv"
     file.write_bytes(b"old")
     file.chmod(0o640)
@@ -27,7 +27,7 @@ def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"new", 0o640)
-    assert fresh.stat().st_mode & 0o777 == 0o640
+    assert fresh.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -50,6 +50,27 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader.join(20)
     assert got == [b"new"]
     assert pipe.is_fifo()
+
+
+def test_a_reader_that_takes_a_pause_is_not_waited_for(tmp_path: Path) -> None:
+    """All of a report is taken before a pipe's reader gets any, so no transaction waits for it."""
+    pipe, got, whole = tmp_path / "pipe", [], threading.Event()
+    os.mkfifo(pipe)
+    there = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def report() -> None:
+        with replaced(str(pipe)) as stream:
+            stream.write(b"x" * 1_000_000)
+            whole.set()
+
+    writer = threading.Thread(target=report)
+    writer.start()
+    waited = whole.wait(20)
+    os.set_blocking(there, True)
+    with os.fdopen(there, "rb") as reader:
+        got.append(reader.read())
+    writer.join()
+    assert (waited, got) == (True, [b"x" * 1_000_000])
 
 
 def test_a_dash_is_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
