@@ -228,6 +228,10 @@ def test_rows_that_another_program_has_locked_are_skipped(
     fill(postgres, world.sids())
     with Sandbox(world, limit=0, track_sids=True) as box:
         with postgres.connect() as other:
+            # It is patient, whatever the bounds of our own sessions.
+            other.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            other.exec_driver_sql("SELECT set_config(name, '0', true) FROM pg_settings"
+                                  " WHERE name = 'transaction_timeout'")  # fmt: skip
             held = set(
                 other.execute(
                     select(q.c.sid).order_by(q.c.id).limit(20).with_for_update()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, make_url, update
+from sqlalchemy import Connection, Engine, event, make_url, select, update
 
 from etl import database_bounds
 from etl.database import clock, open_engine, transact
@@ -190,6 +190,38 @@ def test_a_connection_frozen_in_mid_transaction_is_ended_by_the_server(
     assert not trouble, trouble
     assert report.exit_code == 0, report.error
     assert_each_once(engine, world)
+
+
+@SERVERS
+def test_who_stood_still_for_longer_than_our_patience_tries_once_more(
+    engine: Engine, soon: None
+) -> None:
+    """The time of the standing is no time of trying, and the second try counts once."""
+    fill(engine, ["VL" + "0" * 32])
+    is_postgresql = engine.dialect.name == "postgresql"
+    me = "pg_backend_pid()" if is_postgresql else "CONNECTION_ID()"
+    listed = (
+        ("pid", "pg_stat_activity") if is_postgresql else ("id", "information_schema.processlist")
+    )
+    tries: list[int] = []
+
+    def there(number: int) -> int:
+        counted = f"SELECT COUNT(*) FROM {listed[1]} WHERE {listed[0]} = {number}"
+        with engine.connect() as other:
+            return int(other.exec_driver_sql(counted).scalar_one())
+
+    def work(connection: Connection) -> None:
+        connection.execute(update(q).values(attempts=q.c.attempts + 1))
+        tries.append(connection.exec_driver_sql(f"SELECT {me}").scalar_one())
+        if len(tries) == 1:
+            until(lambda: not there(tries[0]), seconds=60)
+        connection.exec_driver_sql("SELECT 1")
+
+    engine.dispose()
+    transact(engine, work, doing="testing", patience_s=0.1)
+    with engine.connect() as connection:
+        assert connection.execute(select(q.c.attempts)).scalar_one() == 1
+    assert len(tries) == 2
 
 
 @pytest.mark.parametrize("patient", [False, True])
