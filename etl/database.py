@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from etl import database_bounds as bounds
-from etl.database_errors import Fault, classify, explain, name_file
+from etl.database_errors import Fault, classify, explain, hide_values, name_file
 from etl.dialects import mysql_insert, postgresql_insert, sqlite_insert
 from etl.errors import ConfigError, DatabaseBusy, SchemaError
 from etl.schema import REVISION, VERSION_TABLE
@@ -42,6 +42,7 @@ _DRIVERS: Final = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
+_CAREFUL: Final = "verify_etl_careful"
 _EXTRAS: Final = {"psycopg": "postgres", "pymysql": "mysql"}
 _BUSY_TIMEOUT_MS: Final = 10_000
 # Room for the leaves of the indexes on SIDs that one page of attempts touches; with the default of
@@ -113,6 +114,7 @@ def open_engine(url: str) -> Engine:
         event.listen(engine, "handle_error", _name_file)
     else:
         event.listen(engine, "begin", bounds.begin)
+    event.listen(engine, "handle_error", _hide_values)
     return engine
 
 
@@ -187,6 +189,11 @@ _SETUP: Final = {
 def _name_file(context: ExceptionContext) -> None:
     if context.engine is not None:
         name_file(context.original_exception, context.engine.url.database)
+
+
+def _hide_values(context: ExceptionContext) -> None:
+    if isinstance(context.sqlalchemy_exception, DBAPIError):
+        hide_values(context.sqlalchemy_exception)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -327,9 +334,10 @@ def transact(
     """Run ``work`` in one transaction and commit; the whole of it again when the database is busy.
 
     ``work`` may run more than once, and once more after a commit whose answer was lost: it must
-    look before it writes. Raises ``DatabaseBusy`` after ``patience_s``, and when the engine's own
-    pool has waited long enough for a connection, ``StorageError``, ``SchemaError`` or
-    ``ConfigError`` with ``doing`` in words, and lets a refused row's own ``DBAPIError`` through.
+    look before it writes. What the database refuses, at the commit too, is done a second time
+    ``carefully``. Raises ``DatabaseBusy`` after ``patience_s``, and when the engine's own
+    pool has waited long enough for a connection, ``StorageError``, ``SchemaError``,
+    ``WriteRefused`` or ``ConfigError`` with ``doing`` in words.
     """
     tried_at = time.monotonic()
     stood = False
@@ -343,8 +351,16 @@ def transact(
         stood = stood or again
         return not again
 
+    careful = False
+
+    def again(error: BaseException) -> bool:
+        nonlocal careful
+        refused = isinstance(error, DBAPIError) and classify(error) is Fault.REFUSED
+        first_time, careful = refused and not careful, refused or careful
+        return first_time or _passes(error)
+
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_passes),
+        retry=tenacity.retry_if_exception(again),
         wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
         stop=over,
         sleep=sleep,
@@ -356,6 +372,7 @@ def transact(
         tried_at = time.monotonic()
         with engine.connect() as connection:
             info = connection.info
+            info[_CAREFUL] = careful
             if not bounds.is_patient(connection):
                 info[bounds.IMPATIENT] = bounds.ANSWER_S
             try:
@@ -364,6 +381,7 @@ def transact(
             finally:
                 # A migration, or a report, may take as long as it takes.
                 info.pop(bounds.IMPATIENT, None)
+                info.pop(_CAREFUL, None)
 
     try:
         return retrying(once)
@@ -372,7 +390,12 @@ def transact(
         msg = f"While {doing}, no database connection came free."
         raise DatabaseBusy(msg, hint="Nothing is lost; run it again.") from error
     except DBAPIError as error:
-        raise (explain(error, doing) or error) from error
+        raise explain(error, doing) from error
+
+
+def carefully(connection: Connection) -> bool:
+    """Say whether this transaction was refused before, so that rows are to be written singly."""
+    return bool(connection.info.get(_CAREFUL))
 
 
 def _passes(error: BaseException) -> bool:

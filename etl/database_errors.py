@@ -1,9 +1,11 @@
 """Sort what a database says into what to do about it, and say it in words.
 
 Each driver names a lost connection, a full disk and a refused row differently: by SQLSTATE, by
-MySQL's numbers, by SQLite's codes.
+MySQL's numbers, by SQLite's codes. Their words are passed on where they name servers, files, tables
+and rights; where they may quote a row, names take their place (``hide_values``).
 """
 
+import re
 import sqlite3
 from enum import Enum
 from pathlib import Path
@@ -11,7 +13,15 @@ from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError
+from etl.database_names import function_of, names_of, replace_words
+from etl.errors import (
+    ConfigError,
+    DatabaseBusy,
+    EtlError,
+    SchemaError,
+    StorageError,
+    WriteRefused,
+)
 from etl.schema import VERSION_TABLE
 
 
@@ -61,7 +71,23 @@ _MYSQL: Final = {
     1366: Fault.REFUSED, 1406: Fault.REFUSED, 1451: Fault.REFUSED, 1452: Fault.REFUSED,
     1644: Fault.REFUSED, 1690: Fault.REFUSED, 3140: Fault.REFUSED, 3819: Fault.REFUSED,
     4025: Fault.REFUSED,
+    # As above; partitions and views of the user's, and what fails inside a trigger.
+    1365: Fault.REFUSED, 1369: Fault.REFUSED, 1411: Fault.REFUSED, 1441: Fault.REFUSED,
+    1442: Fault.REFUSED, 1526: Fault.REFUSED, 1586: Fault.REFUSED, 1748: Fault.REFUSED,
+    1172: Fault.REFUSED, 1242: Fault.REFUSED, 1305: Fault.REFUSED, 1329: Fault.REFUSED,
+    1422: Fault.REFUSED, 1456: Fault.REFUSED, 1761: Fault.REFUSED, 1762: Fault.REFUSED,
 }  # fmt: skip
+# A trigger's SIGNAL may carry any number, and is known by its SQLSTATE.
+_MYSQL_CLASSES: Final = {
+    "02": Fault.REFUSED, "21": Fault.REFUSED, "22": Fault.REFUSED, "23": Fault.REFUSED,
+    "44": Fault.REFUSED, "45": Fault.REFUSED,
+}  # fmt: skip
+_QUOTES_THE_STATEMENT: Final = 1064
+_BUILDS: Final = re.compile(r"\s*(?:CREATE|ALTER|DROP|COMMENT|GRANT|REVOKE)\b")
+GRANT: Final = "Grant this user SELECT, INSERT, UPDATE and DELETE on our tables (and USAGE on their sequences)."
+MEND_REFUSALS: Final = (
+    "Nothing is lost and no row pays; change the constraint, trigger or column, then run it again."
+)
 _SQLITE: Final = {
     sqlite3.SQLITE_BUSY: Fault.BUSY, sqlite3.SQLITE_LOCKED: Fault.BUSY,
     sqlite3.SQLITE_FULL: Fault.STORAGE, sqlite3.SQLITE_READONLY: Fault.STORAGE,
@@ -89,7 +115,7 @@ def classify(error: DBAPIError) -> Fault:
     A row is to blame only for what is known to be a row's fault; whatever else a database says is
     the run's, so that a broken server parks no rows.
     """
-    error = _first(error)
+    error = first(error)
     cause: Any = error.orig
     if isinstance(cause, sqlite3.Error):
         said = str(cause)
@@ -104,7 +130,10 @@ def classify(error: DBAPIError) -> Fault:
         return _classify_postgresql(error, cause.sqlstate)
     if error.connection_invalidated:
         return Fault.LOST
-    return _MYSQL.get(code, Fault.OTHER) if isinstance(code, int) else Fault.REFUSED
+    if not isinstance(code, int):
+        return Fault.REFUSED
+    sqlstate = getattr(cause, "sqlstate", None) or ""
+    return _MYSQL.get(code) or _MYSQL_CLASSES.get(sqlstate[:2], Fault.OTHER)
 
 
 def _classify_postgresql(error: DBAPIError, sqlstate: str | None) -> Fault:
@@ -116,28 +145,57 @@ def _classify_postgresql(error: DBAPIError, sqlstate: str | None) -> Fault:
             return Fault.CONFIG
         return Fault.LOST if type(error.orig).__name__ in _CONNECTION_ERRORS else Fault.REFUSED
     fault = _POSTGRES.get(sqlstate) or _POSTGRES_CLASSES.get(sqlstate[:2])
+    if fault in {None, Fault.SCHEMA} and function_of(error.orig):
+        # What a user's trigger raises, or lacks.
+        return Fault.REFUSED
     return fault or (Fault.LOST if error.connection_invalidated else Fault.OTHER)
 
 
 _CONNECTION_ERRORS: Final = {"OperationalError", "ConnectionTimeout", "InterfaceError"}
 
 
-def _first(error: DBAPIError) -> DBAPIError:
+def first(error: DBAPIError) -> DBAPIError:
     """Return the error that ended a transaction, when it made the savepoint's end fail too.
 
-    SQLite rolls all of it back on a full disk, and then knows of no savepoint.
+    SQLite rolls all of it back on a full disk, MariaDB at a deadlock, and then knows of no savepoint.
     """
     found: BaseException | None = error
-    while found is not None and "no such savepoint" in str(found):
+    while found is not None and _NO_SAVEPOINT.search(str(found)):
         found = found.__context__
     return found if isinstance(found, DBAPIError) else error
 
 
-def explain(error: DBAPIError, doing: str) -> EtlError | None:
-    """Say a database's error in words; None for a row that was refused, which is its caller's."""
+_NO_SAVEPOINT: Final = re.compile(r"no such savepoint|SAVEPOINT \S+ does not exist")
+
+
+def hide_values(error: DBAPIError) -> None:
+    """Put names in the place of what a database says where that may quote a row, for all to see.
+
+    Tracebacks and logs say what an exception says, so it must not say it.
+    """
+    if first(error) is not error or _quotable(error):
+        return
+    replace_words(error, names_of(error))
+
+
+def _quotable(error: DBAPIError) -> bool:
+    """Say whether a database's words name servers, files, tables and rights, and nothing else."""
+    cause: Any = error.orig
     fault = classify(error)
-    error = _first(error)
-    said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else fault.value
+    if fault is Fault.OTHER:
+        return bool(_BUILDS.match(error.statement or ""))
+    if fault is Fault.REFUSED or function_of(cause):
+        return False
+    return not (cause is not None and cause.args and cause.args[0] == _QUOTES_THE_STATEMENT)
+
+
+def explain(error: DBAPIError, doing: str) -> EtlError:
+    """Say a database's error in words; no row's values are among them."""
+    fault = classify(error)
+    error = first(error)
+    said = (str(error.orig).strip().splitlines() or [fault.value])[0]
+    if not _quotable(error):
+        said = names_of(error)
     is_sqlite = isinstance(error.orig, sqlite3.Error)
     if fault is Fault.BUSY:
         why = (
@@ -163,7 +221,7 @@ def explain(error: DBAPIError, doing: str) -> EtlError | None:
         return ConfigError(
             f"While {doing}, the database refused the login ({said}).", hint="Check DATABASE_URL."
         )
-    return None
+    return WriteRefused(f"While {doing}, the database refused it: {said}.", hint=MEND_REFUSALS)
 
 
 def _stood_still(cause: Any) -> bool:  # noqa: ANN401 - any driver's
@@ -174,11 +232,7 @@ def _stood_still(cause: Any) -> bool:  # noqa: ANN401 - any driver's
 
 def _schema_error(doing: str, said: str) -> SchemaError:
     if "denied" in said:
-        hint = (
-            "Grant this user SELECT, INSERT, UPDATE and DELETE on our tables (and USAGE on their "
-            "sequences)."
-        )
-        return SchemaError(f"While {doing}, a table was not as expected ({said}).", hint=hint)
+        return SchemaError(f"While {doing}, a table was not as expected ({said}).", hint=GRANT)
     hint = "Run: verify-etl db upgrade (or check DATABASE_URL)."
     why = (
         f"the database was found without our tables ({said})"

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from etl import queue
 from etl.database import check_revision, transact
-from etl.errors import ApiUnreachable
+from etl.errors import ApiUnreachable, WriteRefused
 from etl.finish import Done, finish
 from etl.parts import Parts
 from etl.permits import LOOK_AGAIN_S
@@ -166,7 +166,11 @@ class Drain:
         if want <= 0:
             self._exhausted = self._limit is not None and self._left() <= 0
             return
-        claimed = self._claim_now(want)
+        try:
+            claimed = self._claim_now(want)
+        except WriteRefused as error:
+            self._stop = error
+            return
         self._exhausted = not claimed.more
         if claimed.leases:
             self._send(claimed)
@@ -316,14 +320,25 @@ class Drain:
         spent = [done for result in batch for done in result.spent]
 
         def work(connection: Connection) -> Done:
-            done = finish(connection, batch, self._parts.policy, clock=self._parts.clock)
+            done = finish(
+                connection, batch, self._parts.policy, clock=self._parts.clock,
+                refusals=len(self._tally.refused),
+            )  # fmt: skip
             self._permits.give_back(connection, spent, now=done.now, read_at=done.read_at)
             for result in batch:
                 if result.throttled is not None:
                     self._permits.pause(connection, result.throttled.retry_after_ms, done.now)
             return done
 
-        done = transact(self._parts.engine, work, doing="writing fetched attempts")
+        doing = "writing fetched attempts"
+        try:
+            done = transact(self._parts.engine, work, doing=doing)
+        except WriteRefused as error:
+            # No row is to blame: these go back uncounted, like all that is held.
+            self._stop = self._stop or error
+            for result in batch:
+                result.attempt = result.failed = None
+            done = transact(self._parts.engine, work, doing=doing)
         self._permits.given_back(spent)
         self._tally.add(done)
         if done.discarded:

@@ -15,9 +15,11 @@ from itertools import repeat
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError
 
 from etl import verifications
 from etl.database import check_revision, clock, transact
+from etl.database_errors import hide_values
 from etl.dialects import mysql_insert
 from etl.errors import InputError
 from etl.schema import attempt_queue as q
@@ -81,9 +83,15 @@ def _sqlite(connection: Connection, rows: Sequence[Row], account: str, source: s
 def _postgresql(connection: Connection, rows: Sequence[Row], account: str, source: str) -> int:
     connection.exec_driver_sql(_POSTGRES_STAGE)
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(_POSTGRES_COPY) as copy:
-        for place, (sid, expires_at) in enumerate(rows):
-            copy.write_row((place, sid, expires_at))
+    try:
+        with driver.cursor() as cursor, cursor.copy(_POSTGRES_COPY) as copy:
+            for place, (sid, expires_at) in enumerate(rows):
+                copy.write_row((place, sid, expires_at))
+    except connection.dialect.loaded_dbapi.Error as error:
+        # As it comes from whatever else is executed.
+        wrapped = DBAPIError(_POSTGRES_COPY, None, error)
+        hide_values(wrapped)
+        raise wrapped from error
     return connection.exec_driver_sql(_POSTGRES_INSERT, (account, source)).rowcount
 
 

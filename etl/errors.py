@@ -12,6 +12,7 @@
     ├── Stop                    1   the run cannot go on; no row is to blame
     │   ├── ConfigError        78   a setting is missing or wrong
     │   ├── SchemaError        78   the tables are not those of this version
+    │   ├── WriteRefused       78   a constraint, trigger or column refuses what is written
     │   ├── CredentialsRefused 77   401 or 403
     │   ├── StorageError       74   disk full, file read-only or unreadable
     │   ├── ApiUnreachable     69   the circuit is open
@@ -118,6 +119,12 @@ class ConfigError(Stop):
 
 class SchemaError(Stop):
     """Report tables that are not those of this version of the program."""
+
+    exit_code = Exit.CONFIG
+
+
+class WriteRefused(Stop):
+    """Report what refuses our rows, by the *names* of table and constraint, never by a value."""
 
     exit_code = Exit.CONFIG
 

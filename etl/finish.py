@@ -10,20 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from etl import load, marks, queue, settle, verifications
-from etl.database import Clock
-from etl.database_errors import Fault, classify
-from etl.load import Merged
+from etl.database import Clock, carefully
+from etl.database_errors import Fault, classify, first
+from etl.load import Known, Merged
 from etl.pool import Result
 from etl.records import Attempt, Failed, Failure, Fetched, Lease, Outcome, State, Verdict
+from etl.refusals import PROBE_SID, each, set_aside
 from etl.schema import attempt_queue as q
 from etl.settle import Policy
 
 Row: TypeAlias = tuple[Lease, Merged]
 Judged: TypeAlias = list[tuple[Lease, Verdict]]
+_Write: TypeAlias = tuple[Lease, Merged, Verdict]
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Done:
     """Rows that a page showed and a plan counted on without knowing their creation time."""
     unplanned: int = 0
     """Rows that a page showed while no plan counted on them."""
+    refused: list[Lease] = field(default_factory=list)
+    """Rows that the database refused, and which are dead for it."""
 
     def count(self, judged: Judged) -> None:
         """Count verdicts by the state they lead to."""
@@ -54,11 +58,18 @@ class Done:
 
 
 def finish(
-    connection: Connection, results: Sequence[Result], policy: Policy, *, clock: Clock
+    connection: Connection,
+    results: Sequence[Result],
+    policy: Policy,
+    *,
+    clock: Clock,
+    refusals: int = 0,
 ) -> Done:
     """Write what came of leases that are still ours; a lost lease is discarded and counted.
 
     Idempotent: run again after a commit whose answer was lost, it finds its rows finished.
+    ``refusals``: how many rows in a row the database has refused before. Raises ``WriteRefused``
+    when these are too many, or it would refuse any.
     """
     marks.enter(connection)
     held, finished = queue.lock_leases(connection, [result.lease for result in results])
@@ -70,14 +81,14 @@ def finish(
     if back:
         done.given_back = queue.give_back(connection, back)
     fetched = [(r.lease, Fetched(r.attempt, r.sent_at)) for r in mine if r.attempt is not None]
-    good, refused = write_all(connection, _merge(connection, fetched, done), policy, done)
+    rows = _merge(connection, fetched, done)
+    good, refused = write_all(connection, rows, policy, done, before=refusals)
     failures = [
         (r.lease, settle.after_failure(policy, r.lease, r.failed, now=done.now))
         for r in mine
         if r.failed is not None
     ]
-    settle.write(connection, good, fetched=True, now=done.now)
-    settle.write(connection, refused + failures, fetched=False, now=done.now)
+    _write_failed(connection, refused + failures, done)
     done.fetched = len(good)
     done.count(good + refused + failures)
     if finished:
@@ -103,6 +114,7 @@ def finish_page(  # noqa: PLR0913 - what a page's rows depend on
     accounts: Sequence[str],
     discover: bool,
     clock: Clock,
+    refusals: int = 0,
 ) -> Done:
     """Write what a list page showed of the SIDs and Verifications that wait.
 
@@ -110,7 +122,7 @@ def finish_page(  # noqa: PLR0913 - what a page's rows depend on
 
     Rows leased by someone else are left to their holder. A discovered attempt that can still
     change gets a row in the queue, due when it can have become final. ``sent_at`` is when the
-    page was asked for, in ms of the database's clock.
+    page was asked for, in ms of the database's clock. ``refusals`` and errors as for ``finish``.
     """
     marks.enter(connection)
     by_sid = {attempt.sid: attempt for attempt in listed}
@@ -131,9 +143,8 @@ def finish_page(  # noqa: PLR0913 - what a page's rows depend on
     done.ageless = sum(
         lease.id > 0 and lease.expires_at <= 0 and not lease.unplanned for lease, _ in rows
     )
-    good, refused = write_all(connection, rows, policy, done)
-    settle.write(connection, _queued(good), fetched=True, listed=True, now=done.now)
-    settle.write(connection, _queued(refused), fetched=False, listed=True, now=done.now)
+    good, refused = write_all(connection, rows, policy, done, listed=True, before=refusals)
+    _write_failed(connection, refused, done, listed=True)
     new = [
         (lease.sid, verdict)
         for lease, verdict in good + refused
@@ -171,33 +182,93 @@ def _merge(
     return [(lease, load.merge(found, known.get(lease.sid))) for lease, found in fetched]
 
 
-def write_all(
-    connection: Connection, rows: Sequence[Row], policy: Policy, done: Done
+def write_all(  # noqa: PLR0913 - whose rows these are
+    connection: Connection,
+    rows: Sequence[Row],
+    policy: Policy,
+    done: Done,
+    *,
+    listed: bool = False,
+    before: int = 0,
 ) -> tuple[Judged, Judged]:
-    """Write merged attempts; return the verdicts of those written and of those refused."""
+    """Write merged attempts and settle their rows; return the verdicts of those, and of the refused.
+
+    ``before``: refusals in a row before these.
+    """
     judged = [(lease, merged, _judge(lease, merged, policy)) for lease, merged in rows]
     if not judged:
         return [], []
+    if not carefully(connection) and _write_together(connection, judged, done):
+        good = [(lease, verdict) for lease, _, verdict in judged]
+        settle.write(connection, _queued(good), fetched=True, listed=listed, now=done.now)
+        return good, []
+
+    def one(row: _Write) -> None:
+        lease, merged, verdict = row
+        changes = load.write(connection, [(merged, verdict.state is State.SETTLED)])
+        good = _queued([(lease, verdict)])
+        settle.write(connection, good, fetched=True, listed=listed, now=done.now)
+        done.changes += changes
+
+    taken, refused = each(
+        connection, judged, one, probe=lambda: _write_sample(connection, done.now), before=before
+    )
+    done.refused = [lease for (lease, _, _), _ in refused]
+    return [(lease, verdict) for lease, _, verdict in taken], [
+        (lease, settle.after_failure(policy, lease, _reject(why), now=done.now))
+        for (lease, _, _), why in refused
+    ]
+
+
+def _reject(why: str) -> Failed:
+    return Failed(Failure.DB_REJECT, f"the database refused it: {why}")
+
+
+def _write_together(connection: Connection, judged: Sequence[_Write], done: Done) -> bool:
+    """Write attempts under one savepoint; False when the database refused any of them."""
+    rows = [(merged, verdict.state is State.SETTLED) for _, merged, verdict in judged]
     try:
-        done.changes += _write(connection, judged)
+        with connection.begin_nested():
+            done.changes += load.write(connection, rows)
     except DBAPIError as error:
-        if classify(error) is not Fault.REFUSED:
+        if classify(error) is not Fault.REFUSED or first(error) is not error:
             raise
-    else:
-        return [(lease, verdict) for lease, _, verdict in judged], []
-    good: Judged = []
-    refused: Judged = []
-    for lease, merged, verdict in judged:
-        try:
-            done.changes += _write(connection, [(lease, merged, verdict)])
-        except DBAPIError as error:
-            if classify(error) is not Fault.REFUSED:
-                raise
-            failed = Failed(Failure.DB_REJECT, f"the database refused it: {name_of(error)}")
-            refused.append((lease, settle.after_failure(policy, lease, failed, now=done.now)))
-        else:
-            good.append((lease, verdict))
-    return good, refused
+        return False
+    return True
+
+
+def _write_sample(connection: Connection, now: int) -> None:
+    """Write what the database has taken before, under another SID: an attempt, changed and settled.
+
+    While it holds none, one of which nothing is known, and to which no condition can apply.
+    """
+    sample = load.sample(connection, PROBE_SID)
+    for known in (None, Known(0, is_final=False, values=dict.fromkeys(load.TRACKED, "before"))):
+        load.write(connection, [(Merged(sample, now, known), False)])
+        # The second one is newer.
+        now += 1
+    key = connection.execute(insert(q).values(sid=PROBE_SID)).inserted_primary_key
+    assert key is not None  # noqa: S101 - one row was inserted
+    lease = _stranger(PROBE_SID, now)._replace(id=key[0])
+    verdict = Verdict(State.SETTLED, 0, 0, 0, Outcome.FINAL, None)
+    settle.write(connection, [(lease, verdict)], fetched=True, now=now)
+
+
+def _write_failed(
+    connection: Connection, judged: Judged, done: Done, *, listed: bool = False
+) -> None:
+    """Settle rows that could not be stored; one whose own row is refused is set aside by itself."""
+    judged = _queued(judged)
+    if not carefully(connection):
+        settle.write(connection, judged, fetched=False, listed=listed, now=done.now)
+        return
+
+    def one(pair: tuple[Lease, Verdict]) -> None:
+        settle.write(connection, [pair], fetched=False, listed=listed, now=done.now)
+
+    _, refused = each(connection, judged, one, probe=lambda: _write_sample(connection, done.now))
+    for (lease, _), why in refused:
+        set_aside(connection, lease, why, now=done.now)
 
 
 def _judge(lease: Lease, merged: Merged, policy: Policy) -> Verdict:
@@ -223,18 +294,3 @@ def _judge(lease: Lease, merged: Merged, policy: Policy) -> Verdict:
         expires_at=lease.expires_at if created_at is None else created_at + policy.retention,
         has_price=merged.attempt.price_amount is not None,
     )
-
-
-def _write(connection: Connection, judged: Sequence[tuple[Lease, Merged, Verdict]]) -> int:
-    with connection.begin_nested():
-        return load.write(
-            connection,
-            [(merged, verdict.state is State.SETTLED) for _, merged, verdict in judged],
-        )
-
-
-def name_of(error: DBAPIError) -> str:
-    """Name a refusal by class and constraint, never by the values it quotes."""
-    cause = error.orig
-    constraint = getattr(getattr(cause, "diag", None), "constraint_name", None)
-    return f"{type(cause).__name__}{f' ({constraint})' if constraint else ''}"

@@ -221,15 +221,11 @@ class Lister:
         self, connection: Connection, listed: list[Attempt], sent_at: int, *, discover: bool
     ) -> Done:
         """Write what a page showed and somebody waits for; with ``discover`` all of it."""
+        parts = self.parts
         return finish_page(
-            connection,
-            listed,
-            sent_at=sent_at,
-            policy=self.parts.policy,
-            accounts=self.parts.accounts,
-            discover=discover,
-            clock=self.parts.clock,
-        )
+            connection, listed, sent_at=sent_at, policy=parts.policy, accounts=parts.accounts,
+            discover=discover, clock=parts.clock, refusals=len(parts.tally.refused),
+        )  # fmt: skip
 
     # ---- a window
 

@@ -106,6 +106,14 @@ def _known(row: Mapping[str, Any]) -> Known:
     )
 
 
+def sample(connection: Connection, sid: str) -> Attempt:
+    """Return an attempt as the tables hold one, or one of which nothing is known, under a SID."""
+    statement = select(attempts, attempt_channel_data).join(attempt_channel_data)
+    row = connection.execute(statement.order_by(attempts.c.sid).limit(1)).mappings().first()
+    found: dict[str, Any] = {name: row and row.get(name) for name in Attempt._fields}
+    return Attempt(**found | {"sid": sid, "warnings": ()})
+
+
 def _tracked(table: Table) -> list[Column[Any]]:
     return [table.c[name] for name in TRACKED if name in table.c]
 

@@ -267,7 +267,7 @@ def _in_words(doing: str) -> Iterator[None]:
 def _explain(error: DBAPIError, doing: str) -> EtlError:
     known = explain(error, doing)
     ours = classify(error) in {Fault.SCHEMA, Fault.OTHER}
-    if known is not None and not ours:
+    if not ours:
         return known
     said = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
     msg = f"While {doing}, the database refused a statement ({said})."

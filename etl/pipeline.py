@@ -38,10 +38,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine
 
-from etl import __version__, budget, marks, queue, runs, sweeps, verifications
+from etl import __version__, budget, marks, queue, refusals, runs, sweeps, verifications
 from etl.circuit import Circuit
 from etl.database import Clock, check_revision, clock, transact
-from etl.errors import DatabaseBusy, EtlError, Exit, NoSlot, Throttled
+from etl.errors import DatabaseBusy, EtlError, Exit, NoSlot, Throttled, WriteRefused
 from etl.extract import Api
 from etl.parts import Job, Parts
 from etl.permits import Permits
@@ -196,6 +196,8 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
     )
     with stopping.listening():
         error = _go(parts, run_id, go) or _go(parts, run_id, _roll_up)
+    if isinstance(error, WriteRefused):
+        _take_back(parts)
 
     def end(connection: Connection) -> Report:
         left = queue.pending(connection, job.accounts)
@@ -243,6 +245,20 @@ def _end_badly(parts: Parts, run_id: int, bug: Exception) -> None:
     code = Exit.IO if isinstance(bug, OSError) else Exit.BUG
     with suppress(Exception):
         transact(parts.engine, work, doing="ending the run", patience_s=5)
+
+
+def _take_back(parts: Parts) -> None:
+    """Let wait again what was refused before it was certain that no row was to blame."""
+    tally = parts.tally
+
+    def work(connection: Connection) -> int:
+        return refusals.take_back(connection, tally.refused)
+
+    # What keeps them dead is said already, by whatever ended the run.
+    with suppress(EtlError):
+        back = transact(parts.engine, work, doing="taking refused rows back", patience_s=5)
+        tally.dead -= back
+        tally.given_back += back
 
 
 def _anything_waits(parts: Parts) -> bool:

@@ -4,9 +4,9 @@ Every function takes a connection inside the caller's transaction. SELECT .. FOR
 UPDATE by key: PostgreSQL may run a subquery with SKIP LOCKED again and update more than its LIMIT.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from typing import Any, Final
 
@@ -27,8 +27,10 @@ from sqlalchemy import (
 
 from etl import bulk
 from etl.bulk import among, insert_rows, unindexed
-from etl.database import any_text, insert_ignore_on, locked, moment, moment_ms
+from etl.database import any_text, carefully, insert_ignore_on, locked, moment, moment_ms
 from etl.records import Lease, Outcome, State, Verdict
+from etl.refusals import MOST as REFUSALS
+from etl.refusals import at_rest, update_rows
 from etl.schema import attempt_queue as q
 
 LEASE_MS: Final = 120_000
@@ -108,6 +110,8 @@ def claim(  # noqa: PLR0913 - a claim is these facts
     worker once more, no other row loses a lease with it.
     """
     rows: list[Any] = []
+    # Whether a row is to blame for a refusal is seen by the others.
+    wanted, limit = limit, max(limit, REFUSALS) if carefully(connection) else limit
     # Urgency before account: a backlog of one must not make the other's rows late.
     by_account = [claim_statements(account, now, limit) for account in accounts]
     for statement in chain.from_iterable(zip(*by_account, strict=True)):
@@ -120,18 +124,25 @@ def claim(  # noqa: PLR0913 - a claim is these facts
     suspect = next((n for n, r in enumerate(rows) if _number(r.lost_leases) >= ALONE_AFTER), None)
     if suspect is not None:
         rows = rows[:suspect] if suspect or holding else rows[:1]
-    if rows:
-        connection.execute(
-            update(q)
-            .where(q.c.id.in_([row.id for row in rows]))
-            .values(
-                state=State.LEASED,
-                claim_no=one_more(q.c.claim_no),
-                due_at=now + LEASE_MS,
-                leased_by=worker,
-            )
-        )
-    return [_lease(row, now) for row in rows]
+    values = {
+        "state": State.LEASED, "claim_no": one_more(q.c.claim_no), "due_at": now + LEASE_MS,
+        "leased_by": worker,
+    }  # fmt: skip
+    taken = set(_update(connection, [row.id for row in rows], values, now, enough=wanted))
+    return [_lease(row, now) for row in rows if row.id in taken]
+
+
+def _update(
+    connection: Connection,
+    ids: Sequence[int],
+    values: Mapping[str, Any],
+    now: int,
+    *,
+    enough: int | None = None,
+) -> list[int]:
+    """Update rows; return those that the database took. One that it refuses is dead for it."""
+    aside = partial(at_rest, now=now)
+    return update_rows(connection, q, ids, values, aside=aside, enough=enough)
 
 
 def _lease(row: Sequence[Any], now: int, *, unplanned: bool = False) -> Lease:
@@ -307,18 +318,16 @@ def promote(connection: Connection, now: int) -> Promoted:
     back = {"state": State.PENDING, "due_at": 0, "leased_by": None}
     lost = one_more(q.c.lost_leases, most=COUNT_MOST)
     if due:
-        connection.execute(update(q).where(q.c.id.in_(due)).values(back))
+        _update(connection, due, back, now)
     if others:
-        connection.execute(
-            update(q).where(q.c.id.in_(others)).values({**back, "lost_leases": lost})
-        )
+        _update(connection, others, {**back, "lost_leases": lost}, now)
     if killers:
         dead = {
             **back, "lost_leases": lost, "state": State.DEAD, "outcome": Outcome.KILLED_WORKER,
             "settled_at": moment(now),
             "last_error": f"its worker died {DEAD_AFTER} times while it held this row",
         }  # fmt: skip
-        connection.execute(update(q).where(q.c.id.in_(killers)).values(dead))
+        _update(connection, killers, dead, now)
     return Promoted(len(due) + len(lapsed), len(killers))
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, false, insert, select, update
+from sqlalchemy import Connection, Row, false, insert, select, text, update
 
 from etl.database import moment
+from etl.database_errors import GRANT
+from etl.errors import SchemaError
 from etl.schema import (
     api_slots,
     attempt_changes,
@@ -27,9 +29,19 @@ WRITTEN: Final = (
     api_slots,
     sweeps,
     rollup_marks,
+    sync_runs,
 )
-"""The tables that a run writes, besides its own row and the roll-ups."""
+"""The tables that a run writes, besides the roll-ups."""
 
+
+_COUNTED: Final = (attempt_queue, attempt_changes, sweeps, rollup_marks, sync_runs)
+"""Those that a run inserts rows into which get an id."""
+
+_UNUSABLE: Final = text("""
+SELECT name FROM (
+    SELECT pg_get_serial_sequence(t, 'id') AS name FROM unnest(CAST(:tables AS text[])) t
+) drawn WHERE NOT has_sequence_privilege(name, 'USAGE, UPDATE')
+""")
 
 LATELY: Final = 100
 """More runs than begin while one is trying to."""
@@ -50,6 +62,18 @@ def check_rights(connection: Connection) -> None:
         connection.execute(table.insert().from_select(list(table.c), nothing))
         column = list(table.c)[-1]
         connection.execute(table.update().where(false()).values({column: column}))
+    for table in (rollup_marks, *rollups.values()):
+        connection.execute(table.delete().where(false()))
+    if connection.dialect.name == "postgresql":
+        _check_sequences(connection)
+
+
+def _check_sequences(connection: Connection) -> None:
+    """Raise ``SchemaError`` for a sequence that a run could not draw an id from."""
+    names = {"tables": [table.name for table in _COUNTED]}
+    for name in connection.execute(_UNUSABLE, names).scalars():
+        msg = f"permission denied for sequence {name}."
+        raise SchemaError(msg, hint=GRANT)
 
 
 def begin(  # noqa: PLR0913 - a run's row is these facts

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from etl.finish import Done
+    from etl.records import Lease
 
 RATE_OVER_S = 5.0
 
@@ -32,6 +33,8 @@ class Tally:
     differences: int = 0
     compared: int = 0
     waiting_for: str = ""
+    refused: list["Lease"] = field(default_factory=list)
+    """Rows that the database refused since it last took one."""
     started: float = field(default_factory=time.monotonic)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
@@ -43,6 +46,7 @@ class Tally:
         self.changes += done.changes
         self.warnings += done.warnings
         self.enqueued += done.enqueued
+        self.refused = [] if done.fetched else self.refused + done.refused
         for state, count in done.states.items():
             setattr(self, state, getattr(self, state) + count)
 

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, select, update
 from etl.bulk import among, unindexed
 from etl.database import insert_ignore, locked, moment
 from etl.records import VERIFICATION_PATTERN
+from etl.refusals import update_rows
 from etl.schema import attempts
 from etl.schema import verification_queue as v
 
@@ -84,7 +85,9 @@ def claim(
             connection.execute(update(v).where(v.c.id.in_(nonsense)).values(state="missing"))
     until = now + LEASE_MS
     if named:
-        connection.execute(update(v).where(v.c.id.in_(named)).values(due_at=until))
+        aside = {"state": "missing"}
+        taken = update_rows(connection, v, [*named], {"due_at": until}, aside=lambda _: aside)
+        named = {key: named[key] for key in taken}
     return dict.fromkeys(named.values(), until)
 
 

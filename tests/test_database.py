@@ -1,17 +1,19 @@
 import sqlite3
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import DBAPIError
 
 from etl.database import (
     READ_ONLY,
+    carefully,
     check_revision,
     clock,
     insert_ignore,
@@ -22,7 +24,7 @@ from etl.database import (
     transact,
     wal_is_safe,
 )
-from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError
+from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError, WriteRefused
 from etl.schema import attempt_queue as q
 from tests.queue_rows import SERVERS, Servers, execute, impatient, kill, own_engine, put, read
 
@@ -257,11 +259,20 @@ def test_a_commit_without_an_answer_is_looked_up(server: Engine) -> None:
     assert (seen, read(server)["a"].attempts) == ([0, 1], 1)
 
 
-def test_a_refused_row_is_its_callers(engine: Engine) -> None:
-    """A duplicate is neither tried again nor turned into another error."""
-    put(engine, {"sid": "a"})
-    with pytest.raises(DBAPIError):
-        run(engine, "INSERT INTO attempt_queue (sid) VALUES ('a')", sleep=at_once)
+def test_a_refused_row_is_said_by_names(engine: Engine) -> None:
+    """A duplicate ends with 78, once it was tried carefully, and what it is of is not said."""
+    put(engine, {"sid": "s3cret"})
+    careful: list[bool] = []
+
+    def work(connection: Connection) -> None:
+        careful.append(carefully(connection))
+        connection.execute(insert(q).values(sid="s3cret"))
+
+    with pytest.raises(WriteRefused, match="table attempt_queue") as caught:
+        transact(engine, work, doing="testing", sleep=lambda _s: None)
+    assert (careful, caught.value.exit_code) == ([False, True], 78)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in told.replace('values(sid="s3cret")', "")
 
 
 def test_a_missing_table_is_named_with_the_command_that_mends_it(empty_engine: Engine) -> None:

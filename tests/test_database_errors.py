@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from etl.database_errors import Fault, classify, explain, name_file
-from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError
+from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError, WriteRefused
 
 
 def _postgresql(code: str) -> DBAPIError:
@@ -36,9 +36,11 @@ def _sqlite(code: int) -> DBAPIError:
     ],
 )  # fmt: skip
 def test_a_row_is_to_blame_for_its_values_alone(error: DBAPIError) -> None:
-    """Constraints, wrong values and triggers are a row's fault, which its caller handles."""
+    """Constraints, wrong values and triggers are what rows are refused for, in no word of theirs."""
     assert classify(error) is Fault.REFUSED
-    assert explain(error, "testing") is None
+    found = explain(error, "testing")
+    assert isinstance(found, WriteRefused)
+    assert "said" not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_a_row_is_to_blame_for_its_values_alone(error: DBAPIError) -> None:
 def test_what_is_no_rows_fault_ends_the_run(kind: type[EtlError], error: DBAPIError) -> None:
     """Each other error, known or not, is the run's, in words and with a hint."""
     found = explain(error, "testing")
-    assert (type(found), bool(found and found.hint)) == (kind, True)
+    assert (type(found), bool(found.hint)) == (kind, True)
 
 
 @pytest.mark.parametrize("error", [_postgresql("25P03"), _postgresql("57P05"), _mysql(4031)])

@@ -264,7 +264,7 @@ def _asked(
                 rows = (tuple(local(value) for value in row) for row in answer.rows)
                 yield replace(answer, rows=rows)
     except DBAPIError as error:
-        raise (explain(error, f"reading {report.name}") or error) from error
+        raise explain(error, f"reading {report.name}") from error
 
 
 def _table(

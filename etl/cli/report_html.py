@@ -73,7 +73,7 @@ def html(
                     report_past.say_moment(connection, question.as_of, zone)
                 page = collect(connection, question)
         except DBAPIError as error:
-            raise (explain(error, "reading the reports") or error) from error
+            raise explain(error, "reading the reports") from error
     with replaced(output) as stream:
         size = write(page, stream)
     _log.info("%s: %s.", output, sized(size))
