@@ -24,12 +24,16 @@ PATIENCE_S: Final = 5.0
 class RawServer:
     """Listen on a free loopback port while the ``with`` block runs.
 
-    ``ended`` is released once for each connection that has been closed.
+    ``ended`` is released once for each connection that has been closed. Of more than ``most``
+    connections nobody is listened to.
     """
 
-    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, *answers: Answer, tls: ssl.SSLContext | None = None, most: int = MOST_CONNECTIONS
+    ) -> None:
         self._answers = answers
         self._tls = tls
+        self._most = most
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -58,7 +62,7 @@ class RawServer:
         return [request.split(b" ", 2)[1].decode() for request in self.requests]
 
     def _accept(self) -> None:
-        while self.connections < MOST_CONNECTIONS:
+        while self.connections < self._most:
             try:
                 conn, _ = self._listener.accept()
             except OSError:

@@ -276,7 +276,11 @@ def test_summary_without_a_rate(connect: Connect, rate: object) -> None:
     assert server.paths() == ["/v2/Attempts/Summary"]
 
 
-@pytest.mark.parametrize("total", [None, -1, True, "x", 1.5, []])
+@pytest.mark.parametrize(
+    "total",
+    [None, -1, True, "x", 1.5, [], 10**16, 10**4000, "9" * 5000],
+    ids=lambda total: ascii(total)[:5] if total != 10**4000 else "endless",
+)
 def test_what_is_no_summary_is_a_bad_body(connect: Connect, total: object) -> None:
     """Counts that are no counts are not the API's."""
     found = {"total_attempts": total, "total_converted": 0, "total_unconverted": 0}

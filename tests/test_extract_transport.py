@@ -1,5 +1,6 @@
 """Break HTTP for real: resets, cuts, drips, bombs."""
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -26,6 +27,8 @@ from tests.raw_server import (
 SID = "VL" + "0123456789abcdef" * 2
 OK = as_json({"sid": SID})
 GZIP = "Content-Encoding: gzip"
+HEAD = b"HTTP/1.1 200 OK\r\n"
+MB = b" " * 1_000_000
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -114,6 +117,9 @@ CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
         (then_close(CHUNKED + b"10\r\n{"), "ProtocolError: IncompleteRead"),
         (then_close(CHUNKED + b"2\r\n{}\r\n"), "ProtocolError: IncompleteRead"),
         (then_close(CHUNKED + b"nonsense\r\n"), "ProtocolError: IncompleteRead"),
+        (then_close(CHUNKED + b"-5\r\n{}\r\n0\r\n\r\n"), "no whole answer came: ValueError."),
+        (then_close(CHUNKED + b"-1\r\n{}\r\n0\r\n\r\n"), "ProtocolError: IncompleteRead"),
+        (then_close(CHUNKED + b"0\r\n-5\r\n" * 99 + b"-80000000\r\n"), "JSON"),
         (http(200, b"no gzip at all", GZIP), "error"),
         (http(200, gzip.compress(b"{}" * 500, mtime=0)[:-9], GZIP), "error"),
     ],
@@ -131,14 +137,45 @@ def test_broken_answer_is_transient(make_api: MakeApi, answer: Answer, name: str
     assert caught.value.__cause__ is None
 
 
-def test_broken_body_of_an_error_keeps_its_status(make_api: MakeApi) -> None:
-    """A 503 whose body is cut is still a 503."""
-    answer = then_close(CUT.replace(b"200", b"503"))
-    with RawServer(answer) as api, pytest.raises(TransientFailure, match="answered 503"):
+@pytest.mark.parametrize("answer", [CUT, CHUNKED + b"-5\r\n", CHUNKED + b"-1\r\n" + b"x" * 9999])
+def test_broken_body_of_an_error_keeps_its_status(make_api: MakeApi, answer: bytes) -> None:
+    """A 503 whose body is cut, or in chunks of less than nothing, is still a 503."""
+    unwell = then_close(answer.replace(b"200", b"503"))
+    with RawServer(unwell) as api, pytest.raises(TransientFailure, match="answered 503"):
         make_api(api.url).attempt(SID)
 
 
-HEAD = b"HTTP/1.1 200 OK\r\n"
+def test_a_chunk_without_an_end_is_not_read(make_api: MakeApi) -> None:
+    """A chunk of -1 bytes, which http.client reads to the end of the stream, ends in flat memory."""
+    with RawServer(flood(CHUNKED + b"-1\r\n", MB, times=1000)) as api:
+        client = make_api(api.url)
+        tracemalloc.start()
+        try:
+            with pytest.raises(TransientFailure, match="IncompleteRead"):
+                client.attempt(SID)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 8_000_000
+
+
+def test_a_bug_of_ours_stays_one(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that our own code raises while it reads is not taken for the network's."""
+    monkeypatch.setattr("etl.extract.api.RECORD_BYTES", None)
+    with RawServer(OK) as api, pytest.raises(TypeError):
+        make_api(api.url).attempt(SID)
+
+
+def test_what_is_unexpected_before_anything_was_heard_is_a_bug(make_api: MakeApi) -> None:
+    """An error that no answer can have caused is not taken for the network's."""
+    with RawServer(OK) as api:
+        client = make_api(api.url)
+        client._one["X-Bad"] = object()  # type: ignore[assignment]  # as a mistake would
+        with pytest.raises(TypeError):
+            client.attempt(SID)
+        assert api.requests == []
+
+
 DRIPS = [
     drip(b"", b"H"),
     drip(HEAD + b"X-Slow: ", b"a"),
@@ -177,9 +214,6 @@ def test_silence_ends_at_the_read_timeout(make_api: MakeApi) -> None:
             client.attempt(SID)
         assert time.monotonic() - began < 5
         assert client.attempt(SID).payload == {"sid": SID}
-
-
-MB = b" " * 1_000_000
 
 
 def _bomb() -> bytes:
@@ -246,6 +280,26 @@ def test_unasked_encoding_is_refused(make_api: MakeApi) -> None:
     answer = http(200, b"x", "Content-Encoding: br")
     with RawServer(answer) as api, pytest.raises(BadBody, match="encoding"):
         make_api(api.url).attempt(SID)
+
+
+def test_what_follows_an_early_answer_is_not_the_next_one(make_api: MakeApi) -> None:
+    """Behind a 103 comes the answer itself; it is never read as that to a later request."""
+    late = threading.Event()
+
+    def early(conn: socket.socket) -> bool:
+        conn.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        assert late.wait(5)
+        with contextlib.suppress(OSError):
+            conn.sendall(as_json({"sid": "the first"}))
+        return False
+
+    with RawServer(early, as_json({"sid": "the second"})) as api:
+        client = make_api(api.url)
+        with pytest.raises(BadBody, match="103"):
+            client.attempt(SID)
+        late.set()
+        assert client.attempt(SID).payload == {"sid": "the second"}
+    assert api.connections == 2
 
 
 def test_close_twice_and_go_on(make_api: MakeApi) -> None:

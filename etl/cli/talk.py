@@ -101,6 +101,8 @@ def set_up(*, verbose: bool, quiet: bool, log_format: str) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     logging.getLogger("etl").setLevel(level)
+    # It quotes what it cannot read of an answer, a traceback with it; the run names the class.
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     for library in () if verbose else ("psycopg", "sqlalchemy.pool"):
         # They tell of each connection that is lost; it is tried again, and said once if it stays so.
         logging.getLogger(library).setLevel(logging.CRITICAL)

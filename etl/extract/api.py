@@ -23,6 +23,9 @@ RECORD_BYTES: Final = 1_000_000
 PAGE_BYTES: Final = 16_000_000
 """The most decoded bytes of a page of 1,000 attempts (about 800,000)."""
 
+MOST: Final = 10**15
+"""No window holds more attempts; what is made of the counts must bear them."""
+
 _LIST: Final = "/v2/Attempts"
 _SUMMARY: Final = "/v2/Attempts/Summary"
 _NEXT: Final = "next_page_url"
@@ -269,7 +272,9 @@ def _iso(moment: datetime | None, *, up: bool = False) -> str | None:
 
 def _count(payload: Any, key: str) -> int:  # noqa: ANN401 - parsed JSON
     value = payload[key]
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or int(value) < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError  # noqa: TRY004 - one error for whatever is no count
+    if not 0 <= int(value) <= MOST:
         raise ValueError
     return int(value)
 

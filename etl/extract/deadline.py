@@ -9,7 +9,7 @@ cannot be interrupted, but nothing is sent once the deadline has passed.
 import io
 import socket
 from dataclasses import dataclass
-from http.client import HTTPResponse
+from http.client import HTTPResponse, IncompleteRead
 from time import monotonic
 from typing import Any, Final
 
@@ -31,19 +31,21 @@ class Limits:
 class Clock:
     """Hold the deadlines of the request in hand, shared by a wire and its one connection."""
 
-    __slots__ = ("ends_at", "limits", "sent", "used_at")
+    __slots__ = ("ends_at", "heard", "limits", "sent", "used_at")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.ends_at = 0.0
         self.used_at = 0.0
         self.sent = False
+        # Whether the other side, or a proxy, has been listened to.
+        self.heard = False
 
     def start(self) -> float:
         """Start the deadline of one request; return now."""
         now = monotonic()
         self.ends_at = now + self.limits.total_s
-        self.sent = False
+        self.sent = self.heard = False
         return now
 
     def left(self) -> float:
@@ -67,8 +69,13 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - any writable buffer
         clock = self._clock
+        clock.heard = True
         self._sock.settimeout(min(clock.left(), clock.limits.read_s))
         return self._raw.readinto(buffer)
+
+    def readall(self) -> bytes:
+        """Refuse to read without an end; http.client does for a chunk of -1 bytes."""
+        raise IncompleteRead(b"")  # noqa: EM101 - what was read, no message
 
     def close(self) -> None:
         self._raw.close()

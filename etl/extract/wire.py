@@ -8,7 +8,8 @@ Nothing here retries: each call sends one request at most.
 
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -24,17 +25,27 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Retry, Timeout
 from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from etl.errors import BadBody, BodyTooLarge, ConfigError, TransientFailure, Unreachable
+from etl.errors import (
+    BadBody,
+    BodyTooLarge,
+    ConfigError,
+    EtlError,
+    TransientFailure,
+    Unreachable,
+)
 from etl.extract.deadline import Clock, Limits, TimedConnection, TimedTlsConnection
 
 _CHUNK: Final = 65_536
 _ERROR_LIMIT: Final = 65_536
 """Decoded bytes that are read of an answer other than 200; only its code matters."""
 
+_NO_BODY: Final = (1, 3)
+"""Behind a 1xx comes another answer, and nobody follows a redirect: what is unread is closed."""
+
 _CAUSES: Final = 4
 
 _BROKEN: Final = (HTTPError, HTTPException, OSError, zlib.error)
-"""What urllib3, http.client and zlib raise for a connection or an answer that breaks."""
+"""What urllib3, http.client and zlib mean to raise for a connection or an answer that breaks."""
 
 _ONCE: Final = Retry(False, redirect=False)  # noqa: FBT003 - urllib3's own way to say "never"
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -121,7 +132,7 @@ class Wire(HTTPAdapter):
         that was not asked for). No message quotes what the server sent.
         """
         sent_at = self._clock.start()
-        try:
+        with self._sorted():
             response = self._pool.urlopen(
                 "GET",
                 self._prefix + target,
@@ -133,8 +144,6 @@ class Wire(HTTPAdapter):
                 preload_content=False,
                 decode_content=False,
             )
-        except _BROKEN as error:
-            raise self._failure(error) from None
         try:
             body = self._body(response, limit)
         finally:
@@ -145,11 +154,30 @@ class Wire(HTTPAdapter):
         return Answer(response.status, response.headers, body, sent_at, answered_at)
 
     def _body(self, response: BaseHTTPResponse, limit: int) -> bytes | None:
-        if response.status != HTTPStatus.OK:
-            return _read_error(response)
+        """Read the body; of another answer than 200 the status says enough, if it cannot be read."""
+        if response.status == HTTPStatus.OK:
+            with self._sorted():
+                return _read(response, limit)
+        if response.status // 100 in _NO_BODY:
+            return None
+        with suppress(BadBody, BodyTooLarge, TransientFailure), self._sorted():
+            return _read(response, _ERROR_LIMIT)
+        return None
+
+    @contextmanager
+    def _sorted(self) -> Iterator[None]:
+        """Make one error of the tree of whatever the other side's bytes have caused.
+
+        The libraries raise errors of any class for bytes that they did not expect (``ValueError``
+        for a negative chunk size). What our own code raises stays the bug that it is.
+        """
         try:
-            return _read(response, limit)
-        except _BROKEN as error:
+            yield
+        except EtlError:
+            raise
+        except Exception as error:
+            if not isinstance(error, _BROKEN) and (not self._clock.heard or _is_ours(error)):
+                raise
             raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> TransientFailure | BodyTooLarge:
@@ -163,16 +191,6 @@ class Wire(HTTPAdapter):
         if self._clock.sent:
             return TransientFailure(f"no whole answer came: {names}.")
         return Unreachable(f"{self._origin} cannot be reached: {names}.", hint=self._hint)
-
-
-def _read_error(response: BaseHTTPResponse) -> bytes | None:
-    """Read the body of an answer whose status says enough, if it can be read."""
-    if response.status // 100 == HTTPStatus.MULTIPLE_CHOICES // 100:
-        return None
-    try:
-        return _read(response, _ERROR_LIMIT)
-    except (BadBody, BodyTooLarge, *_BROKEN):
-        return None
 
 
 def _read(response: BaseHTTPResponse, limit: int) -> bytes:
@@ -212,6 +230,15 @@ def _inflate(
         found += unzip.decompress(data, room - len(found))
         data = unzip.unused_data or unzip.unconsumed_tail
     return unzip, bytes(found)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Say whether a line of this package raised an error, and not a library that it called."""
+    lines = error.__traceback__
+    while lines is not None and lines.tb_next is not None:
+        lines = lines.tb_next
+    name = "" if lines is None else str(lines.tb_frame.f_globals.get("__name__"))
+    return name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _chain(error: BaseException) -> str:

@@ -1,0 +1,84 @@
+"""Let bytes that no HTTP server would send meet a whole run."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import Result
+from sqlalchemy import Engine, select, update
+
+from etl.database import open_engine
+from etl.schema import attempt_queue as q
+from etl.schema import attempts
+from tests.databases import Server
+from tests.harness import fill, in_process
+from tests.raw_server import RawServer, as_json, then_close
+
+SID = "VL" + "0123456789abcdef" * 2
+OK = as_json({"sid": SID, "price": {"value": "0.0075", "currency": "usd"}})
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CANARY = "15005550006"
+
+Run = Callable[[RawServer], Result]
+
+
+@pytest.fixture
+def engine(servers: Callable[[str], Server], monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Open an engine on SQLite alone: what the API does is the same for every database."""
+    with servers("sqlite").database(migrated=True) as url:
+        monkeypatch.setenv("DATABASE_URL", url)
+        engine = open_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the program against a raw server."""
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "0" * 32)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "opens-nothing")
+    monkeypatch.setenv("VERIFY_ETL_ALLOWANCE", "0")
+
+    def run(server: RawServer) -> Result:
+        monkeypatch.setenv("VERIFY_ETL_API_URL", server.url)
+        return in_process("run", "--strategy", "fetch")
+
+    return run
+
+
+def _row(engine: Engine) -> Any:
+    with engine.connect() as connection:
+        return connection.execute(select(q)).one()
+
+
+@pytest.mark.parametrize(("size", "name"), [(b"-5", "ValueError"), (b"-1", "IncompleteRead")])
+def test_a_negative_chunk_costs_a_try(engine: Engine, run: Run, size: bytes, name: str) -> None:
+    """A chunk of less than nothing is a failure that passes; the next run stores the row."""
+    fill(engine, [SID])
+    bad = then_close(CHUNKED + size + b"\r\n{}\r\n0\r\n\r\n")
+    with RawServer(bad, bad, bad, OK) as server:
+        first = run(server)
+        assert (first.exit_code, len(server.requests)) == (0, 3), first.output
+        row = _row(engine)
+        assert (row.state, row.attempts, row.lost_leases) == ("retry", 1, 0)
+        assert name in row.last_error
+        assert "Traceback" not in first.output
+        with engine.begin() as connection:
+            connection.execute(update(q).values(due_at=1))
+        assert run(server).exit_code == 0
+    row = _row(engine)
+    assert (row.state, row.attempts, row.fetches) == ("refresh", 0, 1)
+    with engine.connect() as connection:
+        assert connection.execute(select(attempts.c.sid)).scalars().all() == [SID]
+
+
+def test_headers_that_cannot_be_read_are_not_quoted(engine: Engine, run: Run) -> None:
+    """Of an answer whose headers break off nothing is said in its own words, nor a traceback."""
+    fill(engine, [SID])
+    broken = f'HTTP/1.1 200 OK\r\nX: a\r\nY\r\n\r\n{{"to": "+{CANARY}", "sid"'.encode()
+    with RawServer(then_close(broken)) as server:
+        done = run(server)
+    assert (done.exit_code, _row(engine).state) == (0, "retry")
+    for words in (CANARY, "Traceback", "unparsed"):
+        assert words not in done.output
+        assert words not in _row(engine).last_error
