@@ -20,6 +20,7 @@ from etl.extract import Api, retry_after_ms
 from tests.raw_server import RawServer, as_json, http, refusal
 
 SID = "VL" + "0123456789abcdef" * 2
+DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 PAGE = b"<html>+15005550006 someone@example.com</html>"
 HTML = "Content-Type: text/html; charset=utf-8"
@@ -147,7 +148,33 @@ def test_request_id_is_not_trusted(connect: Connect) -> None:
 )
 def test_retry_after_is_read(header: str | None, pause: int | None) -> None:
     """Seconds, decimals and dates count, between 1 s and 15 min; garbage does not."""
-    assert retry_after_ms(header, now=NOW) == pause
+    assert retry_after_ms(header, date=DATE) == pause
+
+
+@pytest.mark.parametrize(
+    ("date", "pause"),
+    [
+        ("Sun, 22 Nov 2026 12:00:00 GMT", 30_000),
+        ("Sun, 22 Nov 2026 13:00:00 +0100", 30_000),
+        ("Sunday, 22-Nov-26 12:00:20 GMT", 10_000),
+        ("Sun Nov 22 12:00:29 2026", 1000),
+        (" Sun, 22 Nov 2026 12:00:00 -0000 ", 30_000),
+        ("Sun, 22 Nov 2026 12:01:00 GMT", 1000),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 900_000),
+        ("Sun, 22 Nov 2026 12:00:00 +99999999999999", None),
+        ("Sun, 22 Nov 2026 12:00:00 GMT, Sun, 22 Nov 2026 12:00:00 GMT", 30_000),
+        ("1795348800", None),
+        ("now", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_date_to_come_back_counts_from_the_answers_own(
+    date: str | None, pause: int | None
+) -> None:
+    """A date is read by the clock that wrote it; without that clock's time it says nothing."""
+    assert retry_after_ms("Sun, 22 Nov 2026 12:00:30 GMT", date=date) == pause
+    assert retry_after_ms("7", date=date) == 7000
 
 
 def test_throttled_carries_the_pause(connect: Connect) -> None:

@@ -1,6 +1,8 @@
 """Let bytes that no HTTP server would send meet a whole run."""
 
+import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -8,18 +10,19 @@ from click.testing import Result
 from sqlalchemy import Engine, select, update
 
 from etl.database import open_engine
+from etl.errors import Throttled
+from etl.schema import api_slots, attempts
 from etl.schema import attempt_queue as q
-from etl.schema import attempts
 from tests.databases import Server
 from tests.harness import fill, in_process
-from tests.raw_server import RawServer, as_json, then_close
+from tests.raw_server import RawServer, as_json, refusal, then_close
 
 SID = "VL" + "0123456789abcdef" * 2
 OK = as_json({"sid": SID, "price": {"value": "0.0075", "currency": "usd"}})
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CANARY = "15005550006"
 
-Run = Callable[[RawServer], Result]
+Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -39,9 +42,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "opens-nothing")
     monkeypatch.setenv("VERIFY_ETL_ALLOWANCE", "0")
 
-    def run(server: RawServer) -> Result:
+    def run(server: RawServer, *args: str) -> Result:
         monkeypatch.setenv("VERIFY_ETL_API_URL", server.url)
-        return in_process("run", "--strategy", "fetch")
+        return in_process("run", "--strategy", "fetch", *args)
 
     return run
 
@@ -70,6 +73,30 @@ def test_a_negative_chunk_costs_a_try(engine: Engine, run: Run, size: bytes, nam
     assert (row.state, row.attempts, row.fetches) == ("refresh", 0, 1)
     with engine.connect() as connection:
         assert connection.execute(select(attempts.c.sid)).scalars().all() == [SID]
+
+
+@pytest.mark.parametrize("apart", [-3600, -50, 0, 50, 3600, 86_400])
+def test_a_pause_to_a_date_is_no_matter_of_clocks(
+    engine: Engine, run: Run, monkeypatch: pytest.MonkeyPatch, apart: int
+) -> None:
+    """A 429 that names a date pauses as long as the API's own clock says, whatever ours shows."""
+    monkeypatch.setenv("VERIFY_ETL_ALLOWANCE", "100")
+    fill(engine, [SID])
+    there = time.time() + apart
+    headers = [f"Date: {formatdate(there, usegmt=True)}"]
+    headers.append(f"Retry-After: {formatdate(there + 300, usegmt=True)}")
+    with RawServer(refusal(429, 20429, "Too many", *headers)) as server:
+        before = int(time.time() * 1000)
+        done = run(server, "--max-seconds", "1")
+        after = int(time.time() * 1000)
+        assert isinstance(done.exception, Throttled)
+        assert len(server.requests) == 1
+    with engine.connect() as connection:
+        gate = select(api_slots.c.free_at).where(api_slots.c.slot == -1)
+        until = connection.execute(gate).scalar_one()
+    assert before + 300_000 <= until <= after + 300_000
+    row = _row(engine)
+    assert (row.state, row.attempts) == ("pending", 0)
 
 
 def test_headers_that_cannot_be_read_are_not_quoted(engine: Engine, run: Run) -> None:

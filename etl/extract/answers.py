@@ -52,7 +52,7 @@ def refuse(path: str, answer: Answer, *, credential_name: str, window_s: float) 
 
 
 def _throttled(said: str, answer: Answer, window_s: float) -> EtlError:
-    pause = retry_after_ms(answer.headers.get("Retry-After"), now=datetime.now(UTC))
+    pause = retry_after_ms(answer.headers.get("Retry-After"), date=answer.headers.get("Date"))
     asked = f"until its window of {window_s:g} s is over" if pause is None else f"for {pause} ms"
     msg = f"{said}: too many requests; it takes no more {asked}."
     return Throttled(msg, retry_after_ms=pause)
@@ -127,20 +127,28 @@ def request_id(answer: Answer) -> str | None:
     return found if found and re.fullmatch(r"[\w-]{1,64}", found, re.ASCII) else None
 
 
-def retry_after_ms(header: str | None, *, now: datetime) -> int | None:
+def retry_after_ms(header: str | None, *, date: str | None) -> int | None:
     """Read a Retry-After header as milliseconds, clamped to 1 s .. 15 min.
 
-    Takes seconds, decimals too, or an HTTP date (RFC 9110, 10.2.3); a negative pause is 1 s,
-    1e11 is 15 min. None for no header and for anything else, NaN and inf included.
+    Takes seconds, decimals too, or an HTTP date (RFC 9110, 10.2.3), which counts from the answer's
+    own ``date`` header: our clock may be an hour off, and the pause is every worker's. A negative
+    pause is 1 s, 1e11 is 15 min. None, and so the window, for no header, for anything else, NaN and
+    inf included, and for a date in an answer that does not say what time it is there.
     """
     text = (header or "").strip()
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", text, re.ASCII | re.IGNORECASE):
         seconds = Decimal(text)
     else:
-        try:
-            date = parsedate_to_datetime(text)
-            date = date if date.tzinfo else date.replace(tzinfo=UTC)
-            seconds = Decimal((date - now).total_seconds())
-        except (ValueError, TypeError, IndexError, OverflowError):
+        until, now = _http_date(text), _http_date(date)
+        if until is None or now is None:
             return None
+        seconds = Decimal((until - now).total_seconds())
     return int(min(max(seconds, Decimal(1)), Decimal(900)) * 1000)
+
+
+def _http_date(text: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime((text or "").strip())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

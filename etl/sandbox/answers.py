@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from email.utils import formatdate
 from http.client import responses
 from typing import Any, NamedTuple
 
@@ -81,6 +82,10 @@ def unauthorized() -> Answer:
 
 
 def too_many(retry_after: str | None = None) -> Answer:
-    """Return Twilio's 429, with the text of a Retry-After header where there is one."""
-    headers = () if retry_after is None else (("Retry-After", retry_after),)
+    """Return Twilio's 429, with the text of a Retry-After header where there is one.
+
+    A date in it counts from the answer's own, so that is sent too.
+    """
+    asked = () if retry_after is None else (("Retry-After", retry_after),)
+    headers = (("Date", formatdate(usegmt=True)), *asked)
     return problem(429, 20429, "Too many requests", headers)
