@@ -90,7 +90,10 @@ def _read(cause: Any) -> tuple[str, Mapping[str, str | None]]:  # noqa: ANN401 -
     kind = type(cause).__name__
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", None)
-        return getattr(cause, "sqlite_errorname", kind), _find(_SQLITE, code, str(cause))
+        name = getattr(cause, "sqlite_errorname", kind)
+        # Python has no name for a newer one.
+        kind = f"SQLite error {code}" if name == "unknown" else name
+        return kind, _find(_SQLITE, code, str(cause))
     if diag := getattr(cause, "diag", None):
         sqlstate = diag.sqlstate
         names = {
@@ -103,7 +106,9 @@ def _read(cause: Any) -> tuple[str, Mapping[str, str | None]]:  # noqa: ANN401 -
     code = cause.args[0] if cause is not None and cause.args else None
     if not isinstance(code, int):
         return kind, {}
-    return f"error {code}", _find(_MYSQL, code, str(cause.args[-1]))
+    # A trigger's SIGNAL, whatever number it carries, is in its author's words.
+    signalled = (getattr(cause, "sqlstate", None) or "").startswith("45")
+    return f"error {code}", {} if signalled else _find(_MYSQL, code, str(cause.args[-1]))
 
 
 def _find(

@@ -84,14 +84,13 @@ def fees(context: Context, *, file: str) -> None:
     from etl.reports import fees as fees_
 
     found = fees_.read(Path(file))
-    engine = context.engine(context.settings())
 
     def work(connection: "Connection") -> int:
         check_revision(connection)
         return fees_.replace(connection, found)
 
-    count = transact(engine, work, doing="storing the fees")
-    engine.dispose()
+    with context.database(context.settings()) as engine:
+        count = transact(engine, work, doing="storing the fees")
     _log.info("%s loaded.", counted(count, "fee"))
 
 
