@@ -77,7 +77,7 @@ class Discover:
         """List a window in parts; return the start of the one that another worker is listing."""
         total = 0
         if end - start > SPLIT_FROM_MS:
-            total = self._total(start, end, service)
+            total = self._lister.total(start, end, service) or 0
         step = -(-(end - start) // max(1, -(-total // PART)))
         parts: list[tuple[int, int]] = list(pairwise([*range(start, end, step), end]))
         done: list[Listing] = []
@@ -85,7 +85,7 @@ class Discover:
             listing = self._lister.begin(PURPOSE, first, last, service)
             if listing is None:
                 return first
-            done += self._list(listing)
+            done += self._list(listing, expected=total)
         if len(done) == len(parts):
             self._compare(start, end, done, total)
         return None
@@ -135,19 +135,12 @@ class Discover:
 
         return transact(parts.engine, work, doing="choosing the window")
 
-    def _total(self, start: int, end: int, service: str) -> int:
-        try:
-            summary = self._lister.count(start, end, service_sid=service or None)
-        except (TransientFailure, BadBody, BodyTooLarge, NotFound):
-            return 0
-        return summary.total
-
-    def _list(self, listing: Listing) -> list[Listing]:
+    def _list(self, listing: Listing, *, expected: int = 0) -> list[Listing]:
         """List a window to its end; return how far it came, nothing if another worker has it."""
         write = partial(self._lister.store, discover=True)
         span = _span(listing.start, listing.end)
         try:
-            return [self._lister.window(listing, write=write, go_on=lambda _listing: True)]
+            return [self._lister.window(listing, write=write, go_on=_always, expected=expected)]
         except WindowLost:
             _log.warning("Another worker lists what was created %s; this one goes on.", span)
             return []
@@ -155,6 +148,10 @@ class Discover:
             msg = f"The list of what was created {span} could not be read."
             hint = "What was loaded stands; check the network and status, then run it again."
             raise ApiUnreachable(msg, hint=hint) from error
+
+
+def _always(_listing: Listing) -> bool:
+    return True
 
 
 def _span(start: int, end: int) -> str:

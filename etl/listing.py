@@ -16,9 +16,11 @@ from sqlalchemy import Connection
 
 from etl import sweeps
 from etl.database import moment, transact
+from etl.endless import Bound
 from etl.errors import (
     ApiContractBroken,
     BadBody,
+    BodyTooLarge,
     EtlError,
     NotFound,
     Throttled,
@@ -45,6 +47,9 @@ RENEW_S: Final = sweeps.LEASE_MS / 4_000
 
 Write = Callable[[Connection, list[Attempt], int], Done]
 """Writes what a page showed, given when it was asked for (ms, the database's clock)."""
+
+Read = Callable[[], tuple[Page, bool]]
+"""Reads the next page, and says whether it is a first one."""
 
 GoOn = Callable[[Listing], bool]
 """Says whether the pages left are worth their requests."""
@@ -158,6 +163,12 @@ class Lister:
             self.settled()
             self.parts.watch(self.parts.tally)
 
+    def total(self, start: int, end: int, service: str) -> int | None:
+        """Ask how many attempts a window holds; None when the Summary cannot be read."""
+        with suppress(TransientFailure, BadBody, BodyTooLarge, NotFound):
+            return self.count(start, end, service_sid=service or None).total
+        return None
+
     def settle(self, connection: Connection) -> None:
         """Write when the slots of answered requests come free, in the caller's transaction."""
         read_at = time.monotonic()
@@ -170,29 +181,15 @@ class Lister:
         self.parts.permits.given_back(self._spent)
         self._spent = []
 
-    def follow(self, read: Callable[[], tuple[Page, bool]], take: Callable[[Page], bool]) -> bool:
-        """Read and take pages to the last one, or until ``take`` says no; say whether it was that.
-
-        ``read`` returns the next page, and whether it is a first one. Raises ``ApiContractBroken``
-        for pages that never end: one that comes again, or shows nothing and still leads on.
-        """
-        seen: set[str] = set()
+    def follow(self, read: Read, take: Callable[[Page], bool], bound: Bound) -> bool:
+        """Read and take pages to the last one, or until ``take`` says no; say whether it was that."""
         while True:
             page, anew = read()
-            if anew:
-                seen.clear()
-            first = _first_sid(page)
-            if first in seen or (first is None and page.next_url is not None):
-                how = "one shows nothing and leads on" if first is None else "one came twice"
-                msg = f"The pages of the list of attempts do not end: {how}."
-                raise ApiContractBroken(msg, hint="Check VERIFY_ETL_API_URL.")
-            seen.add(first or "")
+            bound.leads_on(page, anew=anew)
             more = take(page)
             self.parts.watch(self.parts.tally)
-            if page.next_url is None:
-                return True
-            if not more:
-                return False
+            if page.next_url is None or not more:
+                return page.next_url is None
 
     def take(
         self, page: Page, write: Write, *, only: Callable[[Attempt], bool] = lambda _: True
@@ -270,9 +267,10 @@ class Lister:
                 raise Interrupted
         self.parts.tally.waiting_for = ""
 
-    def window(self, listing: Listing, *, write: Write, go_on: GoOn) -> Listing:
+    def window(self, listing: Listing, *, write: Write, go_on: GoOn, expected: int = 0) -> Listing:
         """List a window until its end, or until ``go_on`` says no; return how far it came.
 
+        ``expected``: how many attempts the Summary counts in it at most, if that is known.
         Raises ``Interrupted`` after the lease is given up, when the run shall end, ``WindowLost``
         when another worker has it, and ``TransientFailure`` when even the smallest page fails.
         """
@@ -286,13 +284,19 @@ class Lister:
         def written(page: Page) -> bool:
             nonlocal listing
             listing = self._advance(listing, page, write)
+            if page.next_url is not None:
+                bound.may_go_on(pages=listing.pages, seen=listing.seen)
             return page.next_url is None or go_on(listing)
 
-        self._leased, self._leased_at = listing, time.monotonic()
-        self._resumed = listing.next_page
+        total = partial(self.total, listing.start, listing.end, listing.scope)
+        bound = Bound(total, expected=expected)
+        self._leased, self._leased_at, self._resumed = listing, time.monotonic(), listing.next_page
         try:
-            whole = self.follow(read, written)
-        except (Interrupted, EtlError):
+            whole = self.follow(read, written, bound)
+        except (Interrupted, EtlError) as error:
+            if isinstance(error, ApiContractBroken):
+                # What its pages led to is not worth coming back to.
+                listing = listing.restarted(listing.page_size)
             # If that fails, too, the lease runs out by itself.
             with suppress(EtlError):
                 self._let_go(listing)
@@ -389,8 +393,3 @@ class Lister:
 
         transact(self.parts.engine, work, doing="leaving a window", patience_s=5)
         self.settled()
-
-
-def _first_sid(page: Page) -> str | None:
-    sids = (payload.get("sid") for payload in page.payloads if isinstance(payload, dict))
-    return next((sid for sid in sids if isinstance(sid, str)), None)

@@ -16,7 +16,16 @@ from sqlalchemy import Connection
 
 from etl import verifications
 from etl.database import check_revision, transact
-from etl.errors import ApiUnreachable, BadBody, BodyTooLarge, EtlError, NotFound, TransientFailure
+from etl.endless import Bound, no_end
+from etl.errors import (
+    ApiContractBroken,
+    ApiUnreachable,
+    BadBody,
+    BodyTooLarge,
+    EtlError,
+    NotFound,
+    TransientFailure,
+)
 from etl.extract import Page
 from etl.listing import Lister
 from etl.settle import round_up
@@ -31,6 +40,12 @@ RENEW_S: Final = verifications.LEASE_MS / 4_000
 ALL: Final = 1_000_000
 REFUSALS: Final = 3
 """So many lists that are refused in a row are the API's fault."""
+
+MOST_ATTEMPTS: Final = 100
+"""Twilio sends a Verification's code five times; whoever still has pages after so many has no end."""
+
+Deaf = ApiUnreachable | ApiContractBroken
+_UNLISTED: Final = (TransientFailure, BadBody, BodyTooLarge, NotFound, ApiContractBroken)
 
 _log = logging.getLogger(__name__)
 
@@ -78,11 +93,12 @@ class Verifier:
         policy = self._parts.policy
         return round_up(now + policy.settle_after, policy.refresh_round)
 
-    def run(self) -> ApiUnreachable | None:
-        """List until none is due but others'; return what is wrong when lists do not work at all.
+    def run(self) -> Deaf | None:
+        """List until none is due but others'; return what is wrong when lists do not work.
 
-        It is not raised, for SIDs can be fetched nevertheless. Raises ``Interrupted`` when the run
-        shall end. Whatever ends it, what was claimed and could not be listed is given back.
+        None at all does, or one has no end. It is not raised, for SIDs can be fetched nevertheless.
+        Raises ``Interrupted`` when the run shall end. Whatever ends it, what was claimed and could
+        not be listed is given back.
         """
         try:
             return self._list_all()
@@ -91,7 +107,7 @@ class Verifier:
             with suppress(EtlError):
                 self._give_back()
 
-    def _list_all(self) -> ApiUnreachable | None:
+    def _list_all(self) -> Deaf | None:
         failed: dict[str, EtlError] = {}
         in_a_row = 0
         while claimed := self._claim():
@@ -101,7 +117,7 @@ class Verifier:
                     continue
                 try:
                     self._list(sid)
-                except (TransientFailure, BadBody, BodyTooLarge, NotFound) as error:
+                except _UNLISTED as error:
                     failed[sid] = error
                     in_a_row += 1
                     # A refusal may be this one's own; it must not keep the others waiting.
@@ -163,9 +179,12 @@ class Verifier:
             transact(self._parts.engine, work, doing="giving Verifications back", patience_s=5)
             self._held = {}
 
-    def _given_up(self, error: EtlError, *_others: EtlError) -> ApiUnreachable | None:
+    def _given_up(self, error: EtlError, *others: EtlError) -> Deaf | None:
         if self._parts.stopping.is_set():
             raise Interrupted
+        for broken in (error, *others):
+            if isinstance(broken, ApiContractBroken):
+                return broken
         msg = "Verifications that wait could not be listed."
         hint = "The next run tries again; check the network and status."
         if self._heard:
@@ -191,11 +210,13 @@ class Verifier:
             mine = self._lister.take(page, store, only=lambda a: a.verification_sid == sid)
             self._heard = True
             found += mine
+            if page.next_url is not None and found > MOST_ATTEMPTS:
+                no_end(f"one Verification has {found:,} attempts")
             if page.next_url is not None:
                 call = partial(self._parts.api.next_page, page.next_url)
             return mine > 0
 
-        self._lister.follow(lambda: (self._lister.ask(call), False), take)
+        self._lister.follow(lambda: (self._lister.ask(call), False), take, Bound(lambda: None))
         self._note(sid, found)
 
     def _note(self, sid: str, found: int) -> None:
