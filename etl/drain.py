@@ -10,18 +10,18 @@ import queue as queues
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection
 
-from etl import queue
-from etl.database import check_revision, transact
-from etl.errors import ApiUnreachable, WriteRefused
+from etl import claims, queue
+from etl.claims import STORED, Claimed
+from etl.database import transact
+from etl.errors import ApiUnreachable, EtlError, WriteRefused
 from etl.finish import Done, finish
 from etl.parts import Parts
-from etl.permits import LOOK_AGAIN_S
-from etl.pool import Pool, Result, Task
+from etl.permits import LOOK_AGAIN_S, Spent
+from etl.pool import UNSENT_BELOW_S, Pool, Result, Task
 from etl.records import SID_PATTERN, Failed, Failure, Lease
 
 FLUSH_S: Final = 0.5
@@ -31,8 +31,11 @@ BATCH: Final = 500
 AHEAD_S: Final = 2.0
 """Without an allowance, a claim takes what the threads will send in this time (10 s at most)."""
 
-DOUBT_S: Final = 20.0
-"""How long failures wait to learn whether they were the rows' or the API's."""
+DOUBT_S: Final = queue.LEASE_MS / 1000 - UNSENT_BELOW_S
+"""So long after their claim failures wait to learn whether they were the rows' or the API's."""
+
+LOCKED_S: Final = queue.LEASE_MS / 1000
+"""How long a run with nothing else to do waits for rows that another program has locked."""
 
 PROMOTE_EVERY_S: Final = 1.0
 
@@ -42,7 +45,7 @@ _log = logging.getLogger(__name__)
 class Drain:
     """Drain the queue until nothing is pending and nothing is held."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is asked of it
         self,
         parts: Parts,
         *,
@@ -50,6 +53,7 @@ class Drain:
         limit: int | None = None,
         planned: int = 0,
         replan_after: int | None = None,
+        patient: bool = True,
     ) -> None:
         self._parts = parts
         self._concurrency = concurrency
@@ -62,7 +66,8 @@ class Drain:
         self._before = parts.tally.claimed - parts.tally.given_back
         self._held: dict[int, Lease] = {}
         self._arrived: list[Result] = []
-        self._doubtful: deque[tuple[float, Result]] = deque()
+        self._doubtful: deque[Result] = deque()
+        self._spent: list[Spent] = []
         self._first_arrival = 0.0
         self._claim_at = 0.0
         self._promote_at = 0.0
@@ -70,16 +75,21 @@ class Drain:
         self._careful = True
         self._exhausted = False
         self._stop: BaseException | None = None
+        self._patience = LOCKED_S if patient else 0.0
+        # Since when nothing could be claimed though rows wait; 0: not so.
+        self._stuck_since = 0.0
+        # Rows that met with a bug while no other's attempt could be written.
+        self._unspared: set[int] = set()
+        self.left_locked = False
 
     def run(self) -> bool:
         """Claim, fetch and finish until done; True when it is time to plan again.
 
         That is when ``replan_after`` rows have come due meanwhile, or were enqueued beyond those
-        ``planned``. Raises what ended the run, after
-        what had arrived was stored and all leases went back: a ``Stop``, a ``DatabaseBusy`` that a
-        thread met with, or a bug (whose row's lease runs out by itself: should it be the row's
-        fault, that is counted). Raises ``TryAgain`` when the database did not come back; then all
-        leases run out by themselves.
+        ``planned``. Raises what ended the run. What a thread met with, a ``Stop``, ``DatabaseBusy``
+        or bug, is raised after what had arrived was stored and all leases went back, but for a
+        bug's own row; what the database refuses is raised at once, and the leases are ``pipeline``'s
+        to give back. ``left_locked``: the run did not wait any longer for what others have locked.
         """
         self._pool = Pool(
             self._concurrency,
@@ -96,6 +106,10 @@ class Drain:
                     self._collect()
                     self._flush()
                     self._parts.watch(self._tally)
+            except BaseException as error:
+                # Threads shall not send what is about to be given back.
+                self._stop = error
+                raise
             finally:
                 self._pool.close()
         if self._stop is not None:
@@ -128,7 +142,7 @@ class Drain:
         if self._suspect_in_hand():
             # Should it kill this process, no other row loses a lease with it.
             return 0
-        if self._careful:
+        if self._careful or self._circuit.doubtful:
             # Until the API has answered as itself, one request tells as much as sixteen.
             return 0 if outstanding else 1
         size = self._concurrency
@@ -142,7 +156,7 @@ class Drain:
         return min(want, queue.PROMOTE_LIMIT)
 
     def _suspect_in_hand(self) -> bool:
-        answered = {result.lease.id for _, result in self._doubtful}
+        answered = {result.lease.id for result in self._doubtful}
         return any(
             lease.lost_leases >= queue.ALONE_AFTER and lease.id not in answered
             for lease in self._held.values()
@@ -158,80 +172,68 @@ class Drain:
         return self._ending() or self._replans() or bool(self._circuit.reason)
 
     def _claim(self) -> None:
-        if self._closed():
+        # Once it is to be told whether the API is down, what has arrived is stored first.
+        if self._closed() or (self._circuit.tripped and self._arrived):
             return
         if time.monotonic() < self._claim_at:
             return
         want = self._want()
-        if want <= 0:
+        if want <= 0 and not self._asks_what_is_stored():
             self._exhausted = self._limit is not None and self._left() <= 0
             return
+        promotes = time.monotonic() >= self._promote_at
         try:
-            claimed = self._claim_now(want)
+            claimed = claims.claim(self._parts, want=want, held=self._held, promotes=promotes)
         except WriteRefused as error:
             self._stop = error
             return
+        self._note_promoted(claimed.promoted)
         self._exhausted = not claimed.more
         if claimed.leases:
             self._send(claimed)
         elif claimed.wait_s > 0:
             self._tally.waiting_for = "a pause after 429" if claimed.paused else "the allowance"
             self._claim_at = time.monotonic() + min(claimed.wait_s, LOOK_AGAIN_S)
+        elif claimed.probe and self._asks_what_is_stored():
+            # Nothing is left that could tell.
+            self._circuit.open()
         else:
             self._tally.waiting_for = ""
-            # Rows that another worker has locked this moment, or that must be claimed alone.
-            self._claim_at = time.monotonic() + 0.1
+            self._stay(more=claimed.more)
 
-    def _claim_now(self, want: int) -> "_Claimed":
-        tried = False
+    def _asks_what_is_stored(self) -> bool:
+        """Say whether rows in doubt depend on it: it is no row itself, and no limit counts it."""
+        answered = len(self._arrived) + len(self._doubtful) == len(self._held)
+        return self._circuit.tripped and answered and bool(self._doubtful or self._circuit.probes)
 
-        def work(connection: Connection) -> _Claimed:
-            nonlocal tried
-            check_revision(connection)
-            if tried:
-                # A commit whose answer was lost may have leased rows that nobody will fetch.
-                queue.give_back_strays(connection, self._parts.worker, self._held)
-            tried = True
-            now, room = self._permits.look(connection)
-            read_at = time.monotonic()
-            promoted = self._promote(connection, now)
-            most = min(want, len(room.free)) if self._permits.limited else want
-            leases = queue.claim(
-                connection, accounts=self._parts.accounts, worker=self._parts.worker,
-                now=now, limit=max(most, 0), holding=bool(self._held),
-            ) if most > 0 else []  # fmt: skip
-            sound = [lease for lease in leases if SID_PATTERN.fullmatch(lease.sid)]
-            slots: list[int | None] = [None] * len(sound)
-            if self._permits.limited:
-                slots = list(room.free[: len(sound)])
-                self._permits.take(connection, room.free[: len(sound)], now)
-            wait_s = 0.0 if most > 0 else max(room.wait_until - now, 1) / 1000
-            more = bool(leases) or queue.any_pending(connection, self._parts.accounts)
-            wait_s = wait_s if more else 0.0
-            return _Claimed(leases, slots, wait_s, room.paused, more, read_at, promoted)
+    def _stay(self, *, more: bool) -> None:
+        """Look again later, and later each time, for what is locked or must be claimed alone."""
+        now = time.monotonic()
+        self._stuck_since = (self._stuck_since or now) if more else 0.0
+        waited = now - self._stuck_since if more else 0.0
+        self._claim_at = now + min(max(waited, 0.1), LOOK_AGAIN_S)
+        if more and not self._held:
+            self._tally.waiting_for = "rows that are locked"
+            self._exhausted = self.left_locked = waited >= self._patience
 
-        claimed = transact(self._parts.engine, work, doing="claiming SIDs from the queue")
-        self._permits.taken(sum(slot is not None for slot in claimed.slots))
-        if claimed.promoted is not None:
-            self._promoted += claimed.promoted.changed
-            self._tally.dead += claimed.promoted.dead
+    def _note_promoted(self, promoted: queue.Promoted | None) -> None:
+        if promoted is not None:
+            self._promoted += promoted.changed
+            self._tally.dead += promoted.dead
             # More than one transaction's worth is due: go on with the next claim.
-            full = claimed.promoted.changed >= queue.PROMOTE_LIMIT
+            full = promoted.changed >= queue.PROMOTE_LIMIT
             self._promote_at = time.monotonic() + (0.0 if full else PROMOTE_EVERY_S)
-        return claimed
 
-    def _promote(self, connection: Connection, now: int) -> queue.Promoted | None:
-        return queue.promote(connection, now) if time.monotonic() >= self._promote_at else None
-
-    def _send(self, claimed: "_Claimed") -> None:
-        self._tally.claimed += len(claimed.leases)
+    def _send(self, claimed: Claimed) -> None:
+        self._tally.claimed += sum(lease.id != STORED for lease in claimed.leases)
         self._tally.waiting_for = ""
         self._pool.hold = False
+        self._stuck_since = 0.0
         slots = iter(claimed.slots)
         for lease in claimed.leases:
             self._held[lease.id] = lease
             if SID_PATTERN.fullmatch(lease.sid):
-                self._pool.submit(Task(lease, next(slots), claimed.read_at))
+                self._pool.submit(Task(lease, next(slots), claimed.read_at, claimed.probe))
             else:
                 error = f"{lease.sid[:80]!r} is not a Verification Attempt SID (VL, 32 hex digits)"
                 self._arrive(Result(lease, failed=Failed(Failure.MALFORMED_SID, error)))
@@ -264,7 +266,7 @@ class Drain:
         self._tally.requests += result.requests
         if result.bug is not None:
             self._stop = self._stop or result.bug
-            del self._held[result.lease.id]
+            self._strike(result)
             return
         if result.attempt is not None or result.failed is not None:
             self._careful = self._careful and result.attempt is None
@@ -276,13 +278,30 @@ class Drain:
                 self._claim_at = time.monotonic() + pause_ms / 1000
         if result.stop is not None and self._stop is None:
             self._stop = result.stop
+        if result.lease.id == STORED:
+            self._heard_of_stored(result)
+            return
         failure = result.failed.failure if result.failed else None
         if failure is Failure.NOT_FOUND:
             self._careful = False
         if failure in {Failure.TRANSIENT, Failure.BAD_BODY}:
-            self._doubtful.append((time.monotonic(), result))
+            self._doubtful.append(result)
         else:
             self._arrive(result)
+
+    def _heard_of_stored(self, result: Result) -> None:
+        """Take the last word on whether the API is down; the attempt itself is stored already."""
+        del self._held[STORED]
+        self._spent += result.spent
+        if result.failed is not None:
+            self._circuit.open()
+
+    def _strike(self, result: Result) -> None:
+        """Leave a row with which our code met a bug to run out of its lease: that is counted."""
+        del self._held[result.lease.id]
+        # What the machine is short of is no row's fault.
+        if not isinstance(result.bug, OSError | MemoryError):
+            self._parts.struck.add(result.lease.id)
 
     def _arrive(self, result: Result) -> None:
         if not self._arrived:
@@ -294,30 +313,57 @@ class Drain:
     def _clear_doubts(self) -> None:
         """Move failures on, once it is known whether the rows or the API are to blame."""
         everything = len(self._doubtful) + len(self._arrived) == len(self._held)
-        over = everything and (self._exhausted or self._ending())
+        nothing_more = self._exhausted or self._stuck_since > 0
+        over = everything and (self._ending() or (nothing_more and not self._circuit.tripped))
         if over and self._doubtful:
             self._circuit.nothing_left()
         while self._doubtful:
-            since, result = self._doubtful[0]
+            result = self._doubtful[0]
             if self._circuit.reason:
                 result.failed = None
-            elif self._circuit.streak and not over and self._in_doubt(since):
-                return
+            elif self._circuit.streak and not over:
+                if time.monotonic() - result.claimed_at < DOUBT_S:
+                    return
+                # It is not known yet, and its lease is about to run out.
+                result.failed = None
             self._arrive(result)
             self._doubtful.popleft()
 
-    def _in_doubt(self, since: float) -> bool:
-        # Ten connections that time out one after the other take longer than ``DOUBT_S``.
-        return time.monotonic() - since < DOUBT_S or not self._circuit.reached
-
     def _flush(self) -> None:
         self._clear_doubts()
-        due = time.monotonic() - self._first_arrival >= FLUSH_S
+        due = self._circuit.tripped or time.monotonic() - self._first_arrival >= FLUSH_S
         everything = len(self._arrived) == len(self._held)
         if not self._arrived or not (due or everything or len(self._arrived) >= BATCH):
             return
-        batch = self._arrived[:BATCH]
-        spent = [done for result in batch for done in result.spent]
+        batch, self._arrived = self._arrived[:BATCH], self._arrived[BATCH:]
+        try:
+            self._write(batch)
+        except EtlError:
+            raise
+        except Exception as bug:  # noqa: BLE001 - raised when the rest is done
+            self._stop = self._stop or bug
+            self._single_out(batch)
+        self._first_arrival = time.monotonic()
+
+    def _single_out(self, batch: list[Result]) -> None:
+        """Write one by one what failed together: a bug is laid to rows if others are spared."""
+        for result in batch:
+            try:
+                self._write([result])
+            except EtlError:
+                raise
+            except Exception as bug:  # noqa: BLE001 - as above
+                result.bug = bug
+        struck = [result for result in batch if result.bug is not None]
+        for result in struck:
+            self._strike(result)
+        if not any(result.attempt and not result.bug for result in batch):
+            self._unspared |= {result.lease.id for result in struck}
+        if len(self._unspared) > 1:
+            self._parts.struck.difference_update(self._unspared)
+
+    def _write(self, batch: list[Result]) -> None:
+        spent = [*self._spent, *(done for result in batch for done in result.spent)]
 
         def work(connection: Connection) -> Done:
             done = finish(
@@ -340,6 +386,7 @@ class Drain:
                 result.attempt = result.failed = None
             done = transact(self._parts.engine, work, doing=doing)
         self._permits.given_back(spent)
+        self._spent = []
         self._tally.add(done)
         if done.discarded:
             _log.warning(
@@ -348,18 +395,7 @@ class Drain:
             )
         if done.given_back:
             self._exhausted = False
+        if self._stuck_since:
+            self._stuck_since = self._claim_at = 0.0
         for result in batch:
             del self._held[result.lease.id]
-        self._arrived = self._arrived[BATCH:]
-        self._first_arrival = time.monotonic()
-
-
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    leases: list[Lease]
-    slots: list[int | None]
-    wait_s: float
-    paused: bool
-    more: bool
-    read_at: float
-    promoted: queue.Promoted | None

@@ -293,12 +293,12 @@ class Lister:
         self._leased, self._leased_at, self._resumed = listing, time.monotonic(), listing.next_page
         try:
             whole = self.follow(read, written, bound)
-        except (Interrupted, EtlError) as error:
+        except BaseException as error:
             if isinstance(error, ApiContractBroken):
                 # What its pages led to is not worth coming back to.
                 listing = listing.restarted(listing.page_size)
             # If that fails, too, the lease runs out by itself.
-            with suppress(EtlError):
+            with suppress(Exception):
                 self._let_go(listing)
             raise
         finally:

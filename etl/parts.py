@@ -1,7 +1,7 @@
 """Hold what a run is asked to do, and what every stage of it works with."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
@@ -24,6 +24,7 @@ class Parts:
     """Hand a stage its database, its API, its allowance and its clock.
 
     ``accounts`` are the queue's names for the account that ``account``, Twilio's SID, names.
+    ``struck`` are the rows with which our code met a bug: their leases run out, and are counted.
     """
 
     engine: Engine
@@ -38,6 +39,7 @@ class Parts:
     account: str
     worker: str
     policy: Policy
+    struck: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

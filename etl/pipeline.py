@@ -41,7 +41,16 @@ from sqlalchemy import Connection, Engine
 from etl import __version__, budget, marks, queue, refusals, runs, sweeps, verifications
 from etl.circuit import Circuit
 from etl.database import Clock, check_revision, clock, transact
-from etl.errors import DatabaseBusy, EtlError, Exit, NoSlot, Throttled, WriteRefused
+from etl.errors import (
+    ApiUnreachable,
+    DatabaseBusy,
+    EtlError,
+    Exit,
+    NoSlot,
+    StorageError,
+    Throttled,
+    WriteRefused,
+)
 from etl.extract import Api
 from etl.parts import Job, Parts
 from etl.permits import Permits
@@ -124,13 +133,22 @@ def discover(  # noqa: PLR0913 - the parts of a run
 ) -> Report:
     """Load every attempt of a window, bring the due ones up to date, and report as ``run`` does.
 
-    So that whoever has no queue needs nothing else in cron.
+    So that whoever has no queue needs nothing else in cron. When the list cannot be read, what is
+    due is fetched all the same.
     """
 
-    def go(parts: Parts) -> None:
-        _stages().discover(parts, job, asked)
+    def rest(parts: Parts) -> None:
         if _anything_waits(parts):
             _stages().drain(parts, job)
+
+    def go(parts: Parts) -> None:
+        try:
+            _stages().discover(parts, job, asked)
+        except ApiUnreachable:
+            with suppress(ApiUnreachable):
+                rest(parts)
+            raise
+        rest(parts)
 
     return _record(engine, api, job, "discover", asdict(asked), go, stopping, watch, clock)
 
@@ -217,23 +235,60 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
 
 
 def _go(parts: Parts, run_id: int, go: Callable[[Parts], None]) -> EtlError | None:
-    """Do it, and return what ended it before its end."""
-    with suppress(Interrupted):
-        try:
-            go(parts)
-        except EtlError as ended_by:
-            return ended_by
-        except Exception as bug:
-            _end_badly(parts, run_id, bug)
-            raise
+    """Do it, and return what ended it before its end, after leases went back."""
+    try:
+        go(parts)
+    except Interrupted:
+        return None
+    except EtlError as ended_by:
+        _leave(parts)
+        return ended_by
+    except BaseException as bug:
+        _leave(parts)
+        _end_badly(parts, run_id, bug)
+        raise
     return None
 
 
-def _end_badly(parts: Parts, run_id: int, bug: Exception) -> None:
+def _leave(parts: Parts) -> None:
+    """Give back what this worker still holds, with nothing counted, if the database lets us.
+
+    If it does not, leases run out by themselves; then the end of the run's row tells the next one
+    that no row brought this worker down. When that cannot be written either, nothing tells.
+    """
+
+    def windows(connection: Connection) -> int:
+        now = parts.clock(connection)
+        return sweeps.leave(connection, account=parts.account, worker=parts.worker, now=now)
+
+    with suppress(Exception):
+        _give_back(parts)
+        transact(parts.engine, windows, doing="leaving windows", patience_s=5)
+
+
+def _give_back(parts: Parts) -> None:
+    most = queue.PROMOTE_LIMIT
+
+    def work(connection: Connection) -> int:
+        return queue.give_back_strays(connection, parts.worker, parts.struck, most=most)
+
+    given = most
+    while given == most:
+        try:
+            given = transact(parts.engine, work, doing="giving leases back", patience_s=5)
+        except StorageError:
+            if most == 1:
+                raise
+            # A disk that is full may have room for one row, as it had for the claim of one.
+            given = most = 1
+        else:
+            parts.tally.given_back += given
+
+
+def _end_badly(parts: Parts, run_id: int, bug: BaseException) -> None:
     """Complete the row of a run that a bug ended, if the database lets us.
 
-    By name only: what a bug says may quote what the API sent. The leases run out by themselves, so
-    that a row which brings its worker down is counted like one that kills it.
+    By name only: what a bug says may quote what the API sent.
     """
 
     def work(connection: Connection) -> None:
@@ -243,6 +298,8 @@ def _end_badly(parts: Parts, run_id: int, bug: Exception) -> None:
         )  # fmt: skip
 
     code = Exit.IO if isinstance(bug, OSError) else Exit.BUG
+    if isinstance(bug, KeyboardInterrupt):
+        code = Exit.SIGINT
     with suppress(Exception):
         transact(parts.engine, work, doing="ending the run", patience_s=5)
 

@@ -51,11 +51,15 @@ _FAILURES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Carry a lease to a thread, with its slot and the monotonic time when it was claimed."""
+    """Carry a lease to a thread, with its slot and the monotonic time when it was claimed.
+
+    A ``probe`` is sent though all else has failed, to learn whether the API is down.
+    """
 
     lease: Lease
     slot: int | None
     claimed_at: float
+    probe: bool = False
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ class Result:
     """
 
     lease: Lease
+    claimed_at: float = 0.0
     spent: list[Spent] = field(default_factory=list)
     attempt: Attempt | None = None
     sent_at: int = 0
@@ -126,7 +131,7 @@ class Pool:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            result = Result(task.lease)
+            result = Result(task.lease, task.claimed_at)
             try:
                 self._fetch(task, result)
             except BaseException as error:  # noqa: BLE001 - the loop raises it again
@@ -138,7 +143,8 @@ class Pool:
 
         def over() -> bool:
             late = time.monotonic() - task.claimed_at > LEASE_MS / 1000 - UNSENT_BELOW_S
-            return late or self.hold or bool(self._circuit.reason) or self._stopping()
+            down = bool(self._circuit.reason) or (self._circuit.tripped and not task.probe)
+            return late or self.hold or down or self._stopping()
 
         def unsent() -> bool:
             stale = slot is not None and time.monotonic() - taken_at > SLOT_FRESH_S
@@ -149,7 +155,8 @@ class Pool:
                 reply = self._api.attempt(task.lease.sid)
             except (TransientFailure, BadBody) as error:
                 result.last = error
-                self._circuit.failed(str(error), reached=not isinstance(error, Unreachable))
+                sent = not isinstance(error, Unreachable)
+                self._circuit.failed(str(error), reached=sent, probe=task.probe)
                 raise
             except EtlError:
                 self._circuit.answered()
@@ -208,5 +215,5 @@ class Pool:
             result.attempt = read
             result.sent_at = task.lease.due_at - LEASE_MS + since_claim
         else:
-            self._circuit.failed(read.reason)
+            self._circuit.failed(read.reason, probe=task.probe)
             result.failed = Failed(Failure.BAD_BODY, read.reason)

@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from etl import bulk
+from etl import bulk, runs
 from etl.bulk import among, insert_rows, unindexed
 from etl.database import any_text, carefully, insert_ignore_on, locked, moment, moment_ms
 from etl.records import Lease, Outcome, State, Verdict
@@ -52,10 +52,11 @@ _MOST: Final = 2**62
 PROMOTE_LIMIT: Final = 1_000
 """Rows promoted in one transaction, so that locks stay short after a long pause."""
 
-_LEASE_COLUMNS: Final = (
+LEASE_COLUMNS: Final = (
     q.c.id, q.c.sid, q.c.claim_no, q.c.expires_at, q.c.attempts, q.c.fetches, q.c.lost_leases,
     q.c.outcome,
 )  # fmt: skip
+_BACK: Final = {"state": State.PENDING, "due_at": 0, "leased_by": None}
 
 
 def as_written(connection: Connection, when: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -86,7 +87,7 @@ def claim_statements(account: str, now: int, limit: int) -> list[Select[Any]]:
         (expires > 0, expires <= now),
     )
     return [
-        select(*_LEASE_COLUMNS)
+        select(*LEASE_COLUMNS)
         .where(q.c.account == account, q.c.state == State.PENDING, *window)
         .order_by(q.c.expires_at, q.c.id)
         .limit(limit)
@@ -102,8 +103,11 @@ def claim(  # noqa: PLR0913 - a claim is these facts
     now: int,
     limit: int,
     holding: bool,
+    others: Sequence[Select[Any]] = (),
 ) -> list[Lease]:
     """Lease up to ``limit`` pending rows, the most urgent first, each with a new ``claim_no``.
+
+    ``others``: SELECTs of ``LEASE_COLUMNS`` instead.
 
     A row that has lost ``ALONE_AFTER`` leases ends the batch; it is returned only as the first of
     a batch, alone, and only while the process is not ``holding`` others: should it kill its
@@ -114,7 +118,7 @@ def claim(  # noqa: PLR0913 - a claim is these facts
     wanted, limit = limit, max(limit, REFUSALS) if carefully(connection) else limit
     # Urgency before account: a backlog of one must not make the other's rows late.
     by_account = [claim_statements(account, now, limit) for account in accounts]
-    for statement in chain.from_iterable(zip(*by_account, strict=True)):
+    for statement in others or chain.from_iterable(zip(*by_account, strict=True)):
         if len(rows) < limit:
             picked = statement.add_columns(
                 as_written(connection, q.c.enqueued_at).label("enqueued_at")
@@ -146,7 +150,7 @@ def _update(
 
 
 def _lease(row: Sequence[Any], now: int, *, unplanned: bool = False) -> Lease:
-    # _LEASE_COLUMNS, and when it was enqueued.
+    # LEASE_COLUMNS, and when it was enqueued.
     key, sid, claim_no, expires_at, attempts, fetches, lost_leases, outcome, written = row
     enqueued_at = moment_ms(written)
     return Lease(
@@ -195,7 +199,7 @@ def lock_listed(
     mine = unindexed(q.c.account).in_(accounts)
     statement = (
         select(
-            *_LEASE_COLUMNS,
+            *LEASE_COLUMNS,
             as_written(connection, q.c.enqueued_at).label("enqueued_at"),
             (q.c.state == State.PENDING).label("planned"),
         )
@@ -281,19 +285,22 @@ def give_back(connection: Connection, leases: Collection[Lease]) -> int:
     """Return leases to ``pending`` with nothing counted; return how many were still ours."""
     held, _ = lock_leases(connection, leases)
     if held:
-        connection.execute(
-            update(q).where(q.c.id.in_(held)).values(state=State.PENDING, due_at=0, leased_by=None)
-        )
+        connection.execute(update(q).where(q.c.id.in_(held)).values(_BACK))
     return len(held)
 
 
-def give_back_strays(connection: Connection, worker: str, keep: Collection[int]) -> int:
-    """Return rows leased to ``worker`` that it does not hold: a claim whose commit got no answer."""
+def give_back_strays(
+    connection: Connection, worker: str, keep: Collection[int], *, most: int = 0
+) -> int:
+    """Return rows leased to ``worker``, but those to ``keep``, with nothing counted.
+
+    With ``most``, so many, but for those that others have locked; return how many.
+    """
     statement = select(q.c.id).where(q.c.state == State.LEASED, q.c.leased_by == worker)
-    ids = [row.id for row in connection.execute(locked(statement)) if row.id not in keep]
+    rows = connection.execute(locked(statement, skip=most > 0))
+    ids = [row.id for row in rows if row.id not in keep][: most or None]
     if ids:
-        values = {"state": State.PENDING, "due_at": 0, "leased_by": None}
-        connection.execute(update(q).where(q.c.id.in_(ids)).values(values))
+        connection.execute(update(q).where(q.c.id.in_(ids)).values(_BACK))
     return len(ids)
 
 
@@ -306,24 +313,31 @@ class Promoted:
 
 
 def promote(connection: Connection, now: int) -> Promoted:
-    """Make due rows pending again, and take back leases that ran out: pending, or dead at last."""
+    """Make due rows pending again, and take back leases that ran out: pending, or dead at last.
+
+    A lease is lost unless its run has ended by itself, which the database kept from giving it back.
+    """
     due = [
         row.id
         for state in (State.RETRY, State.REFRESH)
         for row in connection.execute(_due(state, now))
     ]
     lapsed = connection.execute(_due(State.LEASED, now)).all()
+    if lapsed:
+        left = (q.c.id.in_([row.id for row in lapsed]), runs.ended_well(q.c.leased_by))
+        ended = set(connection.execute(select(q.c.id).where(*left)).scalars())
+        due += ended
+        lapsed = [row for row in lapsed if row.id not in ended]
     killers = [row.id for row in lapsed if _number(row.lost_leases) + 1 >= DEAD_AFTER]
     others = [row.id for row in lapsed if _number(row.lost_leases) + 1 < DEAD_AFTER]
-    back = {"state": State.PENDING, "due_at": 0, "leased_by": None}
     lost = one_more(q.c.lost_leases, most=COUNT_MOST)
     if due:
-        _update(connection, due, back, now)
+        _update(connection, due, _BACK, now)
     if others:
-        _update(connection, others, {**back, "lost_leases": lost}, now)
+        _update(connection, others, {**_BACK, "lost_leases": lost}, now)
     if killers:
         dead = {
-            **back, "lost_leases": lost, "state": State.DEAD, "outcome": Outcome.KILLED_WORKER,
+            **_BACK, "lost_leases": lost, "state": State.DEAD, "outcome": Outcome.KILLED_WORKER,
             "settled_at": moment(now),
             "last_error": f"its worker died {DEAD_AFTER} times while it held this row",
         }  # fmt: skip

@@ -3,11 +3,22 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, false, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    exists,
+    false,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from etl.database import moment
 from etl.database_errors import GRANT
-from etl.errors import SchemaError
+from etl.errors import Exit, SchemaError
 from etl.schema import (
     api_slots,
     attempt_changes,
@@ -45,6 +56,9 @@ SELECT name FROM (
 
 LATELY: Final = 100
 """More runs than begin while one is trying to."""
+
+SHORTLY: Final = 1_000
+"""More runs than begin while a lease lasts."""
 
 
 def check_rights(connection: Connection) -> None:
@@ -118,6 +132,16 @@ def end(  # noqa: PLR0913 - as above
         "ended_at": moment(now),
     }  # fmt: skip
     connection.execute(update(sync_runs).where(sync_runs.c.id == run_id).values(values))
+
+
+def ended_well(worker: ColumnElement[str]) -> ColumnElement[bool]:
+    """Say of a worker whether its run ended by itself, and by no bug, which a row may have caused.
+
+    Of the latest runs alone: a lease outlives its run by minutes.
+    """
+    newest = select(func.max(sync_runs.c.id)).scalar_subquery()
+    ended = (sync_runs.c.ended_at.is_not(None), sync_runs.c.exit_code != Exit.BUG)
+    return exists().where(sync_runs.c.worker == worker, *ended, sync_runs.c.id > newest - SHORTLY)
 
 
 def latest(connection: Connection, count: int) -> list[Row[Any]]:

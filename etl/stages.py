@@ -9,6 +9,7 @@ from etl import queue
 from etl.database import transact
 from etl.discover import Asked, Discover
 from etl.drain import Drain
+from etl.errors import DatabaseBusy, Stop
 from etl.listing import Lister
 from etl.parts import Job, Parts
 from etl.reconcile import Asked as Compared
@@ -28,27 +29,36 @@ def drain(parts: Parts, job: Job) -> None:
     """
     singly = partial(Drain, parts, concurrency=job.concurrency)
     if job.strategy == "fetch" or job.limit is not None:
-        singly(limit=job.limit).run()
-        if deaf := Verifier(Lister(parts, largest_page=job.page_size)).run():
-            raise deaf
+        rest = singly(limit=job.limit)
+        rest.run()
+        _judge(Verifier(Lister(parts, largest_page=job.page_size)).run(), rest)
         return
     while True:
         lister = Lister(parts, largest_page=job.page_size)
         if _count_urgent(parts):
             Sweeper(lister, strategy=job.strategy, urgent=True).run()
         if urgent := _count_urgent(parts):
-            singly(limit=urgent).run()
+            singly(limit=urgent, patient=False).run()
         verifier = Verifier(lister)
         sweeper = Sweeper(lister, strategy=job.strategy, named=verifier.due)
         sweeper.run()
         if sweeper.swept_everything:
             verifier.covered(sweeper.shown)
         deaf = verifier.run()
-        if not singly(planned=_count_pending(parts), replan_after=REPLAN_AFTER).run():
-            if deaf is not None:
-                raise deaf
+        rest = singly(planned=_count_pending(parts), replan_after=REPLAN_AFTER)
+        if not rest.run():
+            _judge(deaf, rest)
             return
         _promote_all(parts)
+
+
+def _judge(deaf: Stop | None, rest: Drain) -> None:
+    """Raise what kept a run from all that it was to do, when it has done the rest."""
+    if deaf is not None:
+        raise deaf
+    if rest.left_locked:
+        msg = "SIDs that wait are locked by another program's transaction, which does not end."
+        raise DatabaseBusy(msg, hint="Nothing is lost; end that transaction and run it again.")
 
 
 def discover(parts: Parts, job: Job, asked: Asked) -> None:

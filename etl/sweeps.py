@@ -183,6 +183,12 @@ def let_go(connection: Connection, listing: Listing, *, now: int) -> bool:
     return _write(connection, listing, {"due_at": now})
 
 
+def leave(connection: Connection, *, account: str, worker: str, now: int) -> int:
+    """Give up whatever a worker still has a lease of; return how many windows that are."""
+    mine = (s.c.account == account, s.c.state == LISTING, s.c.leased_by == worker)
+    return connection.execute(update(s).where(*mine, s.c.due_at > now).values(due_at=now)).rowcount
+
+
 def _write(connection: Connection, listing: Listing, values: dict[str, Any]) -> bool:
     progress = {
         "page_size": listing.page_size, "next_page": listing.next_page, "pages": listing.pages,

@@ -23,7 +23,10 @@ from etl.schema import verification_queue as v
 
 TRIES: Final = 3
 AGAIN_MS: Final = 30 * 60_000
-"""A Verification without attempts is listed three times, spanning an hour at least."""
+"""A Verification without attempts is listed three times, spanning an hour at least.
+
+One whose list fails while others work waits as long.
+"""
 
 CHUNK: Final = 1_000
 

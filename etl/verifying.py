@@ -27,7 +27,7 @@ from etl.errors import (
     TransientFailure,
 )
 from etl.extract import Page
-from etl.listing import Lister
+from etl.listing import TRIES, Lister
 from etl.settle import round_up
 from etl.stopping import Interrupted
 
@@ -39,7 +39,7 @@ RENEW_S: Final = verifications.LEASE_MS / 4_000
 
 ALL: Final = 1_000_000
 REFUSALS: Final = 3
-"""So many lists that are refused in a row are the API's fault."""
+"""After so many lists that fail in a row a page tells whether the API is to blame."""
 
 MOST_ATTEMPTS: Final = 100
 """Twilio sends a Verification's code five times; whoever still has pages after so many has no end."""
@@ -104,7 +104,7 @@ class Verifier:
             return self._list_all()
         finally:
             # If that fails, too, the leases run out by themselves.
-            with suppress(EtlError):
+            with suppress(Exception):
                 self._give_back()
 
     def _list_all(self) -> Deaf | None:
@@ -116,16 +116,31 @@ class Verifier:
                 if sid in failed or not self._keep(sid):
                     continue
                 try:
-                    self._list(sid)
+                    self._list(sid, tries=1 if in_a_row else TRIES)
                 except _UNLISTED as error:
                     failed[sid] = error
                     in_a_row += 1
-                    # A refusal may be this one's own; it must not keep the others waiting.
-                    if isinstance(error, TransientFailure) or in_a_row >= REFUSALS:
-                        return self._given_up(error)
+                    # They may be their own fault, and must not keep the others waiting.
+                    if in_a_row >= REFUSALS:
+                        if not self._lists_work():
+                            return self._given_up(error)
+                        in_a_row = 0
                 else:
                     in_a_row = 0
+                if not in_a_row:
+                    self._put_off(failed)
+        if in_a_row and self._lists_work():
+            self._put_off(failed)
         return self._given_up(*failed.values()) if failed else None
+
+    def _lists_work(self) -> bool:
+        """Say whether the API is not to blame: a page that depends on no Verification can be read."""
+        first = partial(self._parts.api.page, page_size=1, after=None, before=None)
+        with suppress(*_UNLISTED):
+            self._lister.ask(first, tries=1)
+            self._heard = True
+            return True
+        return False
 
     # ---- leases
 
@@ -179,6 +194,19 @@ class Verifier:
             transact(self._parts.engine, work, doing="giving Verifications back", patience_s=5)
             self._held = {}
 
+    def _put_off(self, failed: Collection[str]) -> None:
+        """Let those that alone are to blame wait, so that the next run does not begin with them."""
+        blamed = {sid: self._held[sid] for sid in failed if sid in self._held}
+
+        def work(connection: Connection) -> None:
+            later = self._parts.clock(connection) + verifications.AGAIN_MS
+            verifications.put_off(connection, blamed, due_at=later)
+
+        if blamed:
+            transact(self._parts.engine, work, doing="putting Verifications off")
+            for sid in blamed:
+                del self._held[sid]
+
     def _given_up(self, error: EtlError, *others: EtlError) -> Deaf | None:
         if self._parts.stopping.is_set():
             raise Interrupted
@@ -194,7 +222,7 @@ class Verifier:
         unreachable.__cause__ = error
         return unreachable
 
-    def _list(self, sid: str) -> None:
+    def _list(self, sid: str, *, tries: int) -> None:
         if self._parts.stopping.is_set():
             raise Interrupted
         call = partial(
@@ -216,7 +244,8 @@ class Verifier:
                 call = partial(self._parts.api.next_page, page.next_url)
             return mine > 0
 
-        self._lister.follow(lambda: (self._lister.ask(call), False), take, Bound(lambda: None))
+        read = partial(self._lister.ask, tries=tries)
+        self._lister.follow(lambda: (read(call), False), take, Bound(lambda: None))
         self._note(sid, found)
 
     def _note(self, sid: str, found: int) -> None:
