@@ -4,6 +4,7 @@ Two ways in: leases that were fetched, and pages that were listed. One refused r
 its batch along: the batch is written under a savepoint, and after a refusal each row under its own.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from etl.settle import Policy
 
 Row: TypeAlias = tuple[Lease, Merged]
 Judged: TypeAlias = list[tuple[Lease, Verdict]]
+_log = logging.getLogger(__name__)
+
 _Write: TypeAlias = tuple[Lease, Merged, Verdict]
 
 
@@ -150,10 +153,29 @@ def finish_page(  # noqa: PLR0913 - what a page's rows depend on
         for lease, verdict in good + refused
         if not lease.id and verdict.state is not State.SETTLED
     ]
-    done.enqueued = queue.insert_listed(connection, new, now=done.now) if new else 0
+    done.enqueued = _enqueue(connection, new, done) if new else 0
     done.fetched = len(good)
     done.count(good + refused)
     return done
+
+
+def _enqueue(connection: Connection, new: Sequence[tuple[str, Verdict]], done: Done) -> int:
+    """Enqueue what a page showed and can still change; a row that is refused is done without."""
+
+    def some(pairs: Sequence[tuple[str, Verdict]]) -> int:
+        return queue.insert_listed(connection, pairs, now=done.now)
+
+    if not carefully(connection):
+        return some(new)
+    taken, refused = each(
+        connection,
+        new,
+        lambda pair: some([pair]),
+        probe=lambda: _write_sample(connection, done.now),
+    )
+    for (sid, _), why in refused:
+        _log.warning("%s is not brought up to date later: its row was refused (%s).", sid, why)
+    return len(taken)
 
 
 def _of_wanted(

@@ -259,6 +259,35 @@ def test_a_commit_without_an_answer_is_looked_up(server: Engine) -> None:
     assert (seen, read(server)["a"].attempts) == ([0, 1], 1)
 
 
+def test_a_deadlock_under_a_savepoint_is_tried_again(server: Engine) -> None:
+    """A server that undoes the transaction, savepoint and all, is busy and refuses nothing."""
+    put(server, *({"sid": sid} for sid in "abcdefgh"))
+    met = threading.Barrier(2)
+    waited: set[str] = set()
+
+    def both(connection: Connection, first: str, second: str) -> None:
+        connection.exec_driver_sql(EDIT.format(first))
+        if first not in waited:
+            waited.add(first)
+            met.wait()
+        with connection.begin_nested():
+            connection.exec_driver_sql(EDIT.format(second))
+
+    def light(connection: Connection) -> None:
+        both(connection, "a", "b")
+
+    def heavy(connection: Connection) -> None:
+        for sid in "cdefgh":
+            connection.exec_driver_sql(EDIT.format(sid))
+        both(connection, "b", "a")
+
+    thread = threading.Thread(target=transact, args=(server, heavy), kwargs={"doing": "other"})
+    thread.start()
+    transact(server, light, doing="testing")
+    thread.join()
+    assert {read(server)[sid].attempts for sid in "ab"} == {2}
+
+
 def test_a_refused_row_is_said_by_names(engine: Engine) -> None:
     """A duplicate ends with 78, once it was tried carefully, and what it is of is not said."""
     put(engine, {"sid": "s3cret"})

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, insert, select
 
 from etl import pipeline
 from etl.budget import Allowance
@@ -14,7 +14,7 @@ from etl.parts import Job
 from etl.pipeline import Report
 from etl.refusals import MOST
 from etl.sandbox import Sandbox, World
-from etl.schema import attempts
+from etl.schema import attempts, verification_queue
 from etl.stopping import Stopping
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import DAY, POLICY, client, run_here
@@ -254,3 +254,66 @@ def test_what_is_deferred_for_a_reason_is_let_be(
     )
     report = run_here(engine, box)
     assert (report.exit_code, report.counts["fetched"], report.counts["dead"]) == (0, SIZE - 1, 1)
+
+
+def test_a_discovered_row_that_is_refused_is_done_without(
+    engine: Engine, world: World, box: Sandbox
+) -> None:
+    """One that the queue does not take is stored, and all others are enqueued, too."""
+    by_age = sorted(world.sids(), key=lambda sid: str(world.attempt(sid)["date_created"]))
+    Rule(engine, "attempt_queue", "INSERT", f"NEW.sid = '{by_age[-1]}'")
+    assert discover_here(engine, box).exit_code == 0
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(attempts)).scalar() == SIZE
+    assert by_age[-1] not in read(engine)
+    assert by_age[-2] in read(engine)
+
+
+def test_a_verification_that_cannot_be_claimed_is_set_aside(
+    engine: Engine, world: World, box: Sandbox
+) -> None:
+    """One row of Verifications that is refused keeps no other from being listed."""
+    named = sorted({str(world.attempt(sid)["verification_sid"]) for sid in world.sids()})[:5]
+    with engine.begin() as connection:
+        for sid in named:
+            connection.execute(insert(verification_queue).values(sid=sid))
+    Rule(
+        engine, "verification_queue", "UPDATE",
+        f"NEW.sid = '{named[0]}' AND NEW.state = 'pending'",
+    )  # fmt: skip
+    assert run_here(engine, box).exit_code == 0
+    statement = select(verification_queue.c.sid).where(verification_queue.c.state == "missing")
+    with engine.connect() as connection:
+        assert connection.execute(statement).scalars().all() == [named[0]]
+        waiting = select(verification_queue.c.sid).where(verification_queue.c.listed_at.is_(None))
+        assert connection.execute(waiting).scalars().all() == [named[0]]
+
+
+@pytest.mark.kinds("sqlite")
+@pytest.mark.parametrize(
+    "rule",
+    [
+        f"CREATE TRIGGER mine BEFORE INSERT ON attempts BEGIN SELECT RAISE(ROLLBACK, '{MARKER}'); END",
+        (
+            "CREATE TRIGGER mine AFTER INSERT ON attempts BEGIN"
+            " UPDATE attempts SET other = 'nobody' WHERE sid = NEW.sid; END"
+        ),
+    ],
+    ids=["rollback", "deferred key"],
+)
+def test_what_ends_the_whole_transaction_stops_the_run(
+    engine: Engine, world: World, box: Sandbox, rule: str
+) -> None:
+    """What SQLite refuses by undoing everything, or at the commit alone, costs no row anything."""
+    fill(engine, world.sids())
+    execute(engine, "CREATE TABLE others (key TEXT PRIMARY KEY)")
+    execute(
+        engine,
+        "ALTER TABLE attempts ADD other TEXT REFERENCES others (key) DEFERRABLE INITIALLY DEFERRED",
+    )
+    execute(engine, rule)
+    assert_stopped(run_here(engine, box), "SQLITE_CONSTRAINT")
+    assert_untouched(engine, SIZE)
+    execute(engine, "DROP TRIGGER mine")
+    assert run_here(engine, box).exit_code == 0
+    assert_loaded(engine, world, world.sids())
