@@ -2,11 +2,12 @@
 
 SQLite and PostgreSQL 18 are always there (the latter out of a wheel); a second PostgreSQL and a
 MariaDB join when ``VERIFY_ETL_TEST_POSTGRES_URL`` and ``VERIFY_ETL_TEST_MARIADB_URL`` name servers
-on which databases may be created. A test asks for
+on which databases may be created; ``tests/support/parts.py`` chooses among them. A test asks for
 
 - ``database_url``: the address of a migrated database, once for each kind;
 - ``empty_database_url``: the same without any table;
 - ``engine``, ``empty_engine``: an engine of the program on the one or the other;
+- ``sqlite``, ``server``: an engine on a migrated SQLite file, on each kind that is a server;
 - ``database_kind``: the name of the kind, to ask for before any of these when it matters;
 - ``scale``: what a long test multiplies its counts by.
 
@@ -23,33 +24,17 @@ from sqlalchemy import Engine
 
 from etl.database import open_engine
 from etl.extract import Api
-from tests.databases import KINDS, Server, start
-from tests.harness import SCALE
+from tests.databases import Server, start
+from tests.harness import SCALE, scaled
+
+pytest_plugins = ["tests.support.parts", "tests.support.progress"]
 
 # A busy machine is no defect: what an example may take is not looked at.
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None, max_examples=scaled(100))
 settings.load_profile("any machine")
 
 _Servers = Callable[[str], Server]
 MakeApi = Callable[..., Api]
-
-
-def pytest_report_header() -> list[str]:
-    """Name the databases, so that a missing one is seen."""
-    absent = [
-        f"no {kind.name} ({kind.variable} is not set)" for kind in KINDS if not kind.present()
-    ]
-    present = [kind.name for kind in KINDS if kind.present()]
-    return [f"databases: {', '.join(present + absent)}"]
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run whatever asks for a database once for each kind."""
-    if "database_kind" in metafunc.fixturenames:
-        kinds = [kind.name for kind in KINDS if kind.present()]
-        if only := metafunc.definition.get_closest_marker("kinds"):
-            kinds = [kind for kind in kinds if kind in only.args]
-        metafunc.parametrize("database_kind", kinds, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +80,24 @@ def empty_engine(empty_database_url: str) -> Iterator[Engine]:
     engine = open_engine(empty_database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def sqlite(servers: _Servers) -> Iterator[Engine]:
+    """Open the program's own engine on a migrated SQLite file, which keeps anything anywhere."""
+    with servers("sqlite").database(migrated=True) as url:
+        engine = open_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def server(server_kind: str, servers: _Servers) -> Iterator[Engine]:
+    """Open it on a migrated database on which two transactions write at once."""
+    with servers(server_kind).database(migrated=True) as url:
+        engine = open_engine(url)
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture

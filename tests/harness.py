@@ -3,20 +3,26 @@
 The witness is the sandbox: what it holds is what the tables must hold.
 """
 
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
+import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, insert, select
 
-from etl.cli import cli
+from etl.cli import cli, talk
+from etl.cli.ending import ended
 from etl.records import Attempt, State
 from etl.sandbox import Sandbox, World
 from etl.schema import attempt_channel_data, attempt_queue, attempts
@@ -25,7 +31,18 @@ from etl.transform import transform
 ROOT = Path(__file__).parent.parent
 NOW = time.time()
 SCALE = float(os.environ.get("VERIFY_ETL_TEST_SCALE", "0.1"))
-"""What a long test multiplies its counts by: 0.1, or 1 for `make soak`."""
+"""What a long test multiplies its counts by: 0.1, or 1 for `make test-all` and `make soak`."""
+
+
+PATIENCE_S = 120.0
+"""The bound of every wait for a process or a server: it is for what hangs, not for what is slow."""
+
+_REST = threading.Event()
+
+
+def scaled(count: int) -> int:
+    """Return how many of so many examples, kills or the like are asked for now."""
+    return max(round(count * SCALE), 1)
 
 
 def environment(box: Sandbox, database_url: str, **settings: str) -> dict[str, str]:
@@ -58,25 +75,66 @@ def start(*args: str, env: Mapping[str, str], **options: Any) -> subprocess.Pope
 
 
 def verify_etl(
-    *args: str, env: Mapping[str, str], stdin: str | None = None, timeout: float = 60
+    *args: str, env: Mapping[str, str], stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``verify-etl`` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "etl", *_singly(args)],
-        env=dict(env), text=True, capture_output=True, input=stdin, timeout=timeout, check=False,
-    )  # fmt: skip
+    """Run ``verify-etl`` to its end, each request for one SID unless it says how."""
+    return command(*_singly(args), env=env, stdin=stdin)
+
+
+def command(
+    *args: str, env: Mapping[str, str], stdin: str = "", cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run ``verify-etl`` to its end with this environment and no other.
+
+    Here, for a start costs half a second; at full counts in a process of its own, as it is used.
+    """
+    if SCALE >= 1:
+        return subprocess.run(
+            [sys.executable, "-m", "etl", *args],
+            env=dict(env), text=True, capture_output=True, input=stdin, check=False,
+            cwd=cwd, timeout=PATIENCE_S,
+        )  # fmt: skip
+    ours = {"stdin": _stream(stdin), "stdout": _stream(), "stderr": _stream()}
+    with pytest.MonkeyPatch.context() as patched, _as_it_was():
+        patched.chdir(cwd)
+        patched.setattr(sys, "argv", ["verify-etl", *args])
+        logging.getLogger().handlers.clear()
+        for name, stream in ours.items():
+            patched.setattr(sys, name, stream)
+        for name in os.environ.keys() - env.keys():
+            patched.delenv(name)
+        for name, value in env.items():
+            patched.setenv(name, value)
+        code = ended(lambda: cli.main(args, prog_name="verify-etl", standalone_mode=False))
+    said = [ours[name].buffer.getvalue().decode() for name in ("stdout", "stderr")]  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(args, code, *said)
+
+
+def _stream(text: str = "") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", write_through=True)
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Put back what the command line sets for its process: logging, secrets, the help's width."""
+    loggers = [logging.getLogger(name) for name in (None, "etl", "psycopg", "sqlalchemy.pool")]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
+    secrets, width = set(talk._secrets), click.Context.formatter_class
+    try:
+        yield
+    finally:
+        loggers[0].handlers[:] = handlers
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        talk._secrets.clear()
+        talk._secrets.update(secrets)
+        click.Context.formatter_class = width
 
 
 def in_process(*args: str) -> Result:
     """Run ``verify-etl`` in this process, its settings in the environment; leave logging as it was."""
-    root, ours = logging.getLogger(), logging.getLogger("etl")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    try:
+    with _as_it_was():
         return CliRunner().invoke(cli, args)
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(levels[0])
-        ours.setLevel(levels[1])
 
 
 def run_json(*args: str, env: Mapping[str, str]) -> dict[str, Any]:
@@ -94,12 +152,19 @@ def fill(engine: Engine, sids: Iterable[str]) -> None:
         connection.execute(insert(attempt_queue), [{"sid": sid} for sid in sids])
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    """Wait until ``condition`` holds; fail after ``seconds``."""
-    give_up = time.monotonic() + seconds
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until ``condition`` holds; fail after longer than any busy machine takes."""
+    give_up = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < give_up, "it did not happen in time"
-        time.sleep(0.005)
+        _REST.wait(0.005)
+
+
+def for_a_while(condition: Callable[[], bool]) -> None:
+    """Assert that ``condition`` holds and goes on to: what must not happen has time to happen."""
+    for _ in range(60):
+        assert condition()
+        _REST.wait(0.005)
 
 
 def states(engine: Engine) -> dict[str, int]:

@@ -10,14 +10,11 @@ from etl import queue
 from etl.database import open_engine
 from etl.records import Attempt, Lease
 from etl.schema import attempt_queue as q
-from tests.databases import KINDS, Server
+from tests.databases import Server
 
 NOW: Final = 1_795_000_000_000
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
-
-SERVERS: Final = [kind.name for kind in KINDS if kind.present() and kind.name != "sqlite"]
-"""The kinds on which two transactions write at once."""
 
 Servers = Callable[[str], Server]
 

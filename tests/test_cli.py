@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from etl import __version__
 from etl.cli import cli
 from etl.errors import Exit, sentence
 from etl.sandbox import Sandbox, World
-from tests.harness import ROOT, environment, verify_etl
+from tests.harness import ROOT, command, environment, verify_etl
 
 PAST_AN_EXAMPLE = re.compile(r"\s(?:&&|\|\||\||>|<|2>)\s")
 
@@ -303,11 +302,4 @@ def test_quiet_says_nothing_when_all_is_well(tmp_path: Path) -> None:
 def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run ``verify-etl`` without any settings but these."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TWILIO_", "VERIFY_ETL_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "etl", *words],
-        env=kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"} | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return command(*words, env=kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"} | environ)

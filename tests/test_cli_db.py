@@ -3,26 +3,19 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from etl import migrate
 from etl.reports import REPORTS
+from tests.harness import ROOT, command
 
 
 def verify_etl(*words: str, url: str, cwd: Path) -> tuple[int, str, str]:
     """Run the command; return exit code, stdout, stderr."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "etl", *words],
-        cwd=cwd,
-        env=os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = os.environ | {"DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    ran = command(*words, env=env, cwd=cwd)
     return ran.returncode, ran.stdout, ran.stderr
 
 

@@ -26,16 +26,9 @@ from etl.database import (
 )
 from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError, WriteRefused
 from etl.schema import attempt_queue as q
-from tests.queue_rows import SERVERS, Servers, execute, impatient, kill, own_engine, put, read
+from tests.queue_rows import Servers, execute, impatient, kill, own_engine, put, read
 
 EDIT = "UPDATE attempt_queue SET source = 'x', attempts = attempts + 1 WHERE sid = '{}'"
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Engine]:
-    """Open a database on which two transactions write at once."""
-    with own_engine(servers, request.param) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from etl import pool, runs, transform
 from etl.budget import Allowance
-from etl.database import clock, open_engine
+from etl.database import clock
 from etl.errors import DatabaseBusy, Exit, Unreachable
 from etl.extract import Api, Reply
 from etl.permits import Permits
@@ -21,18 +21,11 @@ from etl.sandbox import Sandbox, World
 from etl.schema import api_slots, attempts, sync_runs
 from etl.schema import attempt_queue as q
 from etl.stopping import Stopping
-from tests.databases import Server
 from tests.harness import assert_loaded, fill, states, until
 from tests.in_process import HOUR, run_here
 
-
-@pytest.fixture
-def engine(servers: Callable[[str], Server]) -> Iterator[Engine]:
-    """Open an engine on SQLite alone: the loop is the same for every database."""
-    with servers("sqlite").database(migrated=True) as url:
-        engine = open_engine(url)
-        yield engine
-        engine.dispose()
+# The loop is the same for every database.
+pytestmark = pytest.mark.kinds("sqlite")
 
 
 def world_of(size: int) -> World:

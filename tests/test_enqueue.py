@@ -19,6 +19,7 @@ from etl.enqueue import Loaded, check, enqueue, load, load_file
 from etl.errors import InputError, SchemaError
 from etl.schema import attempt_queue as q
 from etl.sidfile import replayable
+from tests.harness import command
 
 DAY = 86_400_000
 ROOT = Path(__file__).parents[1]
@@ -238,33 +239,10 @@ def test_a_million_in_constant_memory(database_url: str, tmp_path: Path, kind: s
 def backfill(
     engine: Engine, *arguments: object, stdin: bytes = b""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the command in a process of its own."""
+    """Run the command."""
     url = engine.url.render_as_string(hide_password=False)
-    return subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from etl.cli import main; main()",
-            "backfill",
-            *map(str, arguments),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": url},
-        input=stdin.decode(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Engine:
-    """Give a migrated SQLite database: what the command prints depends on none."""
-    from etl import migrate
-
-    engine = open_engine(f"sqlite:///{tmp_path / 'cli.db'}")
-    migrate.upgrade(engine)
-    return engine
+    env = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT)}
+    return command("backfill", *map(str, arguments), env=env, stdin=stdin.decode())
 
 
 def test_command_enqueues(sqlite: Engine, tmp_path: Path) -> None:

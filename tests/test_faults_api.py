@@ -1,7 +1,6 @@
 """Let the API fail under a whole run, in every way that the sandbox knows."""
 
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
@@ -9,12 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from etl.database import open_engine
 from etl.errors import Exit
 from etl.sandbox import Fault, Sandbox, World
 from etl.schema import api_slots, attempt_channel_data, attempts
 from etl.schema import attempt_queue as q
-from tests.databases import Server
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import DAY, HOUR, run_here
 
@@ -27,13 +24,8 @@ TRANSIENT = 3
 ONCE = 1
 
 
-@pytest.fixture
-def engine(servers: Callable[[str], Server]) -> Iterator[Engine]:
-    """Open an engine on SQLite alone: what the API does is the same for every database."""
-    with servers("sqlite").database(migrated=True) as url:
-        engine = open_engine(url)
-        yield engine
-        engine.dispose()
+# What the API does is the same for every database.
+pytestmark = pytest.mark.kinds("sqlite")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Let others write what they like into our tables, and clocks run fast: no run ends by it."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from etl.schema import attempt_queue as q
 from etl.stopping import Stopping
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import DAY, HOUR, POLICY, client, run_here
-from tests.queue_rows import Servers, own_engine
 from tests.test_listing import stored
 
 ACCOUNT = World(size=1).account_sid
@@ -50,13 +48,6 @@ ODD_TEXT = [
 def world() -> World:
     """Give a world that stands still."""
     return World(size=12, static_at=time.time())
-
-
-@pytest.fixture
-def sqlite(servers: Servers) -> Iterator[Engine]:
-    """Open an SQLite file, which keeps anything in any column."""
-    with own_engine(servers, "sqlite") as engine:
-        yield engine
 
 
 def run_for_days(engine: Engine, box: Sandbox, **asked: Any) -> None:

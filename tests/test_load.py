@@ -1,5 +1,4 @@
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,7 +11,7 @@ from etl.database import moment_ms
 from etl.load import TRACKED
 from etl.records import Attempt, Fetched
 from etl.schema import attempt_changes, attempt_channel_data, attempts
-from tests.queue_rows import NOW, SERVERS, Servers, attempt, execute, own_engine, sid
+from tests.queue_rows import NOW, attempt, execute, sid
 
 FULL = attempt(
     account_sid="AC1", service_sid="VA1", verification_sid="VE1", channel="sms",
@@ -28,13 +27,6 @@ OTHER: dict[str, Any] = dict.fromkeys(TRACKED, "other") | {
     "price_amount": Decimal(2),
     "price_currency": "EUR",
 }
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Engine]:
-    """Open a database on which two transactions write at once."""
-    with own_engine(servers, request.param) as engine:
-        yield engine
 
 
 def write(engine: Engine, found: Attempt, sent_at: int = NOW, *, final: bool = False) -> int:

@@ -1,5 +1,4 @@
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from tests.queue_rows import (
     DIGITS,
     HOUR,
     NOW,
-    SERVERS,
     Servers,
     claim,
     crowd,
@@ -27,20 +25,6 @@ from tests.queue_rows import (
     sid,
     watch,
 )
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Engine]:
-    """Open a database on which two transactions write at once."""
-    with own_engine(servers, request.param) as engine:
-        yield engine
-
-
-@pytest.fixture
-def sqlite(servers: Servers) -> Iterator[Engine]:
-    """Open an SQLite file."""
-    with own_engine(servers, "sqlite") as engine:
-        yield engine
 
 
 def test_a_bare_insert_is_claimed(engine: Engine) -> None:
