@@ -25,9 +25,9 @@ from sqlalchemy import Engine
 from etl.database import open_engine
 from etl.extract import Api
 from tests.databases import Server, start
-from tests.harness import SCALE, scaled
+from tests.harness import PATIENCE_S, SCALE, scaled
 
-pytest_plugins = ["tests.support.parts", "tests.support.progress"]
+pytest_plugins = ["tests.support.memory", "tests.support.parts", "tests.support.progress"]
 
 # A busy machine is no defect: what an example may take is not looked at.
 settings.register_profile("any machine", deadline=None, max_examples=scaled(100))
@@ -110,7 +110,8 @@ def make_api() -> Iterator[MakeApi]:
 
     def build(url: str, **options: str | float) -> Api:
         who = {"user": "ACx", "password": "hush", "credential_name": "KEY", "user_agent": "test/1"}
-        terms: dict[str, object] = {"connect_s": 20, "read_s": 20, "total_s": 20, **options}
+        bounds = dict.fromkeys(("connect_s", "read_s", "total_s"), PATIENCE_S)
+        terms: dict[str, object] = {**bounds, **options}
         api = Api(url, **who, **terms)  # type: ignore[arg-type]  # strings and numbers mixed
         built.append(api)
         return api

@@ -1,5 +1,6 @@
 """Run the job inside the test's own process: with a clock, deadlines and patience of the test's."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Engine, select
@@ -45,10 +46,15 @@ def run_here(
     limits: dict[str, float] | None = None,
     stopping: Stopping | None = None,
     watch: Watch = lambda _tally: None,
+    go: Callable[..., Report] = pipeline.run,
+    api: Api | None = None,
     **asked: Any,
 ) -> Report:
-    """Drain the queue once; ``allowance`` is (requests, window in ms), ``asked`` goes to ``Job``."""
-    api = client(box, **(limits or {}))
+    """Drain the queue once; ``allowance`` is (requests, window in ms), ``asked`` goes to ``Job``.
+
+    ``go`` does something else instead, and ``api`` is a client that is not the usual one.
+    """
+    api = api or client(box, **(limits or {}))
     job = Job(
         account=box.account_sid,
         allowance=Allowance(box.account_sid, *allowance),
@@ -56,9 +62,7 @@ def run_here(
         **{"concurrency": 8, "strategy": "fetch", **asked},
     )
     try:
-        return pipeline.run(
-            engine, api, job, stopping=stopping or Stopping(), watch=watch, clock=clock
-        )
+        return go(engine, api, job, stopping=stopping or Stopping(), watch=watch, clock=clock)
     finally:
         api.close()
 

@@ -17,8 +17,8 @@ from typing import Any, Final, Self
 Answer = bytes | Callable[[socket.socket], bool | None]
 
 MOST_CONNECTIONS: Final = 100
-PATIENCE_S: Final = 5.0
-"""No thread of the server waits longer than this for anything."""
+PATIENCE_S: Final = 120.0
+"""No thread of the server waits longer than this for anything: no client's deadline is as long."""
 
 
 class RawServer:

@@ -11,6 +11,8 @@ import termios
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tests.harness import PATIENCE_S
+
 CONTROL = re.compile(r"[^\n\r\t -~\u00a0-\uffff]")
 
 
@@ -44,7 +46,7 @@ def in_terminal(*args: str, columns: int, env: Mapping[str, str]) -> Shown:
         os.close(theirs)
         said = b"".join(iter(lambda: _read(ours), b""))
         os.close(ours)
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=PATIENCE_S)
     return Shown(code, said.decode())
 
 

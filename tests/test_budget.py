@@ -13,6 +13,7 @@ from etl.budget import GATE, LONGEST_PAUSE_MS, REQUEST_MS, Allowance, Pace, Room
 from etl.errors import Throttled
 from etl.permits import IN_HAND_MS, Permits, Spent
 from etl.schema import api_slots as s
+from tests.harness import PATIENCE_S
 from tests.queue_rows import HOUR, NOW, Servers, execute, own_engine
 
 WINDOW = 60_000
@@ -235,7 +236,7 @@ def test_two_who_start_at_once_share_one_set_of_slots(engine: Engine) -> None:
     def start() -> None:
         try:
             with engine.connect() as connection:
-                barrier.wait(5)
+                barrier.wait(PATIENCE_S)
                 with connection.begin():
                     budget.open_gate(connection, FIVE, NOW)
         except BaseException as error:  # noqa: BLE001 - shown below

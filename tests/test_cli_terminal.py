@@ -17,7 +17,7 @@ from etl.cli.words import counted, sized
 from etl.database import open_engine
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
-from tests.harness import environment, fill, verify_etl
+from tests.harness import PATIENCE_S, environment, fill, verify_etl
 from tests.terminal import CONTROL, in_terminal
 
 WIDTHS = [40, 80, 160]
@@ -116,7 +116,7 @@ def test_a_reader_may_leave(words: list[str], unbuffered: str, filled: Mapping[s
     os.close(read)
     done = subprocess.run(
         [sys.executable, "-m", "etl", *words], stdout=write, stderr=subprocess.PIPE, text=True,
-        env={**filled, "PYTHONUNBUFFERED": unbuffered}, check=False, timeout=60,
+        env={**filled, "PYTHONUNBUFFERED": unbuffered}, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (Exit.OK, "")
@@ -136,7 +136,7 @@ def test_a_file_that_may_not_grow_is_said(filled: Mapping[str, str], tmp_path: P
     with (tmp_path / "out").open("w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-m", "etl", "status", "--json"], stdout=full, text=True,
-            stderr=subprocess.PIPE, env=dict(filled), check=False, timeout=60,
+            stderr=subprocess.PIPE, env=dict(filled), check=False, timeout=PATIENCE_S,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
         )  # fmt: skip
     assert done.returncode == Exit.IO
@@ -150,7 +150,11 @@ def test_a_closed_stream_changes_nothing(closed: str, filled: Mapping[str, str])
     for words in ("status", "report attempts --format csv"):
         line = f"{sys.executable} -m etl {words} {closed}"
         done = subprocess.run(
-            ["sh", "-c", line], env=dict(filled), capture_output=True, check=False, timeout=60
+            ["sh", "-c", line],
+            env=dict(filled),
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
         assert (done.returncode, done.stderr) == (0, b"")
 

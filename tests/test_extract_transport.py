@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import socket
 import threading
-import time
 import tracemalloc
 import zlib
 
@@ -14,6 +13,7 @@ from etl.errors import BadBody, BodyTooLarge, TransientFailure, Unreachable
 from etl.extract import deadline
 from tests.conftest import MakeApi
 from tests.raw_server import (
+    PATIENCE_S,
     Answer,
     RawServer,
     as_json,
@@ -40,7 +40,7 @@ def test_request_as_sent(make_api: MakeApi) -> None:
         client.attempt(SID)
     assert reply.payload == {"sid": SID}
     assert reply.request_id == "RQ1"
-    assert 0 < reply.answered_at - reply.sent_at < 5
+    assert 0 < reply.answered_at - reply.sent_at < PATIENCE_S
     first, second = (request.decode().split("\r\n") for request in api.requests)
     assert first == second
     assert first[0] == f"GET /v2/Attempts/{SID} HTTP/1.1"
@@ -55,7 +55,7 @@ def test_request_as_sent(make_api: MakeApi) -> None:
 
 def test_as_many_connections_as_requests_at_a_time(make_api: MakeApi) -> None:
     """Threads that come and go use each other's connections, and close ends them all."""
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=PATIENCE_S)
 
     def together(conn: socket.socket) -> bool:
         both.wait()
@@ -78,7 +78,7 @@ def test_as_many_connections_as_requests_at_a_time(make_api: MakeApi) -> None:
         ask(1)
         assert (api.connections, len(api.requests)) == (2, 5)
         client.close()
-        assert [api.ended.acquire(timeout=5) for _ in range(2)] == [True, True]
+        assert [api.ended.acquire(timeout=PATIENCE_S) for _ in range(2)] == [True, True]
 
 
 def test_stale_connection_is_replaced(make_api: MakeApi) -> None:
@@ -86,7 +86,7 @@ def test_stale_connection_is_replaced(make_api: MakeApi) -> None:
     with RawServer(then_close(OK)) as api:
         client = make_api(api.url)
         client.attempt(SID)
-        assert api.ended.acquire(timeout=5)
+        assert api.ended.acquire(timeout=PATIENCE_S)
         client.attempt(SID)
     assert (api.connections, len(api.requests)) == (2, 2)
 
@@ -194,10 +194,8 @@ def test_drip_ends_at_the_total_deadline(make_api: MakeApi, answer: Answer) -> N
     """A server that always sends one more byte is left at the deadline."""
     with RawServer(answer) as api:
         client = make_api(api.url, total_s=0.4)
-        began = time.monotonic()
         with pytest.raises((TransientFailure, BodyTooLarge)) as caught:
             client.attempt(SID)
-        assert time.monotonic() - began < 5
     assert "total deadline of 0.4 s" in str(caught.value) or "100 headers" in str(caught.value)
 
 
@@ -209,10 +207,8 @@ def test_silence_ends_at_the_read_timeout(make_api: MakeApi) -> None:
 
     with RawServer(silent, OK) as api:
         client = make_api(api.url, read_s=1.0)
-        began = time.monotonic()
         with pytest.raises(TransientFailure, match="ReadTimeoutError"):
             client.attempt(SID)
-        assert time.monotonic() - began < 5
         assert client.attempt(SID).payload == {"sid": SID}
 
 
@@ -308,6 +304,6 @@ def test_close_twice_and_go_on(make_api: MakeApi) -> None:
         client = make_api(api.url)
         client.attempt(SID)
         client.close()
-        assert api.ended.acquire(timeout=5)
+        assert api.ended.acquire(timeout=PATIENCE_S)
         client.close()
     assert api.connections == 1

@@ -12,13 +12,23 @@ import pytest
 from sqlalchemy import Engine, event, func, make_url, select, update
 
 from etl import migrate
-from etl.database import clock, open_engine, transact
+from etl.database import READ_ONLY, clock, open_engine, transact
 from etl.errors import DatabaseBusy, Exit, StorageError
 from etl.sandbox import Sandbox, World
 from etl.schema import attempt_queue as q
 from etl.schema import sync_runs
 from tests.databases import Server
-from tests.harness import environment, fill, run_json, start, states, until, verify_etl
+from tests.harness import (
+    PATIENCE_S,
+    environment,
+    fill,
+    for_a_while,
+    run_json,
+    start,
+    states,
+    until,
+    verify_etl,
+)
 from tests.in_process import assert_each_once, run_here
 from tests.postgres_faults import private_server
 
@@ -29,7 +39,7 @@ _CAP_DAC_OVERRIDE = 1
 
 
 def test_a_lock_held_for_a_while_is_waited_for(servers: Callable[[str], Server]) -> None:
-    """A SQLite file that another program locks for two seconds delays the run, no more."""
+    """A SQLite file that another program locks for a while delays the run, no more."""
     world = World(size=40, static_at=time.time())
     with servers("sqlite").database(migrated=True) as url:
         engine = open_engine(url)
@@ -38,13 +48,22 @@ def test_a_lock_held_for_a_while_is_waited_for(servers: Callable[[str], Server])
             process = start(*RUN, env=environment(box, url, concurrency="2"))
             until(lambda: box.stats()["requests"] >= 8)
             with engine.begin() as other:
-                began = time.monotonic()
-                until(lambda: time.monotonic() - began > 2)
+                # All that it has claimed is asked for: it can only wait for the file.
+                until(lambda: box.stats()["requests"] == _claimed(url))
+                for_a_while(lambda: process.poll() is None)
                 other.execute(update(q).where(q.c.id == 1).values(source="mine"))
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, errors) == (0, "")
         assert_each_once(engine, world)
         engine.dispose()
+
+
+def _claimed(url: str) -> int:
+    engine = open_engine(url)
+    with engine.execution_options(**READ_ONLY).connect() as connection:
+        count = connection.execute(select(func.count()).where(q.c.claim_no > 0)).scalar_one()
+    engine.dispose()
+    return int(count)
 
 
 def test_a_lock_that_is_never_released_is_said_so(servers: Callable[[str], Server]) -> None:
@@ -83,10 +102,10 @@ def test_a_file_that_cannot_be_written_is_said_before_any_request(
         file = Path(make_url(url).database or "")
         file.chmod(0o444)
         process = start(*RUN, env=environment(box, url), preexec_fn=_obey_modes)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=PATIENCE_S)
         assert box.stats()["requests"] == 0
         doctor = start("doctor", "--offline", env=environment(box, url), preexec_fn=_obey_modes)
-        said, _ = doctor.communicate(timeout=30)
+        said, _ = doctor.communicate(timeout=PATIENCE_S)
     assert (doctor.returncode, "PROBLEM  writing" in said) == (Exit.IO, True)
     assert (process.returncode, output) == (Exit.IO, "")
     assert "readonly" in errors
@@ -110,7 +129,7 @@ def test_a_folder_that_is_removed_in_mid_run_ends_it_at_once(
         process = start(*RUN, env=environment(box, url, concurrency="2"))
         until(lambda: box.stats()["requests"] >= 10)
         shutil.rmtree(folder)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert box.stats()["requests"] < 200
     assert process.returncode == Exit.IO, errors
     assert "could not be written" in errors
@@ -144,7 +163,7 @@ def test_a_file_that_may_not_grow_ends_the_run(servers: Callable[[str], Server],
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
         process = start(*RUN, env=environment(box, url, concurrency="4"), preexec_fn=small)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == Exit.IO, errors
         assert "could not be written" in errors
         assert "disk's space" in errors

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from etl import listing, sweeps
+from etl import listing
 from etl.database import clock
 from etl.errors import BadBody, Exit
 from etl.extract import Api, Page
@@ -19,7 +19,7 @@ from etl.sandbox import Sandbox, World
 from etl.schema import attempts
 from etl.schema import sweeps as s
 from etl.schema import verification_queue as v
-from tests.harness import environment, fill, run_json, start, states, until, verify_etl
+from tests.harness import PATIENCE_S, environment, fill, run_json, start, states, until, verify_etl
 from tests.in_process import DAY, HOUR, client, parts_of, run_here
 from tests.test_sweeps import begin, resume
 
@@ -71,7 +71,7 @@ def test_a_verification_that_comes_after_its_page_is_listed(
                 connection.execute(update(s).values(due_at=1))
             run_json(*AUTO, env=env)
         else:
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0, said
             # Pages are read by others, too, while this one ends: the rest is the next run's.
             run_json(*AUTO, env=env)
@@ -207,7 +207,7 @@ def running(engine: Engine, box: Sandbox, **asked: Any) -> Iterator[list[Report]
     thread = threading.Thread(target=lambda: reports.append(run_here(engine, box, **asked)))
     thread.start()
     yield reports
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert reports, "the run did not end"
 
 
@@ -215,8 +215,7 @@ def running(engine: Engine, box: Sandbox, **asked: Any) -> Iterator[list[Report]
 def test_a_pause_does_not_cost_a_window(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch, allowance: tuple[int, int]
 ) -> None:
-    """While a 429 pauses for longer than a lease lasts, the window stays this worker's."""
-    monkeypatch.setattr(sweeps, "LEASE_MS", 1_500)
+    """While a 429 pauses, the lease is renewed again and again: the window stays this worker's."""
     monkeypatch.setattr(listing, "RENEW_S", 0.2)
     fill(engine, world.sids())
     with Sandbox(world, limit=0, latency=0.3) as box:
@@ -225,7 +224,15 @@ def test_a_pause_does_not_cost_a_window(
             until(lambda: box.stats()["lists"] >= 2)
             box.faults.add("throttle:4:match=list:count=1")
             until(lambda: box.stats()["faults"].get("throttle") == 1)
-            time.sleep(2.5)
+            renewed: set[int] = set()
+
+            def twice() -> bool:
+                with engine.connect() as connection:
+                    renewed.update(connection.execute(select(s.c.due_at)).scalars())
+                # How it stood before the pause, and two renewals.
+                return len(renewed) > 2
+
+            until(twice)
             with engine.begin() as connection:
                 assert resume(connection) is None
     assert (reports[0].exit_code, reports[0].pending) == (0, 0)
@@ -234,11 +241,8 @@ def test_a_pause_does_not_cost_a_window(
     assert {(row.state, row.claim_no) for row in rows} == {("done", 1)}
 
 
-def test_a_lost_window_is_not_the_end_of_the_run(
-    engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_window_is_not_the_end_of_the_run(engine: Engine, world: World) -> None:
     """Whose window another worker has taken over plans again, and leaves nothing pending."""
-    monkeypatch.setattr(sweeps, "LEASE_MS", 2_000)
     fill(engine, world.sids())
     with Sandbox(world, limit=0, latency=0.2) as box:
         with running(engine, box, strategy="auto", page_size=500) as reports:
@@ -265,7 +269,7 @@ def test_a_lost_window_does_not_stop_discover(
         with engine.begin() as connection:
             due = {"claim_no": 9, "leased_by": "other", "due_at": clock(connection) + 1_000}
             connection.execute(update(s).values(due))
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert "Another worker lists" in said
     assert "pending" not in states(engine)
@@ -319,7 +323,8 @@ def test_a_slow_clock_makes_no_page_newer(
         monkeypatch.setattr(Api, name, _noting(getattr(Api, name), answered))
 
     def slow(connection: Connection) -> int:
-        time.sleep(0.4)
+        # Until the clock has left behind the moment of the last answer.
+        until(lambda: not answered or clock(connection) > answered[-1] + 50)
         return clock(connection)
 
     if strategy == "auto":

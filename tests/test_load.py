@@ -11,6 +11,7 @@ from etl.database import moment_ms
 from etl.load import TRACKED
 from etl.records import Attempt, Fetched
 from etl.schema import attempt_changes, attempt_channel_data, attempts
+from tests.harness import PATIENCE_S
 from tests.queue_rows import NOW, attempt, execute, sid
 
 FULL = attempt(
@@ -160,7 +161,7 @@ def test_what_another_wrote_meanwhile_is_known_whole(server: Engine) -> None:
         waiting.start()
         waiting.join(0.5)
         assert waiting.is_alive()
-    waiting.join(30)
+    waiting.join(PATIENCE_S)
     values = found[0].values
     assert (found[0].fetched_at, values["conversion_status"], values["status"]) == (
         NOW + 1, "converted", "confirmed",
@@ -231,8 +232,8 @@ def test_two_who_insert_one_attempt_leave_the_newest(
     with server.begin() as connection:
         assert load.known(connection, [sid(1)]) == {}
         thread.start()
-        looked.wait(5)
+        looked.wait(PATIENCE_S)
         load.write(connection, [(load.merge(Fetched(values[0], times[0]), None), False)])
-    thread.join(10)
+    thread.join(PATIENCE_S)
     winner: Any = stored(server)[0]
     assert (errors, winner) == ([], values[0] if first_is_newer else values[1])

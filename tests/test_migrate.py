@@ -17,6 +17,7 @@ from etl.database import moment_ms, open_engine
 from etl.errors import DatabaseBusy, SchemaError, StorageError
 from etl.reports import REPORTS
 from tests.databases import differences
+from tests.harness import PATIENCE_S
 
 REVISIONS = ["0001: Create the tables.", "0002: Add roll-ups."]
 VIEWS = f"views: {', '.join(report.view for report in REPORTS)}"
@@ -197,7 +198,7 @@ def test_two_at_once(empty_database_url: str) -> None:
     """Of several upgrades at once one does the work, and the others find nothing to do."""
     command = [sys.executable, "-c", UPGRADE, empty_database_url]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    done = sorted(racer.communicate(timeout=60)[0].strip() for racer in racers)
+    done = sorted(racer.communicate(timeout=PATIENCE_S)[0].strip() for racer in racers)
     assert (done, [racer.returncode for racer in racers]) == (["0", "0", "3"], [0, 0, 0])
 
 

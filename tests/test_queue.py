@@ -1,4 +1,3 @@
-import time
 from typing import Any
 
 import pytest
@@ -132,9 +131,8 @@ def test_the_second_worker_gets_other_rows_at_once(server: Engine) -> None:
     options = {"accounts": ("",), "worker": "w", "now": NOW, "limit": 10, "holding": False}
     with server.begin() as one, server.begin() as two:
         first = {lease.sid for lease in queue.claim(one, **options)}  # type: ignore[arg-type]
-        started = time.monotonic()
+        # If it waited for the first, it would do so until the database ends it with an error.
         second = {lease.sid for lease in queue.claim(two, **options)}  # type: ignore[arg-type]
-        assert time.monotonic() - started < 5
     assert (len(first), len(second), first & second) == (10, 10, set())
 
 

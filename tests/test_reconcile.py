@@ -281,12 +281,10 @@ def test_requests_keep_to_the_allowance(world: World, env: dict[str, str]) -> No
             **env, **strict.environ(),
             "VERIFY_ETL_ALLOWANCE": "3", "VERIFY_ETL_ALLOWANCE_WINDOW": "1s",
         }  # fmt: skip
-        began = time.monotonic()
         found = reconcile("--by", "service", env=narrow)
-        took = time.monotonic() - began
         assert strict.stats()["throttled"] == 0
+        assert strict.stats()["peak_seen_in_window"] == 3
     assert found["requests"] > 12
-    assert took >= (found["requests"] - 1) // 3
 
 
 def test_a_429_is_waited_out(world: World, env: dict[str, str]) -> None:

@@ -2,14 +2,24 @@
 
 import json
 import time
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, insert, select, update
 
+from etl import pipeline
+from etl.database import clock
+from etl.discover import Asked
 from etl.errors import Exit
+from etl.extract import Api
+from etl.parts import Job
+from etl.pipeline import Report
+from etl.reconcile import Asked as Compared
 from etl.sandbox import Fault, Sandbox, World
 from etl.schema import attempt_queue as q
-from etl.schema import attempts, sync_runs
+from etl.schema import attempts, sync_runs, verification_queue
+from etl.stopping import Stopping
+from etl.tally import Tally
 from tests.harness import (
     assert_loaded,
     environment,
@@ -18,6 +28,7 @@ from tests.harness import (
     states,
     verify_etl,
 )
+from tests.in_process import DAY, HOUR, run_here
 
 
 @pytest.fixture
@@ -70,17 +81,34 @@ def test_limit_takes_so_many_and_no_more(engine: Engine, database_url: str, worl
     assert (report["fetched"], report["pending"]) == (7, 193)
 
 
-def test_a_time_limit_with_progress_ends_with_0(
+def test_a_time_limit_with_progress_ends_with_0(engine: Engine, world: World) -> None:
+    """A run that reaches its time limit stores what is in hand, leaves the rest and ends well."""
+    fill(engine, world.sids())
+    stopping = Stopping()
+
+    def watch(tally: Tally) -> None:
+        if tally.fetched:
+            stopping.deadline = 0.0
+
+    with Sandbox(world, limit=0, latency=0.2) as box:
+        report = run_here(engine, box, concurrency=4, stopping=stopping, watch=watch)
+        assert box.stats()["requests"] == report.counts["fetched"]
+    assert report.exit_code == 0
+    assert 0 < report.counts["fetched"] < 200
+    assert set(states(engine)) <= {"pending", "settled", "refresh"}
+
+
+def test_a_time_limit_without_progress_ends_with_75(
     engine: Engine, database_url: str, world: World
 ) -> None:
-    """A run that reaches its time limit gives back what it holds and ends well."""
+    """A run whose time is up before it has begun says so, and asks for nothing."""
     fill(engine, world.sids())
-    with Sandbox(world, limit=0, latency=0.2) as box:
-        env = environment(box, database_url, concurrency="4")
-        report = run_json("--max-seconds", "3", env=env)
-    assert 0 < report["fetched"] < 200
-    assert report["seconds"] < 9
-    assert set(states(engine)) <= {"pending", "settled", "refresh"}
+    with Sandbox(world, limit=0) as box:
+        done = verify_etl("run", "--max-seconds", "0", env=environment(box, database_url))
+        assert box.stats()["requests"] == 0
+    assert done.returncode == Exit.TRY_LATER
+    assert "The time limit passed with nothing done" in done.stderr
+    assert states(engine) == {"pending": 200}
 
 
 def test_rows_that_can_still_change_are_fetched_again_when_due(
@@ -200,39 +228,62 @@ def test_half_a_storm_costs_a_fifth_more_requests_at_most(
     assert report["retry"] > 0
 
 
-def test_throttled_for_the_whole_time_ends_with_75(
-    engine: Engine, database_url: str, world: World
-) -> None:
+class UntilThrottled(Stopping):
+    """Say that the time is up once the API has answered 429 three times."""
+
+    def __init__(self, box: Sandbox) -> None:
+        super().__init__()
+        self._box = box
+
+    def late(self) -> bool:
+        """Say whether it has."""
+        return bool(self._box.stats()["by_status"].get(429, 0) >= 3)
+
+
+def run_throttled(engine: Engine, box: Sandbox, **asked: Any) -> Report:
+    """Run against an API that says nothing but 429, until its time is up."""
+    box.faults.add(Fault("throttle"))
+    report = run_here(
+        engine, box, allowance=(100, 500), stopping=UntilThrottled(box),
+        **{"strategy": "auto", **asked},
+    )  # fmt: skip
+    assert box.stats()["by_status"] == {429: 3}
+    return report
+
+
+def test_throttled_for_the_whole_time_ends_with_75(engine: Engine, world: World) -> None:
     """When somebody else uses the whole allowance the run says so, and rows stay pending."""
     fill(engine, world.sids())
     with Sandbox(world, limit=0) as box:
-        box.faults.add(Fault("throttle"))
-        env = environment(box, database_url, allowance="100", allowance_window="500ms")
-        done = verify_etl("run", "--max-seconds", "2", env=env)
-        assert box.stats()["throttled"] + box.stats()["by_status"].get(429, 0) <= 12
-    assert done.returncode == Exit.TRY_LATER
+        report = run_throttled(engine, box, strategy="fetch")
+    assert report.exit_code == Exit.TRY_LATER
     assert states(engine) == {"pending": 200}
 
 
 @pytest.mark.kinds("sqlite")
-@pytest.mark.parametrize(
-    "command",
-    [("discover", "--since", "1h"), ("reconcile", "--since", "2d"), ("run", "--strategy", "auto")],
-    ids=["discover", "reconcile", "verifications"],
-)
+@pytest.mark.parametrize("command", ["discover", "reconcile", "verifications"])
 def test_throttled_for_the_whole_time_with_an_empty_queue_ends_with_75(
-    database_url: str, world: World, command: tuple[str, ...]
+    engine: Engine, world: World, command: str
 ) -> None:
     """Nothing but 429s is no success either for what lists and compares."""
+    with engine.connect() as connection:
+        now = clock(connection)
+
+    def discover(engine: Engine, api: Api, job: Job, **how: Any) -> Report:
+        return pipeline.discover(engine, api, job, Asked(now - HOUR, None), **how)
+
+    def reconcile(engine: Engine, api: Api, job: Job, **how: Any) -> Report:
+        return pipeline.reconcile(engine, api, job, Compared(now - 2 * DAY, now), [], **how)
+
+    if command == "verifications":
+        with engine.begin() as connection:
+            sid = world.attempt(0)["verification_sid"]
+            connection.execute(insert(verification_queue).values(sid=sid))
     with Sandbox(world, limit=0) as box:
-        env = environment(box, database_url, allowance="100", allowance_window="500ms")
-        if command[0] == "run":
-            named = world.attempt(0)["verification_sid"]
-            verify_etl("backfill", "--verifications", "-", env=env, stdin=named)
-        box.faults.add(Fault("throttle"))
-        done = verify_etl(*command, "--max-seconds", "2", env=env)
-    assert done.returncode == Exit.TRY_LATER, done.stderr
-    assert "429 for the whole time limit" in done.stderr
+        go = {"discover": discover, "reconcile": reconcile}.get(command, pipeline.run)
+        report = run_throttled(engine, box, go=go)
+    assert report.exit_code == Exit.TRY_LATER
+    assert "429 for the whole time limit" in str(report.error)
 
 
 def test_one_refused_row_does_not_take_its_batch_along(

@@ -13,6 +13,7 @@ from etl.schema import attempt_queue as q
 from etl.schema import attempts, sweeps
 from etl.tally import Tally
 from tests.harness import (
+    PATIENCE_S,
     assert_loaded,
     environment,
     fill,
@@ -285,7 +286,7 @@ def test_two_workers_do_not_list_one_window(engine: Engine, database_url: str) -
         first = start("run", *AUTO, env=env)
         until(lambda: box.stats()["lists"] >= 2)
         second = start("run", *AUTO, env=env)
-        outputs = [worker.communicate(timeout=60) for worker in (first, second)]
+        outputs = [worker.communicate(timeout=PATIENCE_S) for worker in (first, second)]
         assert box.stats()["requests"] <= 15
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert_loaded(engine, world, world.sids())

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, select, update
 from etl import sweeps
 from etl.database import clock
 from etl.schema import sweeps as s
+from tests.harness import PATIENCE_S
 
 
 def resume(connection: Connection) -> sweeps.Listing | None:
@@ -61,12 +62,12 @@ def test_of_workers_that_begin_at_once_one_lists(engine: Engine) -> None:
 
     def one(worker: str) -> bool:
         with engine.begin() as connection:
-            start_together.wait(30)
+            start_together.wait(PATIENCE_S)
             return attempt_to_begin(connection, 5, end=9, worker=worker) is not None
 
     def on_sqlite(worker: str) -> bool:
         # Its writers are alone from their BEGIN, so they cannot meet inside.
-        start_together.wait(30)
+        start_together.wait(PATIENCE_S)
         with engine.begin() as connection:
             return attempt_to_begin(connection, 5, end=9, worker=worker) is not None
 

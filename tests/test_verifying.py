@@ -22,7 +22,7 @@ from etl.tally import Tally
 from etl.verifications import LEASE_MS
 from etl.verifying import Verifier
 from tests.conftest import MakeApi
-from tests.harness import environment, start, verify_etl
+from tests.harness import PATIENCE_S, environment, start, verify_etl
 from tests.in_process import DAY, HOUR, parts_of, run_here
 from tests.queue_rows import DIGITS, NOW, execute, explain, watch
 from tests.test_listing import REFUSED, enqueue, stored
@@ -253,7 +253,7 @@ def test_two_workers_list_each_verification_once(
     with Sandbox(world, limit=0, latency=0.05) as box:
         env = environment(box, database_url)
         workers = [start("run", env=env) for _ in range(2)]
-        outputs = [worker.communicate(timeout=60) for worker in workers]
+        outputs = [worker.communicate(timeout=PATIENCE_S) for worker in workers]
         assert box.stats()["lists"] == 50
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert stored(engine) == sids

@@ -16,7 +16,7 @@ from etl import migrate, migrate_views
 from etl.errors import SchemaError
 from etl.reports import REPORTS
 from etl.reports.views import create_statements
-from tests.harness import ROOT
+from tests.harness import PATIENCE_S, ROOT
 
 VIEWS = [report.view for report in REPORTS]
 SNAPSHOT = {
@@ -310,7 +310,7 @@ def test_two_upgrades_at_once(engine: Engine, database_url: str) -> None:
         )
         for _ in range(3)
     ]
-    said = sorted(racer.communicate(timeout=60)[1] for racer in racers)
+    said = sorted(racer.communicate(timeout=PATIENCE_S)[1] for racer in racers)
     nothing = "The schema is at 0002, nothing to do.\n"
     assert said == [nothing, nothing, "views: v_attempts\nThe schema is at 0002.\n"]
 

@@ -23,7 +23,7 @@ from etl.export import Asked, export, rows
 from etl.export.folder import MANIFEST, Folder
 from etl.sandbox import World
 from tests.export.world import DAYS, SENT, counts, expected, exported, ours, store
-from tests.harness import ROOT
+from tests.harness import PATIENCE_S, ROOT
 
 DOCS = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 
@@ -97,7 +97,7 @@ def test_a_killed_export_is_completed(
     )
     done = subprocess.run(
         [sys.executable, str(program), database_url, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == -9
     assert sorted(exported(folder)) == DAYS[:1]
@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_ends_with_74(filled: Engine, database_url: str, fol
         [sys.executable, "-m", "etl", "export", "-o", str(folder)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": database_url},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000)),
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (Exit.IO, "")
     assert f"{folder} cannot be written: File too large." in done.stderr

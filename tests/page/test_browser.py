@@ -74,7 +74,8 @@ def test_hostile_names_stay_text(reports: Engine, browse: Open) -> None:
     assert found.count("</script") == 3
     page = browse(found)
     pick(page, "channel", EVIL)
-    page.wait_for_timeout(200)
+    # What a script might have done is done once the page has drawn itself again.
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert page.title() == "Verify: conversion and cost"
     assert page.locator("img").count() == 0
     rows = tables(page)

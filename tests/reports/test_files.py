@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from etl.reports.files import replaced
+from tests.harness import PATIENCE_S
 
 
 def write(output: Path | str, text: bytes = b"new") -> None:
@@ -47,7 +48,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
     write(pipe)
-    reader.join(20)
+    reader.join(PATIENCE_S)
     assert got == [b"new"]
     assert pipe.is_fifo()
 

@@ -26,7 +26,7 @@ from etl.reports.query import Question, ask, scope_of, statement
 from etl.sandbox import Sandbox, World
 from etl.schema import rollup_marks
 from etl.schema_rollups import rollups as rollups_of
-from tests.harness import fill
+from tests.harness import PATIENCE_S, fill
 from tests.in_process import run_here
 from tests.reports.world import CHANNELS, FEES, NOW, SERVICES, Made, make
 
@@ -283,7 +283,7 @@ def test_a_loader_in_the_middle_is_waited_for(engine: Engine) -> None:
         refreshing.start()
         refreshing.join(0.5)
         assert refreshing.is_alive()
-    refreshing.join(30)
+    refreshing.join(PATIENCE_S)
     assert _marked(engine) == 0
     assert _differences(engine) == []
 
@@ -322,7 +322,7 @@ def test_two_at_once_do_not_collide(engine: Engine) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert _marked(engine) == 0
     assert _differences(engine, QUESTIONS[:4]) == []
 

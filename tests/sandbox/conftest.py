@@ -14,6 +14,7 @@ from twilio.http.http_client import TwilioHttpClient  # type: ignore[import-unty
 from twilio.rest import Client  # type: ignore[import-untyped]
 
 from etl.sandbox import Sandbox, World
+from tests.harness import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ def raw() -> Callable[..., bytes]:
         path: str = "",
         *,
         send: bytes = b"",
-        timeout: float = 5.0,
+        timeout: float = PATIENCE_S,
         watch: Callable[[bytes], None] = lambda _received: None,
     ) -> bytes:
         port = int(box.url.rpartition(":")[2])

@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from etl.sandbox.limiter import Allowance
+from tests.harness import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +82,10 @@ def test_retry_after_on_request(start: Callable[..., Sandbox]) -> None:
     """A sandbox may say in whole seconds when to come back, and lift the limit while it runs."""
     box = start(limit=1, window=60.0, send_retry_after=True)
     url, auth = f"{box.url}/v2/Attempts", (box.account_sid, box.auth_token)
-    assert requests.get(url, auth=auth, timeout=5).status_code == 200
-    assert requests.get(url, auth=auth, timeout=5).headers["Retry-After"] == "60"
+    assert requests.get(url, auth=auth, timeout=PATIENCE_S).status_code == 200
+    assert requests.get(url, auth=auth, timeout=PATIENCE_S).headers["Retry-After"] == "60"
     box.limit = 0
-    assert requests.get(url, auth=auth, timeout=5).status_code == 200
+    assert requests.get(url, auth=auth, timeout=PATIENCE_S).status_code == 200
 
 
 def test_limit_holds_with_many_threads(start: Callable[..., Sandbox]) -> None:
@@ -117,7 +118,7 @@ def test_concurrency_is_counted(start: Callable[..., Sandbox]) -> None:
 
     def ask(sid: str) -> None:
         auth = (box.account_sid, box.auth_token)
-        answer = requests.get(f"{box.url}/v2/Attempts/{sid}", auth=auth, timeout=5)
+        answer = requests.get(f"{box.url}/v2/Attempts/{sid}", auth=auth, timeout=PATIENCE_S)
         seen.append(answer.headers["Twilio-Concurrent-Requests"])
 
     threads = [threading.Thread(target=ask, args=(sid,)) for sid in sids]
@@ -136,8 +137,8 @@ def test_every_call_costs(start: Callable[..., Sandbox], path: str) -> None:
     """List, summary and unknown paths take from the same allowance as fetches."""
     box = start(limit=1)
     auth = (box.account_sid, box.auth_token)
-    requests.get(box.url + path, auth=auth, timeout=5)
-    fetch = requests.get(f"{box.url}/v2/Attempts/{box.world.sid(0)}", auth=auth, timeout=5)
+    requests.get(box.url + path, auth=auth, timeout=PATIENCE_S)
+    fetch = requests.get(f"{box.url}/v2/Attempts/{box.world.sid(0)}", auth=auth, timeout=PATIENCE_S)
     assert fetch.status_code == 429
     box.reset_stats()
     assert (box.stats()["accepted"], box.stats()["requests"]) == (0, 0)

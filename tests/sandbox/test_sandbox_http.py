@@ -7,7 +7,6 @@ import contextlib
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import requests
 
 import etl.sandbox
 from etl.sandbox import Fault, Sandbox, World
+from tests.harness import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +132,7 @@ def test_silence_and_talk(
     """A line for each request is written when asked for, without any secret in it."""
     box = start(verbose=True)
     auth = (box.account_sid, box.auth_token)
-    requests.get(f"{box.url}/v2/Attempts/Summary?x=1", auth=auth, timeout=5)
+    requests.get(f"{box.url}/v2/Attempts/Summary?x=1", auth=auth, timeout=PATIENCE_S)
     assert capsys.readouterr() == ("", "GET /v2/Attempts/Summary 200\n")
 
 
@@ -141,7 +141,7 @@ def test_loopback_only(box: Sandbox) -> None:
     assert box.url.startswith("http://127.0.0.1:")
     port = int(box.url.rpartition(":")[2])
     with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.2", port), timeout=1).close()
+        socket.create_connection(("127.0.0.2", port), timeout=PATIENCE_S).close()
 
 
 def test_stop_is_prompt() -> None:
@@ -154,24 +154,21 @@ def test_stop_is_prompt() -> None:
     def ask() -> None:
         auth = (box.account_sid, box.auth_token)
         with pytest.raises(requests.ConnectionError):
-            requests.get(f"{box.url}/v2/Attempts", auth=auth, timeout=30)
+            requests.get(f"{box.url}/v2/Attempts", auth=auth, timeout=10 * PATIENCE_S)
         ended.set()
 
     thread = threading.Thread(target=ask)
     thread.start()
     with socket.create_connection(("127.0.0.1", port)) as idle:
-        while box.stats()["requests"] == 0:
-            time.sleep(0.01)
-        begin = time.perf_counter()
+        until(lambda: box.stats()["requests"] > 0)
         box.stop()
         box.stop()
-        idle.settimeout(5)
+        idle.settimeout(PATIENCE_S)
         # A connection that nobody had accepted yet ends with a reset.
         with contextlib.suppress(ConnectionResetError):
             assert idle.recv(1) == b""
-        thread.join(5)
-        assert ended.is_set()
-        assert time.perf_counter() - begin < 5.0
+        assert ended.wait(PATIENCE_S)
+        thread.join()
     with pytest.raises(RuntimeError, match="not running"):
         _ = box.url
     with Sandbox(World(1, 10), port=port) as again:
@@ -215,7 +212,7 @@ def test_control(box: Sandbox) -> None:
 )
 def test_control_refuses(box: Sandbox, method: str, path: str, body: str, status: int) -> None:
     """What cannot be meant is refused with a sentence and changes nothing."""
-    answer = requests.request(method, f"{box.url}/_sandbox/{path}", data=body, timeout=5)
+    answer = requests.request(method, f"{box.url}/_sandbox/{path}", data=body, timeout=PATIENCE_S)
     assert answer.status_code == status
     assert answer.json()["message"]
     assert (box.faults.active(), box.limit) == ([], 0)

@@ -31,7 +31,7 @@ class Progress:
         self._took: dict[str, float] = {}
         self._waiting: set[str] = set()
         self._total = self._failed = 0
-        self._began = self._written = time.monotonic()
+        self._began = self._written = time.monotonic()  # noqa: TID251 - time is what is told
 
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """Note what is to be run: every process has found the same."""
@@ -53,7 +53,7 @@ class Progress:
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Say how far it is: all the time on a terminal, elsewhere now and then."""
         self._waiting.discard(nodeid)
-        now = time.monotonic()
+        now = time.monotonic()  # noqa: TID251 - as above
         if self._terminal or now - self._written >= EVERY_S:
             self._written = now
             self._write(self._line(now - self._began), stays=not self._terminal)
