@@ -13,7 +13,7 @@ from etl.budget import GATE, LONGEST_PAUSE_MS, REQUEST_MS, Allowance, Pace, Room
 from etl.errors import Throttled
 from etl.permits import IN_HAND_MS, Permits, Spent
 from etl.schema import api_slots as s
-from tests.harness import PATIENCE_S
+from tests.harness import PATIENCE_S, scaled
 from tests.queue_rows import HOUR, NOW, Servers, execute, own_engine
 
 WINDOW = 60_000
@@ -283,7 +283,7 @@ def shared(servers: Servers) -> Iterator[Engine]:
 LATENCY = st.tuples(st.integers(0, REQUEST_MS), st.integers(0, REQUEST_MS)).map(sorted)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     latencies=st.lists(LATENCY, min_size=20, max_size=40),
     takes=st.lists(st.integers(1, 5), min_size=1, max_size=5),

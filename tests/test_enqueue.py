@@ -215,6 +215,7 @@ finally:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["text", "csv"])
 def test_a_million_in_constant_memory(database_url: str, tmp_path: Path, kind: str) -> None:
     """A file of many SIDs is enqueued whole within 150 MB."""

@@ -7,6 +7,7 @@ import pytest
 from bench.month import HOUR, Month, lived
 
 RUNS_A_DAY = 144
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.parametrize("way", ["auto", "discover"])

@@ -17,6 +17,7 @@ import pytest
 from etl import migrate, schema
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.long
 SOURCES = (
     "etl", "migrations", "pyproject.toml", "README.md", "LICENSE", "tests", "config",
     "constraints", "bench", "docs", "Makefile", "CHANGELOG.md", "CONTRIBUTING.md",

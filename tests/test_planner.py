@@ -22,6 +22,7 @@ from etl.planner import (
 )
 from etl.planner_estimate import estimate
 from etl.planner_windows import cover
+from tests.harness import scaled
 from tests.planner_world import HOUR, PAGE, World, best, bound, grid, knowledge, spent, spread
 from tests.planner_world import Situation as Case
 
@@ -288,7 +289,7 @@ def _made(cells: list[tuple[int, int, bool]]) -> tuple[tuple[Bucket, ...], Densi
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=scaled(150))
 @given(
     cells=_counts,
     unknown=st.integers(0, 5_000),
@@ -318,7 +319,7 @@ def test_every_plan_holds_together(
 _moments = st.integers(0, 20)
 
 
-@settings(max_examples=150)
+@settings(max_examples=scaled(150))
 @given(
     spans=st.lists(st.tuples(_moments, _moments, st.integers(0, 50_000)), max_size=6),
     known=st.lists(st.integers(0, 300), max_size=8),
@@ -345,7 +346,7 @@ def test_no_knowledge_upsets_the_planner(
     assert 0 <= result.fetches <= result.fetch_only
 
 
-@settings(max_examples=100)
+@settings(max_examples=scaled(100))
 @given(cells=_counts, size=st.integers(1, 1_000), at=st.integers(0, 39))
 def test_more_waiting_never_costs_less(
     cells: list[tuple[int, int, bool]], size: int, at: int
@@ -360,7 +361,7 @@ def test_more_waiting_never_costs_less(
     assert before <= cover(weights, sums, size).cost <= before + 1
 
 
-@settings(max_examples=100)
+@settings(max_examples=scaled(100))
 @given(cells=_counts, size=st.integers(1, 1_000))
 def test_the_cover_is_the_best_there_is(cells: list[tuple[int, int, bool]], size: int) -> None:
     """An independent search over all windows finds none cheaper."""

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from etl.errors import InputError, StorageError
 from etl.sidfile import BLOCK_BYTES, LINE_BYTES, read, replayable
 from etl.sids import BadLine, Entry
+from tests.harness import scaled
 
 WHEN = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 ROOT = Path(__file__).parents[1]
@@ -219,7 +220,7 @@ def test_reasons(tmp_path: Path, line: str, reason: str) -> None:
 
 
 @given(data=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
-@settings(max_examples=300)
+@settings(max_examples=scaled(300))
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """Whatever a file holds, it is read, or refused in words."""
     path = tmp_path_factory.getbasetemp() / "any"
@@ -234,7 +235,7 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Non
             assert all(1 <= item.line <= lines for item in found)
 
 
-@settings(max_examples=100)
+@settings(max_examples=scaled(100))
 @given(rows=st.lists(st.tuples(st.text(st.sampled_from('ab",;\n '), max_size=8), st.booleans())))
 def test_any_csv(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, bool]]) -> None:
     """What Python's csv module writes is read back, each SID on the line it stands on."""
@@ -375,6 +376,7 @@ def test_giant_line(head: str) -> None:
     assert peak < 80_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["text", "bad", "csv", "gzip"])
 def test_a_million_lines_in_constant_memory(tmp_path: Path, kind: str) -> None:
     """A million lines, good or bad, take no more memory than a few."""

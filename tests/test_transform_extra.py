@@ -18,6 +18,7 @@ from sqlalchemy import String
 from etl import schema
 from etl.records import Attempt, Rejection
 from etl.transform import EXTRA_DEPTH, RAW_LENGTH, URL_LENGTH, transform
+from tests.harness import scaled
 from tests.payloads import (
     EXAMPLE,
     EXAMPLE_DATA,
@@ -300,7 +301,7 @@ def assert_storable(attempt: Attempt) -> None:
 
 
 @given(ODD)
-@settings(max_examples=300)
+@settings(max_examples=scaled(300))
 def test_any_payload_is_storable(payload: dict[str, Any]) -> None:
     """Make of any values in any known key an attempt that every database takes."""
     attempt = transform(payload, sid=SID)
