@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -21,20 +21,12 @@ from etl.schema import attempt_queue as q
 from etl.schema import attempts
 from etl.schema import verification_queue as v
 from etl.stopping import Stopping
-from tests.databases import Server
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import POLICY, client, run_here
-from tests.queue_rows import crowd, explain, own_engine, put, read, sid
+from tests.queue_rows import crowd, explain, put, read, sid
 from tests.test_listing import enqueue
 
 SHORT = {"read_s": 0.4, "total_s": 0.5}
-
-
-@pytest.fixture
-def sqlite(servers: Callable[[str], Server]) -> Iterator[Engine]:
-    """Open an engine on SQLite alone, where the database makes no difference."""
-    with own_engine(servers, "sqlite") as engine:
-        yield engine
 
 
 def world_of(size: int) -> World:

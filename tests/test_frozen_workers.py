@@ -214,7 +214,7 @@ def test_who_stood_still_for_longer_than_our_patience_tries_once_more(
         connection.execute(update(q).values(attempts=q.c.attempts + 1))
         tries.append(connection.exec_driver_sql(f"SELECT {me}").scalar_one())
         if len(tries) == 1:
-            until(lambda: not there(tries[0]), seconds=60)
+            until(lambda: not there(tries[0]))
         connection.exec_driver_sql("SELECT 1")
 
     engine.dispose()

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,24 +15,9 @@ from etl.schema import attempt_queue as q
 from etl.schema import sweeps as s
 from etl.schema import sync_runs
 from etl.tally import Tally
-from tests.databases import Server
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import run_here
-from tests.queue_rows import NOW, SERVERS, Servers, own_engine, promote, put, read, sid, watch
-
-
-@pytest.fixture
-def sqlite(servers: Callable[[str], Server]) -> Iterator[Engine]:
-    """Open an engine on SQLite alone, where the database makes no difference."""
-    with own_engine(servers, "sqlite") as engine:
-        yield engine
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Engine]:
-    """Open a database on which two transactions write at once."""
-    with own_engine(servers, request.param) as engine:
-        yield engine
+from tests.queue_rows import NOW, promote, put, read, sid, watch
 
 
 def world_of(size: int) -> World:

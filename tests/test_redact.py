@@ -27,7 +27,7 @@ from etl.transform import transform
 from tests.export.world import exported
 from tests.hiding import cells, leaks, payloads
 from tests.payloads import EXAMPLE, EXAMPLE_DATA
-from tests.queue_rows import DAY, NOW, SERVERS, Servers, own_engine, sid
+from tests.queue_rows import DAY, NOW, sid
 
 SECRET = "whatsapp:+1\u00a0415-555-0147 ext 5"
 BATCHES = st.lists(payloads(), min_size=5, max_size=15)
@@ -227,27 +227,25 @@ def test_a_later_fetch_wins(engine: Engine) -> None:
     assert redact(engine)["destinations"] == 1
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-def test_a_fetch_in_between(servers: Servers, kind: str) -> None:
+def test_a_fetch_in_between(server: Engine) -> None:
     """What is written between the look and the lock is redacted as well, and nothing is undone."""
-    with own_engine(servers, kind) as engine:
-        put(engine, [{**EXAMPLE, "note": SECRET}])
-        other = open_engine(engine.url.render_as_string(hide_password=False))
+    put(server, [{**EXAMPLE, "note": SECRET}])
+    other = open_engine(server.url.render_as_string(hide_password=False))
 
-        def fetch(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-            if "FOR UPDATE" in statement and not sent:
-                sent.append(statement)
-                late = {**EXAMPLE_DATA, "locale": SECRET, "mnc": "7"}
-                put(other, [{**EXAMPLE, "channel_data": late}], sent_at=NOW + 1)
+    def fetch(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "FOR UPDATE" in statement and not sent:
+            sent.append(statement)
+            late = {**EXAMPLE_DATA, "locale": SECRET, "mnc": "7"}
+            put(other, [{**EXAMPLE, "channel_data": late}], sent_at=NOW + 1)
 
-        sent: list[str] = []
-        event.listen(engine, "before_cursor_execute", fetch)
-        redact(engine)
-        other.dispose()
-        assert len(sent) == 1
-        assert leaks(cells(engine)) == []
-        with engine.connect() as connection:
-            assert connection.execute(select(attempt_channel_data.c.mnc)).scalar_one() == "7"
+    sent: list[str] = []
+    event.listen(server, "before_cursor_execute", fetch)
+    redact(server)
+    other.dispose()
+    assert len(sent) == 1
+    assert leaks(cells(server)) == []
+    with server.connect() as connection:
+        assert connection.execute(select(attempt_channel_data.c.mnc)).scalar_one() == "7"
 
 
 @pytest.mark.kinds("sqlite")
