@@ -7,17 +7,20 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 PINS := constraints/dev.txt
-# One process for each core; WORKERS=0 runs the tests in one, for a debugger.
+# Two processes for each core; WORKERS=0 runs the tests in one, for a debugger.
 WORKERS ?= auto
+# What `make test-all` runs; `rest` leaves out what `make test` has run already.
+PART ?= all
 # More words for pytest: make test ARGS='-k migrate -x'
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check soak bench clean
+.PHONY: help install demo test test-all check soak bench clean
 
 help:
 	@echo 'make demo     install, and run the whole job against a local stand-in for the API'
-	@echo 'make test     install, and run every test (ARGS=... goes to pytest)'
+	@echo 'make test     install, and run the tests on SQLite and PostgreSQL (ARGS=... goes to pytest)'
+	@echo 'make test-all all tests at full counts, on a second PostgreSQL and a MariaDB too'
 	@echo 'make check    style, types, direction of imports, pins'
 	@echo 'make soak     the long tests at full counts'
 	@echo 'make bench    the measurements'
@@ -48,8 +51,16 @@ install: $(VENV)/.installed-dev
 demo: $(VENV)/.installed
 	@$(RUN) -m etl demo
 
+PYTEST = $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	$(PYTEST) --part quick $(ARGS)
+
+# The two servers that must be there; databases are created and dropped on them.
+test-all: export VERIFY_ETL_TEST_POSTGRES_URL ?= postgresql://postgres@127.0.0.1:5432/postgres
+test-all: export VERIFY_ETL_TEST_MARIADB_URL ?= mariadb://root@127.0.0.1:3306/
+test-all: $(VENV)/.installed-dev
+	VERIFY_ETL_TEST_SCALE=1 $(PYTEST) --part $(PART) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -374,7 +374,8 @@ def transact(
             info = connection.info
             info[_CAREFUL] = careful
             if not bounds.is_patient(connection):
-                info[bounds.IMPATIENT] = bounds.ANSWER_S
+                options = connection.get_execution_options()
+                info[bounds.IMPATIENT] = options.get(bounds.IMPATIENT, bounds.ANSWER_S)
             try:
                 with connection.begin():
                     return work(connection)

@@ -55,13 +55,15 @@ class Pruned:
     last: int | None
 
 
-def prune(connection: Connection, *, before: int, after: int, write: bool) -> Pruned:
+def prune(
+    connection: Connection, *, before: int, after: int, write: bool, step: int = PRUNE_STEP
+) -> Pruned:
     """Delete rows that settled before ``before`` (ms), among the next ones after id ``after``.
 
     By ranges of the key: no index leads to ``settled_at``, and none is worth its upkeep.
     """
-    step = select(q.c.id).where(q.c.id > after).order_by(q.c.id).limit(PRUNE_STEP).subquery()
-    last = connection.execute(select(func.max(step.c.id))).scalar()
+    taken = select(q.c.id).where(q.c.id > after).order_by(q.c.id).limit(step).subquery()
+    last = connection.execute(select(func.max(taken.c.id))).scalar()
     if last is None:
         return Pruned(0, None)
     which = (
@@ -102,13 +104,15 @@ _UNSUMMED: Final = frozenset(
 """The columns that no roll-up holds or counts by."""
 
 
-def redact(connection: Connection, *, before: int, after: str, write: bool) -> Redacted:
+def redact(
+    connection: Connection, *, before: int, after: str, write: bool, step: int = REDACT_STEP
+) -> Redacted:
     """Remove personal data of attempts created before ``before`` (ms), next after SID ``after``.
 
     Of each column stays what ``privacy.attempt`` says. An attempt without a creation time counts
     from its first fetch. Roll-ups lose what the rows lose, in the same transaction.
     """
-    last = _end_of_step(connection, attempts.c.sid, after)
+    last = _end_of_step(connection, attempts.c.sid, after, step)
     if last is None:
         return Redacted(0, 0, 0, 0, 0, None)
     old = or_(
@@ -140,9 +144,9 @@ def redact(connection: Connection, *, before: int, after: str, write: bool) -> R
     )
 
 
-def _end_of_step(connection: Connection, key: ColumnElement[Any], after: object) -> Any:  # noqa: ANN401 - any key
+def _end_of_step(connection: Connection, key: ColumnElement[Any], after: object, most: int) -> Any:
     """Return the last key of the next step, None when there is no row any more."""
-    step = select(key.label("key")).where(key > after).order_by(key).limit(REDACT_STEP).subquery()
+    step = select(key.label("key")).where(key > after).order_by(key).limit(most).subquery()
     return connection.execute(select(func.max(step.c.key))).scalar()
 
 
@@ -282,7 +286,7 @@ def redact_others(
     """
     asked = _OTHERS[name]
     key = asked.table.c.id
-    last = _end_of_step(connection, key, after)
+    last = _end_of_step(connection, key, after, REDACT_STEP)
     if last is None:
         return Cleaned(0, None)
     old = asked.table.c[asked.since] < moment(before)

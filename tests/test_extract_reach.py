@@ -165,7 +165,7 @@ def test_plain_text_behind_https_is_unreachable(make_api: MakeApi) -> None:
     """TLS with a port that speaks none fails before anything is sent."""
     with RawServer(OK) as api:
         with pytest.raises(Unreachable) as caught:
-            make_api(api.url.replace("http:", "https:")).attempt(SID)
+            make_api(api.url.replace("http:", "https:"), connect_s=0.5).attempt(SID)
         assert api.requests == []
     assert "QUN4" not in str(caught.value)
 

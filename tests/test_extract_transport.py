@@ -10,7 +10,6 @@ import zlib
 import pytest
 
 from etl.errors import BadBody, BodyTooLarge, TransientFailure, Unreachable
-from etl.extract import deadline
 from tests.conftest import MakeApi
 from tests.raw_server import (
     PATIENCE_S,
@@ -91,14 +90,14 @@ def test_stale_connection_is_replaced(make_api: MakeApi) -> None:
     assert (api.connections, len(api.requests)) == (2, 2)
 
 
-def test_idle_connection_is_replaced(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("idle_s", "connections"), [(0.0, 2), (3_600.0, 1)])
+def test_idle_connection_is_replaced(make_api: MakeApi, idle_s: float, connections: int) -> None:
     """A connection unused for too long is not trusted, even if it looks alive."""
     with RawServer(OK) as api:
-        client = make_api(api.url)
+        client = make_api(api.url, idle_s=idle_s)
         client.attempt(SID)
-        monkeypatch.setattr(deadline, "IDLE_S", 0.0)
         client.attempt(SID)
-    assert api.connections == 2
+    assert api.connections == connections
 
 
 CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"

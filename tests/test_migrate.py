@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, event, inspect, text
 
 from etl import migrate, schema
 from etl.database import moment_ms, open_engine
@@ -351,15 +351,17 @@ def test_the_alembic_command(
         assert ran.returncode == 0, ran.stderr
 
 
-def test_sqlite_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_locked(tmp_path: Path) -> None:
     """A database that another process keeps locked is said to be, and is not a bug."""
     url = f"sqlite:///{tmp_path / 'locked.db'}"
-    monkeypatch.setattr("etl.database._BUSY_TIMEOUT_MS", 50)
+    engine = open_engine(url)
+    event.listen(engine, "connect", lambda ours, _record: ours.execute("PRAGMA busy_timeout = 50"))
     with sqlite3.connect(tmp_path / "locked.db", isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusy, match=r"upgrading the schema, the database is locked"):
-            migrate.upgrade(open_engine(url))
+            migrate.upgrade(engine)
     other.close()
+    engine.dispose()
 
 
 def test_no_scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,15 +22,11 @@ from etl.errors import InputError, StorageError
 from etl.sidfile import BLOCK_BYTES, LINE_BYTES, read, replayable
 from etl.sids import BadLine, Entry
 from tests.harness import scaled
+from tests.queue_rows import sid
 
 WHEN = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 ROOT = Path(__file__).parents[1]
 GZIP_OF_NOTHING = gzip.compress(b"", mtime=0)
-
-
-def sid(number: int) -> str:
-    """Make the attempt SID of that number."""
-    return f"VL{number:032x}"
 
 
 def entries(path: Path | str) -> list[Entry | BadLine]:

@@ -84,16 +84,15 @@ def test_prune(engine: Engine, database_url: str) -> None:
     assert "Discover enqueues none whose attempt is final" in soon.stderr
 
 
-def test_prune_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prune_goes_in_steps(engine: Engine) -> None:
     """Each step looks at so many rows, goes on after the last of them, and ends."""
-    monkeypatch.setattr(upkeep, "PRUNE_STEP", 2)
     settled(engine, [100, 1, 100, 100, 1])
     steps = []
     last: int | None = 0
     with engine.begin() as connection:
         before = clock(connection) - 90 * DAY
         while last is not None:
-            done = upkeep.prune(connection, before=before, after=last, write=True)
+            done = upkeep.prune(connection, before=before, after=last, write=True, step=2)
             last = done.last
             steps.append(done.rows)
     assert steps == [1, 2, 0, 0]
@@ -161,9 +160,8 @@ def data_of(engine: Engine) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(select(*columns).order_by(d.attempt_sid))]
 
 
-def test_redact_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redact_goes_in_steps(engine: Engine) -> None:
     """Each step takes so many attempts, goes on after the last of them, and ends."""
-    monkeypatch.setattr(upkeep, "REDACT_STEP", 2)
     steps: list[int] = []
     last: str | None = ""
     with engine.begin() as connection:
@@ -171,7 +169,7 @@ def test_redact_goes_in_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
             stored(connection, number, 31, None)
         before = clock(connection) - 30 * DAY
         while last is not None:
-            done = upkeep.redact(connection, before=before, after=last, write=True)
+            done = upkeep.redact(connection, before=before, after=last, write=True, step=2)
             last = done.last
             steps.append(done.destinations)
     assert steps == [2, 2, 1, 0]

@@ -86,6 +86,7 @@ class Api:
         connect_s: float = 5.0,
         read_s: float = 20.0,
         total_s: float = 25.0,
+        idle_s: float = 30.0,
         window_s: float = 60.0,
     ) -> None:
         base, through = _address(base_url, "VERIFY_ETL_API_URL"), proxy
@@ -112,7 +113,7 @@ class Api:
         # Certificates of one's own are read now, for they may be wrong; the usual ones, which take
         # a while, when the first connection needs them.
         self._context = tls_context(ca_bundle) if ca_bundle else None
-        self._limits = Limits(connect_s, read_s, total_s)
+        self._limits = Limits(connect_s, read_s, total_s, idle_s)
         self._proxy = through
         self._wires: list[Wire] = []
         # Of these the ones that nobody is using, the last used at the end.

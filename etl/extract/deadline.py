@@ -11,21 +11,22 @@ import socket
 from dataclasses import dataclass
 from http.client import HTTPResponse, IncompleteRead
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
-
-IDLE_S: Final = 30.0
-"""A connection unused for this long is replaced unasked: many middleboxes forget it silently."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Say how long to wait, in seconds: to connect, for a next byte, and for everything."""
+    """Say how long to wait, in seconds: to connect, for a next byte, and for everything.
+
+    A connection unused for ``idle_s`` is replaced unasked: many middleboxes forget it silently.
+    """
 
     connect_s: float = 5.0
     read_s: float = 20.0
     total_s: float = 25.0
+    idle_s: float = 30.0
 
 
 class Clock:
@@ -104,7 +105,8 @@ class TimedConnection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """Say whether the pool may use this connection again."""
-        return monotonic() - self._clock.used_at < IDLE_S and super().is_connected
+        idle_s = monotonic() - self._clock.used_at
+        return idle_s < self._clock.limits.idle_s and super().is_connected
 
     def connect(self) -> None:
         """Connect within the connect timeout, for each address the name has."""

@@ -40,7 +40,9 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Write no dot for what has passed."""
+        """Write no letter for a test: a line says how many there were, and which failed."""
+        if report.failed:
+            return "failed" if report.when == "call" else "error", "", ""
         return ("passed", "", "") if report.when == "call" and report.passed else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
