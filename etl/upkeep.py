@@ -144,7 +144,7 @@ def redact(
     )
 
 
-def _end_of_step(connection: Connection, key: ColumnElement[Any], after: object, most: int) -> Any:
+def _end_of_step(connection: Connection, key: ColumnElement[Any], after: object, most: int) -> Any:  # noqa: ANN401 - any key
     """Return the last key of the next step, None when there is no row any more."""
     step = select(key.label("key")).where(key > after).order_by(key).limit(most).subquery()
     return connection.execute(select(func.max(step.c.key))).scalar()
