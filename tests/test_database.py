@@ -1,19 +1,17 @@
 import sqlite3
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, insert
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from etl.database import (
     READ_ONLY,
-    carefully,
     check_revision,
     clock,
     insert_ignore,
@@ -24,7 +22,7 @@ from etl.database import (
     transact,
     wal_is_safe,
 )
-from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError, WriteRefused
+from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError
 from etl.schema import attempt_queue as q
 from tests.harness import PATIENCE_S
 from tests.queue_rows import Servers, execute, impatient, kill, own_engine, put, read
@@ -257,51 +255,6 @@ def test_a_commit_without_an_answer_is_looked_up(server: Engine) -> None:
     event.listen(server, "commit", lose)
     transact(server, work, doing="testing", sleep=lambda _s: None)
     assert (seen, read(server)["a"].attempts) == ([0, 1], 1)
-
-
-def test_a_deadlock_under_a_savepoint_is_tried_again(server: Engine) -> None:
-    """A server that undoes the transaction, savepoint and all, is busy and refuses nothing."""
-    put(server, *({"sid": sid} for sid in "abcdefgh"))
-    met = threading.Barrier(2)
-    waited: set[str] = set()
-
-    def both(connection: Connection, first: str, second: str) -> None:
-        connection.exec_driver_sql(EDIT.format(first))
-        if first not in waited:
-            waited.add(first)
-            met.wait()
-        with connection.begin_nested():
-            connection.exec_driver_sql(EDIT.format(second))
-
-    def light(connection: Connection) -> None:
-        both(connection, "a", "b")
-
-    def heavy(connection: Connection) -> None:
-        for sid in "cdefgh":
-            connection.exec_driver_sql(EDIT.format(sid))
-        both(connection, "b", "a")
-
-    thread = threading.Thread(target=transact, args=(server, heavy), kwargs={"doing": "other"})
-    thread.start()
-    transact(server, light, doing="testing")
-    thread.join()
-    assert {read(server)[sid].attempts for sid in "ab"} == {2}
-
-
-def test_a_refused_row_is_said_by_names(engine: Engine) -> None:
-    """A duplicate ends with 78, once it was tried carefully, and what it is of is not said."""
-    put(engine, {"sid": "s3cret"})
-    careful: list[bool] = []
-
-    def work(connection: Connection) -> None:
-        careful.append(carefully(connection))
-        connection.execute(insert(q).values(sid="s3cret"))
-
-    with pytest.raises(WriteRefused, match="table attempt_queue") as caught:
-        transact(engine, work, doing="testing", sleep=lambda _s: None)
-    assert (careful, caught.value.exit_code) == ([False, True], 78)
-    told = "".join(traceback.format_exception(caught.value))
-    assert "s3cret" not in told.replace('values(sid="s3cret")', "")
 
 
 def test_a_missing_table_is_named_with_the_command_that_mends_it(empty_engine: Engine) -> None:

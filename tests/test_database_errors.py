@@ -1,15 +1,21 @@
 """Check how the drivers' errors are sorted and said."""
 
 import sqlite3
+import threading
+import traceback
 from pathlib import Path
 
 import psycopg.errors
 import pymysql.err
 import pytest
+from sqlalchemy import Connection, Engine, insert
 from sqlalchemy.exc import DBAPIError
 
+from etl.database import carefully, transact
 from etl.database_errors import Fault, classify, explain, name_file
 from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError, WriteRefused
+from etl.schema import attempt_queue as q
+from tests.queue_rows import put, read
 
 
 def _postgresql(code: str) -> DBAPIError:
@@ -98,3 +104,50 @@ def test_a_file_that_cannot_be_opened_is_no_file_that_cannot_be_written(tmp_path
     assert str(explain(error, "testing")).startswith(
         f"While testing, {tmp_path}/x.db could not be opened (said). "
     )
+
+
+@pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
+def test_a_deadlock_under_a_savepoint_is_tried_again(engine: Engine) -> None:
+    """A server that undoes the transaction, savepoint and all, is busy and refuses nothing."""
+    put(engine, *({"sid": sid} for sid in "abcdefgh"))
+    met = threading.Barrier(2)
+    waited: set[str] = set()
+    edit = "UPDATE attempt_queue SET attempts = attempts + 1 WHERE sid = '{}'"
+
+    def both(connection: Connection, first: str, second: str) -> None:
+        connection.exec_driver_sql(edit.format(first))
+        if first not in waited:
+            waited.add(first)
+            met.wait()
+        with connection.begin_nested():
+            connection.exec_driver_sql(edit.format(second))
+
+    def light(connection: Connection) -> None:
+        both(connection, "a", "b")
+
+    def heavy(connection: Connection) -> None:
+        for sid in "cdefgh":
+            connection.exec_driver_sql(edit.format(sid))
+        both(connection, "b", "a")
+
+    thread = threading.Thread(target=transact, args=(engine, heavy), kwargs={"doing": "other"})
+    thread.start()
+    transact(engine, light, doing="testing")
+    thread.join()
+    assert {read(engine)[sid].attempts for sid in "ab"} == {2}
+
+
+def test_a_refused_row_is_said_by_names(engine: Engine) -> None:
+    """A duplicate ends with 78, once it was tried carefully, and what it is of is not said."""
+    put(engine, {"sid": "s3cret"})
+    careful: list[bool] = []
+
+    def work(connection: Connection) -> None:
+        careful.append(carefully(connection))
+        connection.execute(insert(q).values(sid="s3cret"))
+
+    with pytest.raises(WriteRefused, match="table attempt_queue") as caught:
+        transact(engine, work, doing="testing", sleep=lambda _s: None)
+    assert (careful, caught.value.exit_code) == ([False, True], 78)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in told.replace('values(sid="s3cret")', "")
