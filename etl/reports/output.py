@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,7 +21,13 @@ from etl.errors import ConfigError
 from etl.reports.model import Column, Kind
 from etl.reports.query import Answer, Row, Value
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = frozenset("=+-@\u2010\u2012\u2013\u2014\u2015\u2212")
+"""What a formula begins with, and the dashes that a spreadsheet may take for a minus."""
+_INDENT: Final = ("\t", "\r", "\n")
+_UNSEEN: Final = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Me", "Mn", "Zl", "Zp", "Zs"))
+"""Categories of characters of which nothing is seen, or nothing but on another."""
+_BLANK: Final = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and a sign that are blank."""
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _BATCH: Final = 10_000
 
@@ -46,10 +53,24 @@ def _cell(value: Value) -> str:
 
 
 def safe(text: str) -> str:
-    """Keep a spreadsheet from reading a text as a formula."""
-    if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+    """Keep a spreadsheet from reading a text as a formula.
+
+    It may pass by what is not seen before the sign, and read a full-width, small or raised sign as
+    the plain one (Unicode's NFKC).
+    """
+    if text[:1].isalnum() and text[0].isascii():
+        return text
+    sign = unicodedata.normalize("NFKC", _first_seen(text))[:1]
+    if (sign in _FORMULA or text.startswith(_INDENT)) and not _NUMBER.fullmatch(text):
         return "'" + text
     return text
+
+
+def _first_seen(text: str) -> str:
+    for char in text:
+        if unicodedata.category(char) not in _UNSEEN and char not in _BLANK:
+            return char
+    return ""
 
 
 def _iso(value: date) -> str:

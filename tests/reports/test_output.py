@@ -78,6 +78,36 @@ def test_a_spreadsheet_reads_no_formula(text: str, expected: str) -> None:
     assert safe(text) == expected
 
 
+SIGNS = (
+    *"=+-@",
+    # Full width, small, raised, lowered; minus, hyphens and dashes, Hebrew's plus, two equals signs.
+    *"\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u207c\u207a\u207b\u208c\u208a\u208b",
+    *"\u2212\u2010\u2011\u2012\u2013\u2014\u2015\ufb29\u2a75",
+)
+UNSEEN = (
+    *("", " ", "\t", "\r", "\n", "\r\n", "\v", "\0", "\x7f", "\xa0", "\xad", "\u3000", "\u2028"),
+    # Zero width, order of writing, variants, and what is blank without being a blank.
+    *("\u200b", "\u200d", "\u2060", "\ufeff", "\u202e", "\ufe0f", "\u034f", "\u3164", "\u2800"),
+    " \u200b\t\xa0",
+)
+
+
+@pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
+def test_a_formula_behind_what_is_not_seen_is_none(unseen: str) -> None:
+    """A sign that a spreadsheet may read as that of a formula is one wherever it is seen first."""
+    texts = [f"{unseen}{sign}{rest}" for sign in SIGNS for rest in ("1+1", "SUM(A1)", "")]
+    assert [safe(text) for text in texts] == [f"'{text}" for text in texts]
+
+
+@pytest.mark.parametrize("text", [
+    "-12", "+0.75", "-0.000001", " sms", "\u200bsms", "(=1)", "'=1", "  ", "\xdcnal=1", "\u4e2d=1",
+    "\uff11-1", "1-1", "x\n=1",
+])  # fmt: skip
+def test_what_begins_no_formula_is_left_as_it_is(text: str) -> None:
+    """Numbers stay numbers, negative ones too, and other texts are not touched."""
+    assert safe(text) == text
+
+
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_any_text_survives_csv(texts: list[str]) -> None:
     """Quotes, commas and line breaks come back as they were, but for the apostrophe."""
