@@ -5,6 +5,7 @@ concurrent read-then-writes to busy errors). PostgreSQL and MariaDB: READ COMMIT
 ``FOR UPDATE SKIP LOCKED`` with SELECT then UPDATE in one transaction.
 """
 
+import json
 import os
 import sqlite3
 import time
@@ -17,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import tenacity
 from sqlalchemy import Connection, Engine, Insert, Select, Table, create_engine, event, text
 from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from etl import database_bounds as bounds
@@ -93,6 +94,8 @@ def open_engine(url: str) -> Engine:
         options["connect_args"] = {
             "connect_timeout": 10, "read_timeout": answer_s, "write_timeout": answer_s,
         }  # fmt: skip
+    else:
+        options["json_deserializer"] = _any_json
     if backend == "mysql":
         # MySQL has no bound for idle transactions alone: a session that rests as long is ended.
         options["pool_recycle"] = bounds.IDLE_S - 5
@@ -199,6 +202,21 @@ def _hide_values(context: ExceptionContext) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     read_only = connection.get_execution_options().get("verify_etl_read_only")
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    # What is read to be shown may be text of others that is no UTF-8; see also any_text.
+    driver: Any = connection.connection.driver_connection
+    driver.text_factory = _shown if read_only else str
+
+
+def _shown(sent: bytes) -> str:
+    return sent.decode("utf-8", "replace")
+
+
+def _any_json(sent: Any) -> Any:  # noqa: ANN401 - as the driver gives it
+    """Parse JSON; what others wrote that is none is itself, where it is text."""
+    try:
+        return json.loads(sent)
+    except (TypeError, ValueError, RecursionError):
+        return sent if isinstance(sent, str | int | float) else None
 
 
 def wal_is_safe(version: tuple[int, ...]) -> bool:
@@ -244,20 +262,36 @@ def moment_ms(value: object) -> int | None:
 
 
 @contextmanager
-def any_text(connection: Connection) -> Iterator[None]:
+def any_text(connection: Connection, errors: str = "surrogateescape") -> Iterator[None]:
     """Read text as it was written, be it UTF-8 or not: SQLite keeps whatever bytes it is given.
 
-    What is no UTF-8 comes as surrogates instead of an error that no row could be blamed for.
+    What is no UTF-8 comes as surrogates, or as ``errors`` says, instead of an error that no row
+    could be blamed for.
     """
     driver = connection.connection.driver_connection
     if connection.dialect.name != "sqlite" or driver is None:
         yield
         return
-    driver.text_factory = lambda sent: sent.decode("utf-8", "surrogateescape")
+    usual = driver.text_factory
+    driver.text_factory = lambda sent: sent.decode("utf-8", errors)
     try:
         yield
     finally:
-        driver.text_factory = str
+        driver.text_factory = usual
+
+
+def as_text(connection: Connection, read: Callable[[], T]) -> T:
+    """Read rows, and again with any text in them where SQLite holds some that is no UTF-8.
+
+    Faster than ``any_text`` where there is none; what is none then reads as U+FFFD.
+    """
+    try:
+        return read()
+    except OperationalError as error:
+        if connection.dialect.name != "sqlite" or "decode" not in str(error.orig):
+            raise
+    with any_text(connection, "replace"):
+        return read()
 
 
 def locked(statement: Select[Any], *, skip: bool = False) -> Select[Any]:

@@ -12,10 +12,24 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, Connection, CursorResult, Insert, Table, func, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    CursorResult,
+    Insert,
+    Integer,
+    RowMapping,
+    Select,
+    Table,
+    cast,
+    func,
+    insert,
+    select,
+)
 
 from etl import bulk, marks
 from etl.bulk import Columns, among, insert_rows
+from etl.database import as_text
 from etl.dialects import mysql_insert, sqlite_insert
 from etl.records import Attempt, Fetched
 from etl.schema import attempt_changes, attempt_channel_data, attempts
@@ -83,26 +97,29 @@ def known(connection: Connection, sids: Collection[str]) -> dict[str, Known]:
         .order_by(attempts.c.sid)
         .with_for_update()
     )
-    rows = connection.execute(statement).mappings().all()
+    rows = _read(connection, statement)
     if not rows:
         return {}
     key = attempt_channel_data.c.attempt_sid
     statement = select(key, *_tracked(attempt_channel_data)).where(
         among(connection, key, [row["sid"] for row in rows])
     )
-    found = connection.execute(statement).mappings()
-    channel = {data["attempt_sid"]: data for data in found}
+    channel = {data["attempt_sid"]: data for data in _read(connection, statement)}
     return {row["sid"]: _known({**channel.get(row["sid"], {}), **row}) for row in rows}
+
+
+def _read(connection: Connection, statement: Select[Any]) -> Sequence[RowMapping]:
+    return as_text(connection, lambda: connection.execute(statement).mappings().all())
 
 
 def _known(row: Mapping[str, Any]) -> Known:
     return Known(
-        row["fetched_at"],
+        _whole(row["fetched_at"]) or 0,
         row["is_final"],
         {name: row.get(name) for name in TRACKED},
         row["date_created"],
         row["verification_sid"],
-        row["first_fetched_at"],
+        _whole(row["first_fetched_at"]),
     )
 
 
@@ -112,6 +129,11 @@ def sample(connection: Connection, sid: str) -> Attempt:
     row = connection.execute(statement.order_by(attempts.c.sid).limit(1)).mappings().first()
     found: dict[str, Any] = {name: row and row.get(name) for name in Attempt._fields}
     return Attempt(**found | {"sid": sid, "warnings": ()})
+
+
+def _whole(number: object) -> int | None:
+    # SQLite keeps whatever others write.
+    return number if isinstance(number, int) else None
 
 
 def _tracked(table: Table) -> list[Column[Any]]:
@@ -167,7 +189,8 @@ def _same(connection: Connection, final: Sequence[Merged]) -> Collection[str]:
         .join(attempt_channel_data, attempt_channel_data.c.attempt_sid == attempts.c.sid)
         .where(among(connection, attempts.c.sid, [merged.attempt.sid for merged in final]))
     )
-    stored = {row.sid: [_plain(value) for value in row] for row in connection.execute(statement)}
+    found = _read(connection, statement)
+    stored = {row["sid"]: [_plain(value) for value in row.values()] for row in found}
     return {
         merged.attempt.sid
         for merged in final
@@ -277,7 +300,8 @@ def _upsert_attempts(dialect: str) -> Insert:
     return insertion.on_conflict_do_update(
         index_elements=[attempts.c.sid],
         set_={n: insertion.excluded[n] for n in names},
-        where=insertion.excluded.fetched_at > attempts.c.fetched_at,
+        # Text that others wrote is more than any number, unless it is made one.
+        where=insertion.excluded.fetched_at > cast(attempts.c.fetched_at, Integer),
     )
 
 

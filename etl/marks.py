@@ -6,16 +6,16 @@ each other. ``enter`` closes the gap between two of them: neither sees the attem
 is just writing of the same verification, so no roll-up is made before both have ended.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Final
+from functools import cache, partial
+from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, func, insert, literal, select
+from sqlalchemy import Connection, Insert, Select, func, insert, literal, select
 
 from etl import bulk
 from etl.cubes import DAY_S, HOUR_S, QUARTER_S, UNKNOWN, quarter
-from etl.database import lock_alone, lock_shared, moment_ms
+from etl.database import as_text, lock_alone, lock_shared, moment_ms
 from etl.schema import attempts, rollup_marks
 
 _KEY: Final = 0x726F6C6C757073  # "rollups"
@@ -74,14 +74,16 @@ def mark(
     verification belongs to the time of its first attempt and is paid for once.
     """
     found = set(times)
-    sids = [sid for sid in set(verifications) if sid is not None]
+    # SQLite keeps bytes and numbers of others, too: they are no SIDs that anybody shares.
+    sids = [sid for sid in set(verifications) if isinstance(sid, str)]
     name = connection.dialect.name
     rounded = _ROUNDED["mysql" if name == "mariadb" else name]
     for start in range(0, len(sids), _CHUNK):
         siblings = select(rounded).where(
             bulk.among(connection, attempts.c.verification_sid, sids[start : start + _CHUNK])
         )
-        found.update(connection.execute(siblings.distinct()).scalars())
+        read = partial(_times, connection, siblings.distinct())
+        found.update(as_text(connection, read))
     starts = sorted({_start(moment_ms(at)) for at in found})
     bulk.execute(connection, _insert(name), {"start": starts})
     return starts
@@ -92,6 +94,10 @@ def _insert(dialect: str) -> Insert:
     if dialect != "postgresql":
         return insert(rollup_marks)
     return bulk.insert_rows(rollup_marks, [rollup_marks.c.start])
+
+
+def _times(connection: Connection, statement: Select[Any]) -> Sequence[object]:
+    return connection.execute(statement).scalars().all()
 
 
 def _start(ms: int | None) -> int:

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, and_, case, func, or_, select
 
-from etl.database import moment, transact
+from etl.database import any_text, moment, transact
 from etl.database_bounds import PATIENT
 from etl.errors import ApiUnreachable, BadBody, BodyTooLarge, NotFound, TransientFailure
 from etl.listing import Lister
+from etl.reports.odd import unreadable
 from etl.schema import attempt_channel_data as data
 from etl.schema import attempts
 
@@ -286,8 +287,13 @@ def known(connection: Connection, account: str, start: int, by: By) -> list[str]
     statement = _of(by, _COLUMNS[by]).where(
         _mine(account), attempts.c.date_created >= moment(start)
     )
-    found = connection.execute(statement.distinct()).scalars()
-    return sorted({_SPELLINGS[by](value) for value in found if value})
+    with any_text(connection):
+        found = connection.execute(statement.distinct()).scalars().all()
+    return sorted({_SPELLINGS[by](value) for value in found if value and _is_name(value)})
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 def count(
@@ -307,8 +313,11 @@ def count(
     if key is not None:
         statement = statement.group_by(key)
     found: dict[str | None, Stored] = {}
-    for *group, total, converted, not_final in connection.execute(statement):
-        value = _SPELLINGS[by](group[0]) if by and group[0] else None
+    with any_text(connection):
+        rows = connection.execute(statement).all()
+    for *group, total, converted, not_final in rows:
+        # SQLite keeps bytes, too: they are no name that the API could be asked for.
+        value = _SPELLINGS[by](group[0]) if by and group[0] and _is_name(group[0]) else None
         counts = Counts(int(total), int(converted or 0), int(total) - int(converted or 0))
         found[value] = found.get(value, Stored()) + Stored(counts, int(not_final or 0))
     return found
@@ -317,7 +326,7 @@ def count(
 def undated(connection: Connection, account: str) -> int:
     """Count the attempts whose creation time is unknown: they are in no window."""
     statement = select(func.count()).where(attempts.c.date_created.is_(None), _mine(account))
-    return int(connection.execute(statement).scalar_one())
+    return int(connection.execute(statement).scalar_one()) + unreadable(connection)
 
 
 def _of(by: By | None, *columns: ColumnElement[Any]) -> Any:  # noqa: ANN401 - a SELECT of any columns

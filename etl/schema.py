@@ -17,6 +17,7 @@ A SID's life, as ``attempt_queue.state``::
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from math import isfinite
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -75,10 +76,21 @@ class Moment(TypeDecorator[datetime]):
         """Spell a time on SQLite as SQLAlchemy does, but faster: loading does it three times a row."""
         return _spell if dialect.name == "sqlite" else super().bind_processor(dialect)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Read as unknown what others wrote that is no time: SQLite keeps it as it is."""
+        return _read if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
+
 
 def _spell(value: datetime | None) -> str | None:
     # SQLAlchemy leaves the offset off, too; all our times are UTC.
     return None if value is None else value.isoformat(" ", "microseconds")[:26]
+
+
+def _read(value: Any) -> datetime | None:  # noqa: ANN401 - as the driver gives it
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
 
 
 class Money(TypeDecorator[Decimal]):
@@ -98,11 +110,12 @@ class Money(TypeDecorator[Decimal]):
         return dialect.type_descriptor(Numeric(18, 6))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ANN401 - as the driver gives it
-        """Return a ``Decimal`` whatever the driver returned."""
+        """Return a ``Decimal`` of any number, and nothing of what SQLite keeps that is none."""
         del dialect
         if value is None or isinstance(value, Decimal):
             return value
-        return Decimal(repr(value))
+        number = isinstance(value, int | float) and isfinite(value)
+        return Decimal(repr(value)) if number else None
 
 
 metadata = MetaData()

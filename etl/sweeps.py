@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, or_, select, update
 
-from etl.database import lock_alone, locked, moment
+from etl.database import as_text, lock_alone, locked, moment
 from etl.schema import sweeps as s
 
 LEASE_MS: Final = 120_000
@@ -79,7 +79,7 @@ def begin(  # noqa: PLR0913 - a window is these facts
         .where(s.c.scope == scope, s.c.purpose == purpose)
         .limit(1)
     )
-    if (there := connection.execute(begun).first()) is not None:
+    if (there := _first(connection, begun)) is not None:
         return _take_over(connection, there, worker, now)
     row = {
         "account": account, "window_from": start, "window_to": end, "scope": scope,
@@ -114,7 +114,7 @@ def resume(  # noqa: PLR0913 - as above
     )
     if scope is not None:
         statement = statement.where(s.c.scope == scope)
-    while (row := connection.execute(locked(statement, skip=True)).first()) is not None:
+    while (row := _first(connection, locked(statement, skip=True))) is not None:
         if _sound(row, now):
             return _take_over(connection, row, worker, now)
         # Somebody has changed it by hand; what it would have shown is listed anew.
@@ -238,8 +238,12 @@ def reached(
     return end_ms
 
 
+def _first(connection: Connection, statement: Select[Any]) -> Row[Any] | None:
+    return as_text(connection, lambda: connection.execute(statement).first())
+
+
 def _numbers(connection: Connection, statement: Select[Any]) -> Iterator[tuple[int, ...]]:
     """Yield rows of whole numbers; SQLite keeps whatever else is written there, too."""
-    for row in connection.execute(statement):
+    for row in as_text(connection, lambda: connection.execute(statement).all()):
         if all(isinstance(value, int) for value in row):
             yield tuple(row)

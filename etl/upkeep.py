@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     ColumnElement,
     Connection,
     Select,
@@ -20,10 +21,11 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     func,
-    or_,
+    literal_column,
     select,
     type_coerce,
     update,
@@ -34,6 +36,7 @@ from etl.bulk import among
 from etl.cubes import CUBES
 from etl.database import any_text, locked, moment
 from etl.records import State
+from etl.reports.dialects import dialect
 from etl.schema import attempt_changes as changes
 from etl.schema import attempt_channel_data as data
 from etl.schema import attempt_queue as q
@@ -109,16 +112,16 @@ def redact(
 ) -> Redacted:
     """Remove personal data of attempts created before ``before`` (ms), next after SID ``after``.
 
-    Of each column stays what ``privacy.attempt`` says. An attempt without a creation time counts
-    from its first fetch. Roll-ups lose what the rows lose, in the same transaction.
+    Of each column stays what ``privacy.attempt`` says. An attempt without a creation time, or
+    with one that is none, counts from its first fetch. Roll-ups lose what the rows lose, in the same transaction.
     """
     last = _end_of_step(connection, attempts.c.sid, after, step)
     if last is None:
         return Redacted(0, 0, 0, 0, 0, None)
-    old = or_(
-        attempts.c.date_created < moment(before),
-        and_(attempts.c.date_created.is_(None), attempts.c.first_fetched_at < before),
-    )
+    is_time = dialect(connection.dialect.name).readable("attempts.date_created")
+    dated: ColumnElement[bool] = literal_column(f"({is_time})", Boolean)
+    created = attempts.c.date_created < moment(before)
+    old = case((dated, created), else_=attempts.c.first_fetched_at < before)
     here = and_(attempts.c.sid > after, attempts.c.sid <= last, old)
     rows = _attempts(connection, here)
     sids = [row["sid"] for row in rows]

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, case, func, select, update
 
 from etl.bulk import among, unindexed
-from etl.database import insert_ignore, locked, moment
+from etl.database import as_text, insert_ignore, locked, moment
 from etl.records import VERIFICATION_PATTERN
 from etl.refusals import update_rows
 from etl.schema import attempts
@@ -64,7 +64,7 @@ def due(connection: Connection, *, accounts: Sequence[str], now: int, limit: int
     statement = (
         select(v.c.sid).where(*_due(accounts, now)).order_by(v.c.due_at, v.c.id).limit(limit)
     )
-    return list(connection.execute(statement).scalars())
+    return as_text(connection, lambda: list(connection.execute(statement).scalars()))
 
 
 def claim(
@@ -82,7 +82,8 @@ def claim(
         .limit(limit)
     )
     named: dict[int, str] = {}
-    while not named and (rows := connection.execute(locked(statement, skip=True)).all()):
+    picked = locked(statement, skip=True)
+    while not named and (rows := as_text(connection, lambda: connection.execute(picked).all())):
         named = {row.id: row.sid for row in rows if VERIFICATION_PATTERN.fullmatch(str(row.sid))}
         if nonsense := [row.id for row in rows if row.id not in named]:
             connection.execute(update(v).where(v.c.id.in_(nonsense)).values(state="missing"))
@@ -146,7 +147,8 @@ def listed(  # noqa: PLR0913 - what a list showed, and under which lease
     values: dict[str, object] = {"found": found, "tries": 0, "listed_at": moment(now)}
     if not found:
         statement = select(v.c.tries, v.c.due_at).where(v.c.sid == sid)
-        before = connection.execute(locked(statement)).one_or_none()
+        asked = locked(statement)
+        before = as_text(connection, lambda: connection.execute(asked).one_or_none())
         if before is None:
             _log.warning("Verification %s was taken out of its queue while it was listed.", sid)
             return
@@ -196,7 +198,7 @@ def cover(
 def all_final(connection: Connection, sid: str) -> bool:
     """Say whether all attempts of a Verification that are stored are final."""
     statement = select(attempts.c.is_final).where(attempts.c.verification_sid == sid)
-    return all(connection.execute(statement).scalars())
+    return as_text(connection, lambda: all(connection.execute(statement).scalars().all()))
 
 
 def revive(connection: Connection, sids: Sequence[str] = ()) -> int:

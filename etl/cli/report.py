@@ -243,6 +243,7 @@ def _asked(
 
     from etl.database import check_revision
     from etl.database_errors import explain
+    from etl.reports.odd import say
     from etl.reports.query import ask, undated
 
     def local(value: Any) -> Any:  # noqa: ANN401 - any cell
@@ -251,6 +252,7 @@ def _asked(
     try:
         with snapshots(engine).connect() as connection:
             check_revision(connection)
+            say(connection)
             windowed = question.since is not None or question.until is not None
             if windowed and (missed := undated(connection, question.as_of)):
                 verb = "is" if missed == 1 else "are"

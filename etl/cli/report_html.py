@@ -51,6 +51,7 @@ def html(
     from etl.database_errors import explain
     from etl.page import collect, write
     from etl.reports.files import replaced
+    from etl.reports.odd import say
     from etl.reports.query import Question
     from etl.reports.window import moment
 
@@ -69,6 +70,7 @@ def html(
         try:
             with engine.connect() as connection:
                 check_revision(connection)
+                say(connection)
                 if question.as_of is not None:
                     report_past.say_moment(connection, question.as_of, zone)
                 page = collect(connection, question)

@@ -46,7 +46,7 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
     with context.database(context.settings(), read_only=True) as engine:
         found = transact(engine, work, doing="reading the history of runs")
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(found, default=str))
     elif found:
         rows = [_row(run) for run in found]
         lines = [*table.aligned(_NAMES, rows, spare=_SPARE), *_errors(found)]
@@ -58,7 +58,7 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
 
 
 def _row(run: "Mapping[str, Any]") -> "list[Any]":
-    did = run["did"] or {}
+    did = run["did"] if isinstance(run["did"], dict) else {}
     counts = [did.get(name) for name in ("requests", "fetched", "settled", "dead")]
     ended = "not ended" if run["ended_at"] is None else run["exit_code"]
     return [run["id"], run["command"], run["started_at"], run["seconds"], ended, *counts]

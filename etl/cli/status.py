@@ -53,7 +53,7 @@ def status(context: Context, *, as_json: bool) -> None:
     with context.database(settings, read_only=True) as engine:
         found, now = transact(engine, work, doing="reading the queue")
     if as_json:
-        click.echo(json.dumps(found.as_dict()))
+        click.echo(json.dumps(found.as_dict(), default=str))
     else:
         click.echo("\n".join(lines(found, now)))
 
@@ -140,7 +140,7 @@ def _run(run: "dict[str, object]") -> str:
     took = span(float(str(run["seconds"] or 0)))
     text = f"{run['started_at']}  {run['command']}, {took}, exit code {run['exit_code']}"
     did = run["did"]
-    if isinstance(did, dict) and "fetched" in did:
+    if isinstance(did, dict) and isinstance(did.get("fetched"), int):
         text += f", {did['fetched']:,} fetched"
     return text
 

@@ -16,14 +16,15 @@ from sqlalchemy import Connection, Engine
 from etl.database import check_revision, transact
 from etl.errors import ConfigError
 from etl.export import rows
-from etl.export.folder import Day, Folder
+from etl.export.folder import UNDATED, Day, Folder
 from etl.export.rows import Mark, Window
-
-UNDATED: Final = "__HIVE_DEFAULT_PARTITION__"
-"""Names the folder of attempts whose creation time is unknown, as Hive, Spark and DuckDB do."""
+from etl.reports.odd import say
 
 GROUP: Final = 50_000
 """Rows of a row group: the most that are held at a time."""
+
+
+__all__ = ["UNDATED", "Asked", "Exported", "export"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ def _marks(engine: Engine, asked: Asked) -> dict[str, Mark]:
 
     def work(connection: Connection) -> dict[str | None, Mark]:
         check_revision(connection)
+        say(connection)
         return rows.marks(connection, window, destination=asked.destination)
 
     found = transact(engine, work, doing="looking for days that changed")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from stat import S_IMODE
 from types import TracebackType
@@ -20,6 +21,9 @@ from etl.errors import ConfigError, StorageError, TryAgain
 
 MANIFEST: Final = "_manifest.json"
 FILE: Final = "part-0.parquet"
+UNDATED: Final = "__HIVE_DEFAULT_PARTITION__"
+"""Names the folder of attempts whose creation time is unknown, as Hive, Spark and DuckDB do."""
+
 _PART: Final = f".{MANIFEST}.tmp"
 _SAVE_EVERY_S: Final = 2.0
 
@@ -168,6 +172,9 @@ class Folder(AbstractContextManager["Folder"]):
             found = json.loads(path.read_text(encoding="utf-8"))
             self.had = found["layout"]
             self.days = {day: Day(**known) for day, known in found["days"].items()}
+            for day in self.days.keys() - {UNDATED}:
+                # Paths are made of it.
+                date.fromisoformat(day)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             msg = f"{path} cannot be read: it is not what an export wrote."
             raise ConfigError(msg, hint="Export into an empty folder.") from error

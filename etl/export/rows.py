@@ -7,20 +7,25 @@ from datetime import datetime
 from decimal import Decimal
 from functools import reduce
 from operator import add
+from types import NoneType
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Connection,
     Select,
+    String,
     Text,
     and_,
+    case,
     cast,
     func,
     literal_column,
     or_,
     select,
+    type_coerce,
 )
 
 from etl import privacy
@@ -40,6 +45,10 @@ _RULES: Final = 2
 
 _SINCE_MS: Final = 1_700_000_000_000
 """Is taken off each ``fetched_at`` that is summed: 64 bits then hold a day of 90 million rows."""
+
+_INT32: Final = range(-(2**31), 2**31)
+_LATEST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
 
 _COLUMNS: Final[dict[str, tuple[ColumnElement[Any], str]]] = {
     "sid": (attempts.c.sid, "text"),
@@ -81,7 +90,10 @@ Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Bound creation times, half open; without both bounds it is the attempts of unknown time."""
+    """Bound creation times, half open; without both bounds it is the attempts of unknown time.
+
+    Unknown is a time, too, that others wrote and that is none.
+    """
 
     start: datetime | None
     end: datetime | None
@@ -95,8 +107,8 @@ class Mark:
     text: str
 
 
-Place = tuple[datetime | None, str]
-"""Where a read ended: creation time and SID of its last row."""
+Place = tuple[Any, str]
+"""Where a read ended: creation time, as the driver gives it, and SID of its last row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +159,13 @@ def marks(connection: Connection, window: Window, *, destination: bool) -> dict[
     too. ``redact`` leaves them as they are: where an export holds what it removes, the values that
     are there are counted. What an export without destinations holds it leaves as it was.
     """
-    day: ColumnElement[Any] = literal_column(
-        dialect(connection.dialect.name).day("attempts.date_created")
+    spelled = dialect(connection.dialect.name)
+    day: ColumnElement[Any] = case(
+        (_readable(connection), literal_column(spelled.day("attempts.date_created")))
     )
-    newest = func.max(attempts.c.fetched_at)
-    signs: list[ColumnElement[Any]] = [func.count(), func.sum(attempts.c.fetched_at - _SINCE_MS)]
+    fetched_at = _whole(connection, attempts.c.fetched_at)
+    newest = func.max(fetched_at)
+    signs: list[ColumnElement[Any]] = [func.count(), func.sum(fetched_at - _SINCE_MS)]
     tables: Any = attempts
     rules = f"r{_RULES}"
     if destination:
@@ -177,9 +191,11 @@ def read(
 ) -> Batch:
     """Read the next rows of a window by creation time and SID."""
     names = [*_COLUMNS]
-    place = [attempts.c.date_created, attempts.c.sid]
+    created = _comparable(connection, attempts.c.date_created)
+    place = [case((_readable(connection), created)), attempts.c.sid]
     selected = [_selected(connection, name) for name in names]
-    found = connection.execute(_after(select(*place, *selected), window, after)).all()
+    asked = _after(connection, select(*place, *selected), window, after)
+    found = connection.execute(asked).all()
     last: Place | None = None
     if len(found) == BATCH:
         last = (found[-1][0], found[-1][1])
@@ -189,17 +205,39 @@ def read(
     return Batch(table, last)
 
 
-def _after(statement: Select[Any], window: Window, after: Place | None) -> Select[Any]:
+def _after(
+    connection: Connection, statement: Select[Any], window: Window, after: Place | None
+) -> Select[Any]:
     created, sid = attempts.c.date_created, attempts.c.sid
     statement = statement.select_from(attempts.outerjoin(data, data.c.attempt_sid == sid))
+    known = _readable(connection)
     if window.start is None and window.end is None:
-        statement = statement.where(created.is_(None), sid > (after[1] if after else ""))
+        unknown = case((known, False), else_=True)
+        statement = statement.where(unknown, sid > (after[1] if after else ""))
         return statement.order_by(sid).limit(BATCH)
-    start = window.start if after is None else after[0]
-    where = [created >= start, created < window.end]
+    where = [known, created >= window.start, created < window.end]
     if after is not None:
-        where.append(or_(created > after[0], sid > after[1]))
+        written = _comparable(connection, created)
+        where += [written >= after[0], or_(written > after[0], sid > after[1])]
     return statement.where(and_(*where)).order_by(created, sid).limit(BATCH)
+
+
+def _readable(connection: Connection) -> ColumnElement[bool]:
+    known = dialect(connection.dialect.name).readable("attempts.date_created")
+    return literal_column(f"({known})", Boolean)
+
+
+def _comparable(connection: Connection, at: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Give a time as it is written, for SQLite compares the text."""
+    return type_coerce(at, String) if connection.dialect.name == "sqlite" else at
+
+
+def _whole(connection: Connection, number: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Give a whole number of milliseconds; others may have written into SQLite what is none."""
+    if connection.dialect.name != "sqlite":
+        return number
+    sound = and_(func.typeof(number) == "integer", number.between(0, _LATEST_MS))
+    return case((sound, number), else_=0)
 
 
 def _selected(connection: Connection, name: str) -> ColumnElement[Any]:
@@ -208,6 +246,11 @@ def _selected(connection: Connection, name: str) -> ColumnElement[Any]:
         # Whole millionths, exact on every database, and an array of them costs no Decimal each.
         spelled = dialect(connection.dialect.name).millionths("attempts.price_amount")
         return literal_column(spelled, BigInteger)
+    if kind == "epoch":
+        return _whole(connection, column)
+    if kind == "moment" and connection.dialect.name == "postgresql":
+        known = dialect("postgresql").readable(f"attempts.{name}")
+        return case((literal_column(f"({known})", Boolean), column))
     return column
 
 
@@ -224,12 +267,34 @@ def _table(columns: Columns, *, destination: bool) -> Any:  # noqa: ANN401 - pya
         else:
             made = _MADE.get(kind)
             found = column if made is None else [made(value) for value in column]
-            arrays.append(pa.array(found, field.type))
+            arrays.append(_array(pa, kind, found, field.type))
     return pa.table(arrays, schema=wanted)
+
+
+def _array(pa: Any, kind: str, values: Sequence[Any], asked: Any) -> Any:  # noqa: ANN401 - as above
+    """Make an array; what SQLite keeps of others and the column's type is not, is as if unknown."""
+    wanted = _TYPES[kind]
+    if not {*map(type, values)} <= {wanted, NoneType}:
+        values = [_fitting(value, wanted) for value in values]
+    return pa.array(values, asked)
+
+
+_TYPES: Final = {
+    "text": str, "json": str, "moment": datetime, "count": int, "flag": bool, "converted": bool,
+}  # fmt: skip
+
+
+def _fitting(value: Any, wanted: type) -> Any:  # noqa: ANN401 - as above
+    if value is None or type(value) is wanted:
+        return value
+    if wanted is not str:
+        return None
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 _MADE: Final[dict[str, Callable[[Any], Any]]] = {
     "converted": lambda status: status == "converted",
+    "count": lambda count: count if type(count) is int and count in _INT32 else None,
     "flag": bool,
 }
 

@@ -24,6 +24,13 @@ def measure(state: str, outcome: str | None) -> str | None:
     }.get(state)  # fmt: skip
 
 
+def _date(raw: object) -> date | None:
+    try:
+        return raw if isinstance(raw, date) else date.fromisoformat(str(raw))
+    except ValueError:
+        return None
+
+
 def queue_days(connection: Connection) -> list[tuple[int, str, int]]:
     """Give (days since 1970, measure, SIDs) for all that is not settled and final."""
     day = dialect(connection.dialect.name).day("q.enqueued_at")
@@ -39,7 +46,10 @@ def queue_days(connection: Connection) -> list[tuple[int, str, int]]:
         name = measure(state, outcome)
         if name is None:
             continue
-        when = raw if isinstance(raw, date) else date.fromisoformat(raw)
+        when = _date(raw)
+        if when is None:
+            # Others wrote it, and no day of ours.
+            continue
         key = ((when - _EPOCH).days, name)
         sums[key] = sums.get(key, 0) + number
     return [(at, name, number) for (at, name), number in sorted(sums.items())]

@@ -90,6 +90,8 @@ def _table(table: Table, columns: list[str], where: str) -> str:
     return f"(SELECT {listed} FROM {table.name} r{f' WHERE {where}' if where else ''})"
 
 
+_LATEST_MS: Final = 253_402_300_799_999
+
 # Only a row that was fetched since can differ.
 _MOVED: Final = "r.fetched_at > @as_of@ AND "
 # The newest fetch of which we know by then.
@@ -132,5 +134,8 @@ def _shown_final(scope: Scope, as_of: AsOf) -> str:
 
 def first_known(connection: Connection) -> datetime | None:
     """Say when the first request was sent whose answer is here; None: nothing is."""
-    found = connection.execute(text("SELECT MIN(first_fetched_at) FROM attempts")).scalar()
+    # Others may have written what is no time; SQLite keeps text, too.
+    sound = f"first_fetched_at BETWEEN 0 AND {_LATEST_MS}"
+    sql = f"SELECT MIN(first_fetched_at) FROM attempts WHERE {sound}"
+    found = connection.execute(text(sql)).scalar()
     return None if found is None else datetime.fromtimestamp(int(found) / 1000, UTC)

@@ -20,6 +20,12 @@ class Dialect(Protocol):
     def day(self, at: str, offset_s: int = 0) -> str:
         """Give the calendar day of a moment, in UTC or so many seconds east of it."""
 
+    def readable(self, at: str) -> str:
+        """Say whether a moment is one: others may have written what is none, or no year of ours."""
+
+    def odd(self, at: str, table: str) -> str:
+        """Say of an indexed column of moments which are none, NULL left out, and read few rows."""
+
     def seconds(self, at: str) -> str:
         """Give the whole seconds from 1970 to a moment."""
 
@@ -93,6 +99,13 @@ class Postgresql(_Decimals):
         shift = f" + INTERVAL '{offset_s} seconds'" if offset_s else ""
         return f"CAST({at} AT TIME ZONE 'UTC'{shift} AS DATE)"
 
+    def readable(self, at: str) -> str:
+        return f"{at} BETWEEN '0001-01-02' AND '9999-12-30'"
+
+    def odd(self, at: str, table: str) -> str:
+        del table
+        return f"({at} < '0001-01-02' OR {at} > '9999-12-30')"
+
     def seconds(self, at: str) -> str:
         return f"CAST(FLOOR(EXTRACT(EPOCH FROM {at})) AS BIGINT)"
 
@@ -149,6 +162,13 @@ class Mysql(_Decimals):
         shift = f" + INTERVAL {offset_s} SECOND" if offset_s else ""
         return f"CAST({at}{shift} AS DATE)"
 
+    def readable(self, at: str) -> str:
+        return f"({self.seconds(at)} IS NOT NULL AND {at} >= '0001-01-01')"
+
+    def odd(self, at: str, table: str) -> str:
+        del table
+        return f"{at} < '1000-01-01' AND ({self.seconds(at)} IS NULL OR {at} < '0001-01-01')"
+
     def seconds(self, at: str) -> str:
         return f"TIMESTAMPDIFF(SECOND, '1970-01-01', {at})"
 
@@ -202,6 +222,24 @@ class Sqlite:
             return f"date(substr({at}, 1, 19), '{offset_s} seconds')"
         return f"substr({at}, 1, 10)"
 
+    def readable(self, at: str) -> str:
+        # date() reads much as a date, and mends 31 February: only a date remains as it was.
+        known = f"date(substr({at}, 1, 19), '+0 days')"
+        return f"({known} = substr({at}, 1, 10) AND substr({at}, 1, 4) > '0000')"
+
+    def odd(self, at: str, table: str) -> str:
+        # From day to day by the index: of what is between the hours of a day, the first is looked at.
+        day, next_ = "substr(w.at, 1, 10)", f"SELECT MIN({at}) FROM {table} WHERE {at} >"
+        passed = (
+            f"CASE WHEN NOT {self.readable('w.at')} IS TRUE THEN w.at WHEN w.at < {day} || ' 24' "
+            f"THEN {day} || ' 24' WHEN w.at < {day} || 'T24' THEN {day} || 'T24' ELSE w.at END"
+        )
+        return (
+            f"{at} IN (WITH RECURSIVE w(at) AS (SELECT MIN({at}) FROM {table} UNION ALL "
+            f"SELECT ({next_} {passed}) FROM w WHERE w.at IS NOT NULL) "
+            f"SELECT w.at FROM w WHERE w.at IS NOT NULL AND NOT {self.readable('w.at')} IS TRUE)"
+        )
+
     def seconds(self, at: str) -> str:
         return f"CAST(strftime('%s', substr({at}, 1, 19)) AS INTEGER)"
 
@@ -231,7 +269,11 @@ class Sqlite:
         return f"datetime({epoch_ms} / 1000, 'unixepoch') || printf('.%03d000', {epoch_ms} % 1000)"
 
     def millionths(self, amount: str) -> str:
-        return f"CAST(ROUND({amount} * 1000000) AS INTEGER)"
+        # Others may write text, which compares as more than any number, or infinity.
+        return (
+            f"CASE WHEN {amount} BETWEEN -1e9 AND 1e9 "
+            f"THEN CAST(ROUND({amount} * 1000000) AS INTEGER) END"
+        )
 
     def money(self, millionths: str) -> str:
         return f"{millionths} / 1000000.0"

@@ -19,6 +19,7 @@ from etl.reports.as_of import AsOf, looked_back
 from etl.reports.dialects import dialect
 from etl.reports.fraud import TRAILING_H
 from etl.reports.model import Column, Kind, Report
+from etl.reports.odd import unreadable, without_odd
 from etl.reports.scope import HOUR_S, Scope
 from etl.reports.zones import offsets
 
@@ -26,6 +27,7 @@ _PLACE: Final = re.compile(r"@(\w+)@")
 _NAMED: Final = re.compile(r":(\w+)")
 _SIXTH: Final = Decimal("0.000001")
 _BATCH: Final = 2000
+_INT64: Final = 2**63
 
 Value = str | int | Decimal | date | datetime | bool | None
 Row = tuple[Value, ...]
@@ -102,6 +104,8 @@ def scope_of(connection: Connection, question: Question) -> Scope:
         scope = replace(scope, seen_since=math.floor(question.seen_since * 1000))
     if question.as_of is not None:
         scope = looked_back(scope, question.as_of)
+    if unreadable(connection):
+        scope = without_odd(scope)
     if question.zone is None:
         return scope
     first, last = _bounds(connection, scope)
@@ -111,10 +115,10 @@ def scope_of(connection: Connection, question: Question) -> Scope:
 def _bounds(connection: Connection, scope: Scope) -> tuple[float, float]:
     """Find between which moments the zone's offsets matter; both come from the index."""
     seconds = scope.dialect.seconds
-    low, high = (
-        connection.execute(text(f"SELECT {seconds(f'{end}(date_created)')} FROM attempts")).scalar()
-        for end in ("MIN", "MAX")
-    )
+    table = f"{scope.attempts} a"
+    ends = (f"SELECT {seconds(f'{end}(a.date_created)')} FROM {table}" for end in ("MIN", "MAX"))
+    found = (_PLACE.sub(r":\1", sql) for sql in ends)
+    low, high = (connection.execute(text(sql), binds(scope, sql)).scalar() for sql in found)
     first, last = float(low or 0), float(high or 0)
     if scope.since is not None:
         first = max(first, scope.since)
@@ -178,12 +182,25 @@ def _moment(scope: Scope, epoch_s: float) -> Any:  # noqa: ANN401 - as the datab
 
 
 def _value(kind: Kind, raw: Any) -> Value:  # noqa: ANN401 - as the driver gives it
-    return None if raw is None else _READERS[kind](raw)
+    if raw is None:
+        return None
+    try:
+        return _READERS[kind](raw)
+    except (TypeError, ValueError, ArithmeticError):
+        # SQLite keeps in any column what others write there: it is as unknown as NULL.
+        return None
 
 
 def _text(raw: Any) -> str:  # noqa: ANN401 - as the driver gives it
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "replace")
     # JSON comes back parsed from PostgreSQL.
     return raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
+
+
+def _whole(raw: Any) -> int | None:  # noqa: ANN401 - as the driver gives it
+    number = int(raw)
+    return number if -_INT64 <= number < _INT64 else None
 
 
 def _exact(raw: Any) -> Decimal:  # noqa: ANN401 - as the driver gives it
@@ -203,8 +220,8 @@ def _day(raw: Any) -> date:  # noqa: ANN401 - as the driver gives it
 
 _READERS: Final[Mapping[Kind, Callable[[Any], Value]]] = {
     Kind.TEXT: _text,
-    Kind.COUNT: int,
-    Kind.SECONDS: int,
+    Kind.COUNT: _whole,
+    Kind.SECONDS: _whole,
     Kind.RATE: _exact,
     Kind.RATIO: _exact,
     Kind.MONEY: _exact,
@@ -215,10 +232,9 @@ _READERS: Final[Mapping[Kind, Callable[[Any], Value]]] = {
 
 
 def undated(connection: Connection, as_of: AsOf | None = None) -> int:
-    """Count the attempts of unknown creation time, which no window holds."""
-    sql = "SELECT COUNT(*) FROM attempts WHERE date_created IS NULL"
-    if as_of is None:
-        return int(connection.execute(text(sql)).scalar_one())
-    known = {"as_of": as_of.at_ms}
-    found = connection.execute(text(f"{sql} AND first_fetched_at <= :as_of"), known)
-    return int(found.scalar_one())
+    """Count the attempts of unknown creation time, those that cannot be read included."""
+    known: dict[str, object] = {} if as_of is None else {"as_of": as_of.at_ms}
+    where = " AND first_fetched_at <= :as_of" if known else ""
+    sql = f"SELECT COUNT(*) FROM attempts WHERE date_created IS NULL{where}"
+    missing = int(connection.execute(text(sql), known).scalar_one())
+    return missing + unreadable(connection, where, **known)
