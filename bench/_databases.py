@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from etl import migrate
-from etl.database import open_engine, parse_url
+from etl.database.engine import open_engine, parse_url
+from etl.migrate.upgrade import upgrade
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def fresh(kind: str) -> Iterator[str]:
     try:
         with KINDS[kind](folder) as url:
             engine = open_engine(url)
-            migrate.upgrade(engine)
+            upgrade(engine)
             engine.dispose()
             yield url
     finally:

@@ -18,8 +18,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from etl import enqueue, migrate
-from etl.database import open_engine
+from etl.backfill.enqueue import load_file
+from etl.database.engine import open_engine
+from etl.migrate.upgrade import upgrade
 from etl.sandbox import Sandbox, World
 from etl.settings import parse_duration
 
@@ -44,10 +45,10 @@ def measure(case: Case, options: argparse.Namespace, folder: Path) -> None:
     window_s = parse_duration(options.window) / 1000
     rows = int(options.allowance * (options.seconds / window_s + 3))
     engine = open_engine(case.url)
-    migrate.upgrade(engine)
+    upgrade(engine)
     file = folder / f"{case.workers}.txt"
     file.write_text("\n".join(World(size=rows).sids()) + "\n", encoding="utf-8")
-    enqueue.load_file(engine, str(file), account="", source="bench", retention_ms=30 * 86_400_000)
+    load_file(engine, str(file), account="", source="bench", retention_ms=30 * 86_400_000)
     engine.dispose()
     with Sandbox(World(size=rows), limit=options.allowance, window=window_s) as box:
         env = {

@@ -22,9 +22,10 @@ from typing import Any
 
 from sqlalchemy import Engine, func, select, text
 
-from etl import enqueue, migrate
-from etl.database import open_engine
-from etl.schema import attempt_queue as q
+from etl.backfill.enqueue import load_file
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue as q
+from etl.migrate.upgrade import upgrade
 
 LIMIT = 3.0
 _IMPORT = """
@@ -71,7 +72,7 @@ def _compare(
             engine = fresh()
             start = time.perf_counter()
             if work is None:
-                enqueue.load_file(engine, str(file), account="", source="bench", retention_ms=1)
+                load_file(engine, str(file), account="", source="bench", retention_ms=1)
             else:
                 work()
             times.append(time.perf_counter() - start)
@@ -96,7 +97,7 @@ def _sqlite(path: Path, file: Path) -> tuple[Callable[[], Engine], Callable[[], 
     def fresh() -> Engine:
         path.unlink(missing_ok=True)
         engine = open_engine(f"sqlite:///{path}")
-        migrate.upgrade(engine)
+        upgrade(engine)
         return engine
 
     def bulk() -> None:
@@ -108,7 +109,7 @@ def _sqlite(path: Path, file: Path) -> tuple[Callable[[], Engine], Callable[[], 
 
 def _postgresql(url: str, file: Path) -> tuple[Callable[[], Engine], Callable[[], None]]:
     engine = open_engine(url)
-    migrate.upgrade(engine)
+    upgrade(engine)
 
     def fresh() -> Engine:
         with engine.begin() as connection:

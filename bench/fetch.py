@@ -21,13 +21,14 @@ from pathlib import Path
 
 import requests
 
-from etl import migrate, pipeline
+from etl.backfill.enqueue import load_file
 from etl.cli.context import Context
-from etl.cli.running import build_job
-from etl.enqueue import load_file
+from etl.cli.execute import build_job
+from etl.job.stop import StopFlag
+from etl.migrate.upgrade import upgrade
+from etl.run import pipeline
 from etl.sandbox import World
 from etl.settings import Settings, load
-from etl.stopping import Stopping
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def job(environ: dict[str, str], sids: Path, count: int) -> float:
     settings = load(environ=environ)
     context = Context(config=None, verbose=False, quiet=True)
     engine = context.engine(settings, create=True)
-    migrate.upgrade(engine)
+    upgrade(engine)
     load_file(engine, str(sids), account="", source="bench", retention_ms=settings.retention)
     api = context.api(settings)
     started = time.perf_counter()
@@ -78,7 +79,7 @@ def job(environ: dict[str, str], sids: Path, count: int) -> float:
         engine,
         api,
         build_job(settings, strict=True, strategy="fetch"),
-        stopping=Stopping(),
+        stop=StopFlag(),
     )
     took = time.perf_counter() - started
     assert report.counts["fetched"] == count, report  # noqa: S101 - else there is no figure

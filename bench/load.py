@@ -30,16 +30,17 @@ from sqlalchemy import insert
 
 from bench._box import SPAWN, Shape, own_speed, serve
 from bench._databases import KINDS, fresh
-from etl import marks, pipeline
 from etl.cli import look_for_garbage_seldom
 from etl.cli.context import Context
-from etl.cli.running import build_job
-from etl.database import open_engine
-from etl.discover import Asked
-from etl.schema import attempt_queue
+from etl.cli.execute import build_job
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+from etl.listing.discover import DiscoverOptions
+from etl.rollups import marks
+from etl.run import pipeline
 from etl.settings import load
-from etl.stopping import Stopping
-from etl.tally import Tally
 
 T = TypeVar("T")
 
@@ -94,18 +95,18 @@ def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) 
     engine, api = context.engine(settings), context.api(settings)
     early: list[float] = []
 
-    def watch(tally: Tally) -> None:
-        if not early and tally.listed >= shape.size / 10:
+    def watch(counts: Counts) -> None:
+        if not early and counts.listed >= shape.size / 10:
             early.append(_peak_mb())
 
     started, cpu = time.perf_counter(), time.process_time()
     if way != "sweep":
         job = build_job(settings)
-        asked = Asked(int(shape.start) * 1000, int(shape.at) * 1000)
-        report = pipeline.discover(engine, api, job, asked, stopping=Stopping(), watch=watch)
+        asked = DiscoverOptions(int(shape.start) * 1000, int(shape.at) * 1000)
+        report = pipeline.discover(engine, api, job, asked, stop=StopFlag(), watch=watch)
     else:
         job = build_job(settings, strategy="sweep")
-        report = pipeline.run(engine, api, job, stopping=Stopping(), watch=watch)
+        report = pipeline.run(engine, api, job, stop=StopFlag(), watch=watch)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     rows = report.counts["fetched"]
     pipe.send(Figure(rows, seconds, cpu, early[0], _peak_mb(), sum(summing)))

@@ -18,8 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from etl import enqueue, migrate
-from etl.database import open_engine
+from etl.backfill.enqueue import load_file
+from etl.database.engine import open_engine
+from etl.migrate.upgrade import upgrade
 from etl.sandbox import World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,11 +76,11 @@ def drain(rows: int, folder: Path) -> Figure:
     """Enqueue so many SIDs and drain them, one request each."""
     url = f"sqlite:///{folder}/memory.db"
     engine = open_engine(url)
-    migrate.upgrade(engine)
+    upgrade(engine)
     file = folder / "sids.txt"
     with file.open("w") as lines:
         lines.writelines(f"{sid}\n" for sid in World(size=rows).sids())
-    enqueue.load_file(engine, str(file), account="", source="bench", retention_ms=30 * 86_400_000)
+    load_file(engine, str(file), account="", source="bench", retention_ms=30 * 86_400_000)
     engine.dispose()
     with sandbox(rows) as environ:
         env = _env({**environ, "DATABASE_URL": url, "VERIFY_ETL_ALLOWANCE": "0"})

@@ -24,20 +24,23 @@ from sqlalchemy import Engine, event, func, insert, select
 
 from bench._box import SPAWN, Box
 from bench._simulated import Simulated
-from etl import migrate, pipeline, rollups, stages
-from etl.budget import Allowance
-from etl.database import moment, moment_ms, open_engine
-from etl.discover import Asked
+from etl.allowance.slots import Allowance
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_channel_data, attempt_queue, attempts
+from etl.database.times import moment, moment_ms
+from etl.decide.verdict import Policy
 from etl.extract import Api
-from etl.parts import Job
+from etl.job.stop import StopFlag
+from etl.job.tools import Job
+from etl.listing.discover import DiscoverOptions
+from etl.migrate.upgrade import upgrade
 from etl.records import Attempt
+from etl.rollups import refresh
+from etl.run import pipeline, stages
 from etl.sandbox import Sandbox, World
-from etl.sandbox.limiter import Allowance as Limiter
+from etl.sandbox.limiter import Limiter
 from etl.sandbox.payload import Payload
-from etl.schema import attempt_channel_data, attempt_queue, attempts
-from etl.settle import Policy
-from etl.stopping import Stopping
-from etl.transform import transform
+from etl.transform.attempt import transform
 from tests.harness import as_held, expected_of
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ COMPARED: Final = 500_000
 HOUR_MS: Final = 3_600_000
 POLICY: Final = Policy(24 * HOUR_MS, 72 * HOUR_MS, HOUR_MS, 720 * HOUR_MS)
 WAYS: Final = ("auto", "discover", "fetch")
-LAZY: Final = (rollups, stages)
+LAZY: Final = (refresh, stages)
 """A run imports these when it needs them: here before the clock is installed."""
 
 
@@ -149,7 +152,9 @@ def live(month: Month, way: str, engine: Engine, *, tail: float = FINAL_WITHIN) 
             tick += EVERY
             clock.until(tick)
             if way == "discover":
-                _check(pipeline.discover(engine, api, job, Asked(None, None), **_run(clock)))
+                _check(
+                    pipeline.discover(engine, api, job, DiscoverOptions(None, None), **_run(clock))
+                )
             else:
                 enqueued = enqueue(engine, world, enqueued, clock.time())
             _check(pipeline.run(engine, api, job, **_run(clock)))
@@ -164,13 +169,13 @@ def live(month: Month, way: str, engine: Engine, *, tail: float = FINAL_WITHIN) 
 
 
 def _run(clock: Simulated) -> dict[str, Any]:
-    stopping = Stopping()
+    stop = StopFlag()
     # The next one takes over with what was enqueued meanwhile.
-    stopping.deadline = clock.monotonic() + EVERY
-    return {"stopping": stopping, "clock": lambda _connection: clock.ms()}
+    stop.deadline = clock.monotonic() + EVERY
+    return {"stop": stop, "clock": lambda _connection: clock.ms()}
 
 
-def _check(report: pipeline.Report) -> None:
+def _check(report: pipeline.RunReport) -> None:
     if report.exit_code:
         sys.exit(f"A run ended with {report.exit_code}: {report.error}")
 
@@ -272,7 +277,7 @@ def lived(month: Month, way: str, *, tail: float = FINAL_WITHIN) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(f"sqlite:///{folder}/month.db")
         event.listen(engine, "connect", _hasten)
-        migrate.upgrade(engine)
+        upgrade(engine)
         outcome = live(month, way, engine, tail=tail)
         engine.dispose()
     return outcome

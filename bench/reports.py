@@ -28,15 +28,16 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from etl import migrate, rollups
 from etl.cli.context import snapshots
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.migrate.upgrade import upgrade
 from etl.reports import REPORTS, Report
-from etl.reports.conversion import CONVERSION_DAILY
-from etl.reports.cost import COST_DAILY
-from etl.reports.delivery import CARRIER_PERFORMANCE
-from etl.reports.fraud import FRAUD_PREFIX_HOURLY
 from etl.reports.query import Question, ask
+from etl.reports.questions.conversion import CONVERSION_DAILY
+from etl.reports.questions.cost import COST_DAILY
+from etl.reports.questions.delivery import CARRIER_PERFORMANCE
+from etl.reports.questions.fraud import FRAUD_PREFIX_HOURLY
+from etl.rollups import refresh
 
 START: Final = datetime(2025, 1, 1, tzinfo=UTC)
 DAY_S: Final = 86_400
@@ -172,7 +173,7 @@ def further(limit: int | None) -> Iterator[tuple[str, Case]]:
 def fill(url: str, rows: int) -> None:
     """Make the tables, the views, the rows and the roll-ups, unless they are there."""
     engine = open_engine(url)
-    migrate.upgrade(engine)
+    upgrade(engine)
     with engine.connect() as connection:
         sqlite = engine.dialect.name == "sqlite"
         raw = connection.connection.driver_connection
@@ -185,12 +186,12 @@ def fill(url: str, rows: int) -> None:
             for statement in _sql(engine.dialect.name, rows):
                 connection.execute(text(statement))
             print(f"{rows:,} attempts made in {time.perf_counter() - begun:.0f} s", flush=True)
-            rollups.mark_everything(connection)
+            refresh.mark_everything(connection)
         connection.commit()
     # Connections and all: those that follow are as shipped.
     engine.dispose()
     begun = time.perf_counter()
-    days = rollups.refresh(engine, everything=True)
+    days = refresh.refresh(engine, everything=True)
     print(f"{days} days rolled up in {time.perf_counter() - begun:.0f} s", flush=True)
     with engine.connect() as connection:
         _statistics(connection)

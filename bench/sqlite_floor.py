@@ -14,8 +14,8 @@ import time
 from typing import Final
 
 from bench._databases import fresh
-from etl.database import open_engine
-from etl.schema import attempt_channel_data, attempt_queue, attempts
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_channel_data, attempt_queue, attempts
 
 PAGE: Final = 1_000
 TOLD: Final = 100_000

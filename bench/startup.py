@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from etl import migrate
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.migrate.upgrade import upgrade
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 7
@@ -66,7 +66,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/queue.db"
         engine = open_engine(url)
-        migrate.upgrade(engine)
+        upgrade(engine)
         engine.dispose()
         best = measure(url, rounds=asked.rounds)
     for name, seconds in best.items():

@@ -25,11 +25,11 @@ from sqlalchemy import Engine, insert, select
 
 from bench._box import Box, Shape, serve
 from bench._databases import KINDS, fresh
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_channel_data, attempt_queue, attempts
 from etl.records import Attempt
 from etl.sandbox import World
-from etl.schema import attempt_channel_data, attempt_queue, attempts
-from etl.transform import transform
+from etl.transform.attempt import transform
 from tests.harness import as_held, expected_of
 
 ROOT = Path(__file__).resolve().parent.parent

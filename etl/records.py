@@ -6,12 +6,20 @@ made for every attempt that is loaded are named tuples: a frozen dataclass takes
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias
+
+from etl.errors import (
+    DatabaseBusy,
+    EtlError,
+    Stop,
+    Throttled,
+)
 
 SID_PATTERN: Final = re.compile(r"VL[0-9a-fA-F]{32}", re.ASCII)
 VERIFICATION_PATTERN: Final = re.compile(r"VE[0-9a-fA-F]{32}", re.ASCII)
@@ -149,3 +157,83 @@ class Verdict(NamedTuple):
     attempts: int
     outcome: Outcome | None
     error: str | None
+
+
+Judged: TypeAlias = list[tuple[Lease, Verdict]]
+
+
+@dataclass(slots=True)
+class Done:
+    """Count what a finish did.
+
+    ``now`` is the database's clock inside it, ``read_at`` the monotonic one just before.
+    """
+
+    now: int
+    read_at: float
+    states: dict[str, int] = field(default_factory=dict)
+    fetched: int = 0
+    given_back: int = 0
+    discarded: int = 0
+    changes: int = 0
+    warnings: int = 0
+    enqueued: int = 0
+    ageless: int = 0
+    """Rows that a page showed and a plan counted on without knowing their creation time."""
+    unplanned: int = 0
+    """Rows that a page showed while no plan counted on them."""
+    refused: list[Lease] = field(default_factory=list)
+    """Rows that the database refused, and which are dead for it."""
+
+    def count(self, judged: Judged) -> None:
+        """Count verdicts by the state they lead to."""
+        for state, count in Counter(verdict.state for _, verdict in judged).items():
+            self.states[state.value] = self.states.get(state.value, 0) + count
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Say that a slot's request was answered at a monotonic time; None: it was never sent."""
+
+    slot: int | None
+    answered_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Carry a lease to a thread, with its slot and the monotonic time when it was claimed.
+
+    A ``probe`` is sent though all else has failed, to learn whether the API is down.
+    """
+
+    lease: Lease
+    slot: int | None
+    claimed_at: float
+    probe: bool = False
+
+
+@dataclass(slots=True)
+class Result:
+    """Carry what came of a task back to the loop.
+
+    One of: ``attempt`` with ``sent_at`` (ms, the database's clock), ``failed``, ``throttled`` (the API
+    said so), ``stop`` (what ends the run), a ``bug``; none of them means that the row goes back
+    uncounted.
+    """
+
+    lease: Lease
+    claimed_at: float = 0.0
+    spent: list[Spent] = field(default_factory=list)
+    attempt: Attempt | None = None
+    sent_at: int = 0
+    failed: Failed | None = None
+    throttled: Throttled | None = None
+    stop: Stop | DatabaseBusy | None = None
+    bug: BaseException | None = None
+    last: EtlError | None = None
+    """What the last try failed with."""
+
+    @property
+    def requests(self) -> int:
+        """Count the requests that were sent."""
+        return sum(done.answered_at is not None for done in self.spent)

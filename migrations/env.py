@@ -1,6 +1,6 @@
 """Run the revisions on a lent connection, or write their SQL.
 
-The program lends a connection that is locked and in a transaction (``etl.migrate``); ``alembic``
+The program lends a connection that is locked and in a transaction (``etl.migrate.upgrade``); ``alembic``
 in a checkout gets the same one, for the database that the settings name. With ``--sql`` nothing is
 connected.
 """
@@ -11,8 +11,8 @@ from alembic import context
 from alembic.runtime.environment import NameFilterParentNames, NameFilterType
 from sqlalchemy import Connection
 
-from etl.schema import VERSION_TABLE
-from etl.schema_rollups import metadata
+from etl.database.schema import VERSION_TABLE
+from etl.rollups.tables import metadata
 
 
 def ours(name: str | None, kind: NameFilterType, _parents: NameFilterParentNames) -> bool:
@@ -58,18 +58,21 @@ def run_online(connection: Connection) -> None:
 
 def run_from_the_alembic_command() -> None:
     """Open, lock and run as ``verify-etl db upgrade`` does, in a checkout."""
-    from etl import database, migrate, settings  # noqa: PLC0415 - only this road needs them
+    from etl import settings  # noqa: PLC0415 - only this road needs them
+    from etl.database.engine import open_engine  # noqa: PLC0415 - only this road needs them
+    from etl.migrate.upgrade import exclusive  # noqa: PLC0415 - only this road needs them
 
-    engine = database.open_engine(settings.load().database_url.get_secret_value())
-    with migrate.exclusive(engine) as connection:
+    engine = open_engine(settings.load().database_url.get_secret_value())
+    with exclusive(engine) as connection:
         run_online(connection)
 
 
 def _configured_dialect() -> str:
-    from etl import database, settings  # noqa: PLC0415 - only the alembic command needs them
+    from etl import settings  # noqa: PLC0415 - only the alembic command needs them
+    from etl.database.engine import parse_url  # noqa: PLC0415 - only the alembic command needs them
 
     url = settings.load().database_url.get_secret_value()
-    return database.parse_url(url).get_backend_name()
+    return parse_url(url).get_backend_name()
 
 
 if context.is_offline_mode():

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import Engine
 
-from etl.database import open_engine
+from etl.database.engine import open_engine
 from etl.extract import Api
 from tests.databases import Server, start
 from tests.harness import PATIENCE_S, SCALE, scaled

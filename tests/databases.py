@@ -32,11 +32,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from etl import migrate
-from etl.database import open_engine, parse_url
-from etl.migrate_views import written
-from etl.schema import VERSION_TABLE
-from etl.schema_rollups import metadata
+from etl.database.engine import open_engine, parse_url
+from etl.database.schema import VERSION_TABLE
+from etl.migrate.upgrade import head, upgrade
+from etl.migrate.views import written
+from etl.rollups.tables import metadata
 
 
 class Server(Protocol):
@@ -205,7 +205,7 @@ def _create_statements(url: str) -> list[str]:
             rows = [
                 connection.exec_driver_sql(f"SHOW CREATE TABLE `{name}`").one() for name in names
             ]
-            version = f"INSERT INTO {VERSION_TABLE} VALUES ('{migrate.head()}')"
+            version = f"INSERT INTO {VERSION_TABLE} VALUES ('{head()}')"
             # SHOW CREATE VIEW would name the template's database in every view.
             views = written(engine.dialect.name)
             statements = [*(str(row[1]) for row in rows), *views]
@@ -220,7 +220,7 @@ def _create_statements(url: str) -> list[str]:
 def _migrate(url: str) -> None:
     engine: Engine = open_engine(url)
     try:
-        migrate.upgrade(engine)
+        upgrade(engine)
     finally:
         engine.dispose()
 
@@ -291,7 +291,7 @@ def start(name: str, folder: Path) -> AbstractContextManager[Server]:
 
 
 def differences(engine: Engine) -> list[str]:
-    """Say in what the database's keys, constraints, indexes and defaults are not etl/schema.py's."""
+    """Say in what the database's keys, constraints, indexes and defaults are not etl/database/schema.py's."""
     inspector = inspect(engine)
     found: list[str] = []
     for name, table in metadata.tables.items():

@@ -21,12 +21,12 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, insert, select
 
-from etl.cli import cli, talk
-from etl.cli.ending import ended
+from etl.cli import cli, messages
+from etl.cli.exits import ended
+from etl.database.schema import attempt_channel_data, attempt_queue, attempts
 from etl.records import Attempt, State
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_channel_data, attempt_queue, attempts
-from etl.transform import transform
+from etl.transform.attempt import transform
 
 ROOT = Path(__file__).parent.parent
 NOW = time.time()
@@ -119,15 +119,15 @@ def _as_it_was() -> Iterator[None]:
     """Put back what the command line sets for its process: logging, secrets, the help's width."""
     loggers = [logging.getLogger(name) for name in (None, "etl", "psycopg", "sqlalchemy.pool")]
     handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
-    secrets, width = set(talk._secrets), click.Context.formatter_class
+    secrets, width = set(messages._secrets), click.Context.formatter_class
     try:
         yield
     finally:
         loggers[0].handlers[:] = handlers
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        talk._secrets.clear()
-        talk._secrets.update(secrets)
+        messages._secrets.clear()
+        messages._secrets.update(secrets)
         click.Context.formatter_class = width
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from etl import privacy
-from etl.schema_rollups import metadata
+from etl.rollups.tables import metadata
 from tests.payloads import EXAMPLE, EXAMPLE_DATA
 
 NUMBER: Final = ("1", "415", "555", "0147")

@@ -5,19 +5,19 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from etl import pipeline
-from etl.budget import Allowance
-from etl.circuit import Circuit
-from etl.database import Clock, clock
+from etl.allowance.permits import Permits
+from etl.allowance.slots import Allowance
+from etl.database.schema import attempt_queue as q
+from etl.database.times import Clock, clock
+from etl.decide.verdict import Policy
 from etl.extract import Api
-from etl.parts import Job, Parts
-from etl.permits import Permits
-from etl.pipeline import Report, Watch
+from etl.job.breaker import Breaker
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+from etl.job.tools import Job, Tools
+from etl.run import pipeline
+from etl.run.pipeline import RunReport, Watch
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.settle import Policy
-from etl.stopping import Stopping
-from etl.tally import Tally
 from tests.harness import assert_loaded
 
 HOUR = 3_600_000
@@ -44,12 +44,12 @@ def run_here(
     clock: Clock = clock,
     allowance: tuple[int, int] = (0, 60_000),
     limits: dict[str, float] | None = None,
-    stopping: Stopping | None = None,
-    watch: Watch = lambda _tally: None,
-    go: Callable[..., Report] = pipeline.run,
+    stop: StopFlag | None = None,
+    watch: Watch = lambda _counts: None,
+    go: Callable[..., RunReport] = pipeline.run,
     api: Api | None = None,
     **asked: Any,
-) -> Report:
+) -> RunReport:
     """Drain the queue once; ``allowance`` is (requests, window in ms), ``asked`` goes to ``Job``.
 
     ``go`` does something else instead, and ``api`` is a client that is not the usual one.
@@ -62,24 +62,24 @@ def run_here(
         **{"concurrency": 8, "strategy": "fetch", **asked},
     )
     try:
-        return go(engine, api, job, stopping=stopping or Stopping(), watch=watch, clock=clock)
+        return go(engine, api, job, stop=stop or StopFlag(), watch=watch, clock=clock)
     finally:
         api.close()
 
 
-def parts_of(engine: Engine, api: Api, *, clock: Clock = clock) -> Parts:
+def parts_of(engine: Engine, api: Api, *, clock: Clock = clock) -> Tools:
     """Build the parts of a run without an allowance."""
-    stopping = Stopping()
+    stop = StopFlag()
     allowance = Allowance("AC", 0, 60_000)
-    return Parts(
+    return Tools(
         engine=engine,
         api=api,
-        permits=Permits(engine, allowance, clock=clock, sleep=stopping.sleep),
-        circuit=Circuit(),
+        permits=Permits(engine, allowance, clock=clock, sleep=stop.sleep),
+        breaker=Breaker(),
         clock=clock,
-        tally=Tally(),
-        stopping=stopping,
-        watch=lambda _tally: None,
+        counts=Counts(),
+        stop=stop,
+        watch=lambda _counts: None,
         accounts=("", "AC"),
         account="AC",
         worker="me",

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from etl.records import Attempt
-from etl.transform import transform
+from etl.transform.attempt import transform
 
 SID = "VL" + "0123456789abcdef" * 2
 OTHER_SID = "VL" + "f" * 32

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise, product
 from typing import Final
 
-from etl.planner import Bucket, Density, Progress, Sweep, Waiting, Window, plan
+from etl.decide.plan import plan
+from etl.decide.progress import SweepProgress
+from etl.decide.values import Bucket, Density, Sweep, Waiting, Window
 
 HOUR: Final = 3_600_000
 PAGE: Final = 1000
@@ -178,7 +180,7 @@ class Run:
         listing = Listing(self, cells)
         count = max(1, math.ceil(listing.total / self.page_size))
         got = self.world.singles - self.singly - sum(self.known) - sum(self.unknown)
-        progress = Progress(sweep, self.page_size, behind=max(self.requests - got, 0))
+        progress = SweepProgress(sweep, self.page_size, behind=max(self.requests - got, 0))
         seen = 0
         while seen < count:
             seen += 1

@@ -6,10 +6,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, String, event, insert, select, text, type_coerce
 
-from etl import queue
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue as q
+from etl.queue import attempts
+from etl.queue import leases as leases_
 from etl.records import Attempt, Lease
-from etl.schema import attempt_queue as q
 from tests.databases import Server
 
 NOW: Final = 1_795_000_000_000
@@ -69,7 +70,7 @@ def claim(
 ) -> list[Lease]:
     """Claim in one transaction."""
     with engine.begin() as connection:
-        return queue.claim(
+        return attempts.claim(
             connection, accounts=accounts, worker=worker, now=now, limit=limit, holding=holding
         )
 
@@ -77,13 +78,13 @@ def claim(
 def promote(engine: Engine, now: int) -> int:
     """Promote in one transaction; return how many rows changed."""
     with engine.begin() as connection:
-        return queue.promote(connection, now).changed
+        return attempts.promote(connection, now).changed
 
 
 def lock_leases(engine: Engine, leases: Sequence[Lease]) -> tuple[set[int], set[int]]:
     """Ask the fence in one transaction."""
     with engine.begin() as connection:
-        return queue.lock_leases(connection, leases)
+        return leases_.lock_leases(connection, leases)
 
 
 def watch(engine: Engine) -> AbstractContextManager[list[tuple[str, Any]]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from sqlalchemy import Engine, func, select
 
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import sync_runs
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import sync_runs
 from tests.harness import assert_loaded, environment, run_json, verify_etl
 
 COUNT = 10_000

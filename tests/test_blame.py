@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, insert, select, update
 
-from etl import claims, pipeline, queue
-from etl.budget import Allowance
-from etl.discover import Asked
+from etl.allowance.slots import Allowance
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts
+from etl.database.schema import verification_queue as v
 from etl.errors import Exit
-from etl.parts import Job
-from etl.pipeline import Report
+from etl.fetch import claims
+from etl.job.stop import StopFlag
+from etl.job.tools import Job
+from etl.listing.discover import DiscoverOptions
+from etl.queue import attempts as attempts_
 from etl.records import State
+from etl.run import pipeline
+from etl.run.pipeline import RunReport
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import attempts
-from etl.schema import verification_queue as v
-from etl.stopping import Stopping
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import POLICY, client, run_here
 from tests.queue_rows import crowd, explain, put, read, sid
@@ -53,7 +55,9 @@ def tries(engine: Engine, sids: Iterable[str]) -> set[tuple[str, int, int]]:
     return {(rows[one].state, rows[one].attempts, rows[one].lost_leases) for one in sids}
 
 
-def assert_the_good_are_stored(engine: Engine, report: Report, world: World, bad: set[str]) -> None:
+def assert_the_good_are_stored(
+    engine: Engine, report: RunReport, world: World, bad: set[str]
+) -> None:
     """Assert that all but ``bad`` are stored for few requests, and that these back off."""
     assert (report.exit_code, report.error, report.pending) == (0, None, 0)
     assert stored(engine) == set(world.sids()) - bad
@@ -193,7 +197,7 @@ def test_an_api_that_goes_down_in_mid_run_costs_no_row(sqlite: Engine, fault: st
     sent: list[int] = []
     with Sandbox(world, limit=0, latency=0.01) as box:
 
-        def watch(_tally: Any) -> None:
+        def watch(_counts: Any) -> None:
             if not sent and box.stats()["requests"] >= 60:
                 box.faults.add(fault)
                 sent.append(box.stats()["requests"])
@@ -215,7 +219,7 @@ def test_several_workers_come_past_the_bad_rows(engine: Engine) -> None:
     world = world_of(240)
     bad = set(list(world.sids())[:60])
     fill(engine, world.sids())
-    reports: list[Report] = []
+    reports: list[RunReport] = []
     with Sandbox(world, limit=0, latency=0.005) as box:
         spoil(box, bad)
         each = [
@@ -279,7 +283,7 @@ def test_discover_fetches_what_is_due_though_the_list_fails(sqlite: Engine) -> N
             policy=POLICY, concurrency=8,
         )  # fmt: skip
         api = client(box)
-        report = pipeline.discover(sqlite, api, job, Asked(None, None), stopping=Stopping())
+        report = pipeline.discover(sqlite, api, job, DiscoverOptions(None, None), stop=StopFlag())
         api.close()
     assert report.exit_code == Exit.UNREACHABLE
     assert "could not be read" in str(report.error)
@@ -351,9 +355,9 @@ def test_what_waits_elsewhere_is_found_by_an_index(engine: Engine) -> None:
 def test_a_claim_of_others_leases_one_that_nobody_locks(engine: Engine) -> None:
     """Whatever it is asked to look among, a claim leases and fences as it always does."""
     put(engine, *({"sid": sid(n)} for n in range(4)))
-    others = [select(*queue.LEASE_COLUMNS).where(q.c.sid == sid(n)) for n in (9, 2, 3)]
+    others = [select(*attempts_.LEASE_COLUMNS).where(q.c.sid == sid(n)) for n in (9, 2, 3)]
     with engine.begin() as connection:
-        leases = queue.claim(
+        leases = attempts_.claim(
             connection, accounts=("",), worker="w", now=5, limit=1, holding=True, others=others
         )
     assert [lease.claim_no for lease in leases] == [1]

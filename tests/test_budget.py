@@ -8,11 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, select
 
-from etl import budget
-from etl.budget import GATE, LONGEST_PAUSE_MS, REQUEST_MS, Allowance, Pace, Room
+from etl.allowance import slots as slots_
+from etl.allowance.pace import Pace
+from etl.allowance.permits import IN_HAND_MS, Permits
+from etl.allowance.slots import GATE, LONGEST_PAUSE_MS, REQUEST_MS, Allowance, Room
+from etl.database.schema import api_slots as s
 from etl.errors import Throttled
-from etl.permits import IN_HAND_MS, Permits, Spent
-from etl.schema import api_slots as s
+from etl.records import Spent
 from tests.harness import PATIENCE_S, scaled
 from tests.queue_rows import HOUR, NOW, Servers, execute, own_engine
 
@@ -24,22 +26,22 @@ FIVE = Allowance("AC1", 5, WINDOW)
 def open_gate(engine: Engine, allowance: Allowance = FIVE, now: int = NOW) -> None:
     """Create an account's slots."""
     with engine.begin() as connection:
-        budget.open_gate(connection, allowance, now)
+        slots_.open_gate(connection, allowance, now)
 
 
 def look(engine: Engine, now: int, *, take: int = 0, allowance: Allowance = FIVE) -> Room:
     """Look for room, and take some of it, in one transaction."""
     with engine.begin() as connection:
-        paused = budget.lock_gate(connection, allowance)
-        room = budget.room(connection, allowance, paused_until=paused, now=now)
-        budget.take(connection, allowance, room.free[:take], now)
+        paused = slots_.lock_gate(connection, allowance)
+        room = slots_.room(connection, allowance, paused_until=paused, now=now)
+        slots_.take(connection, allowance, room.free[:take], now)
         return room
 
 
 def release(engine: Engine, *answered: tuple[int, int], held: dict[int, int] | None = None) -> None:
     """Give slots back in one transaction."""
     with engine.begin() as connection:
-        budget.release(connection, FIVE, answered, held)
+        slots_.release(connection, FIVE, answered, held)
 
 
 def slots(engine: Engine) -> dict[int, int]:
@@ -120,15 +122,15 @@ def test_accounts_do_not_share(engine: Engine) -> None:
     open_gate(engine)
     open_gate(engine, other)
     look(engine, NOW, take=5)
-    do(engine, lambda c: budget.pause(c, FIVE, NOW + 9))
+    do(engine, lambda c: slots_.pause(c, FIVE, NOW + 9))
     assert look(engine, NOW, allowance=other).free == (0, 1, 2, 3, 4)
 
 
 def test_a_pause_closes_the_gate_for_all(engine: Engine) -> None:
     """No slot is free until it ends, and a shorter one does not end it."""
     open_gate(engine)
-    do(engine, lambda c: budget.pause(c, FIVE, NOW + 900))
-    do(engine, lambda c: budget.pause(c, FIVE, NOW + 5))
+    do(engine, lambda c: slots_.pause(c, FIVE, NOW + 900))
+    do(engine, lambda c: slots_.pause(c, FIVE, NOW + 5))
     assert look(engine, NOW) == Room((), NOW + 900, paused=True)
     assert len(look(engine, NOW + 900).free) == 5
 
@@ -147,7 +149,7 @@ def test_a_clock_that_jumps_back_costs_one_window(engine: Engine) -> None:
     """Pause and slots are written down once, and do not move on with the clock."""
     open_gate(engine)
     look(engine, NOW, take=5)
-    do(engine, lambda c: budget.pause(c, FIVE, NOW + 1_000))
+    do(engine, lambda c: slots_.pause(c, FIVE, NOW + 1_000))
     back = NOW - HOUR
     assert look(engine, back) == Room((), back + LONGEST_PAUSE_MS, paused=True)
     assert slots(engine) == {GATE: back + LONGEST_PAUSE_MS, **dict.fromkeys(range(5), back + HELD)}
@@ -238,7 +240,7 @@ def test_two_who_start_at_once_share_one_set_of_slots(engine: Engine) -> None:
             with engine.connect() as connection:
                 barrier.wait(PATIENCE_S)
                 with connection.begin():
-                    budget.open_gate(connection, FIVE, NOW)
+                    slots_.open_gate(connection, FIVE, NOW)
         except BaseException as error:  # noqa: BLE001 - shown below
             errors.append(error)
 

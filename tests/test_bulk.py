@@ -4,11 +4,12 @@ import pytest
 from sqlalchemy import BigInteger, Engine, Text, literal, select
 from sqlalchemy.exc import DBAPIError
 
-from etl import queue, settle
-from etl.bulk import Array, among
-from etl.database_errors import Fault, classify
+from etl.database.bulk import Array, among
+from etl.database.errors import Fault, classify
+from etl.database.schema import attempt_queue as q
+from etl.queue import attempts
+from etl.queue.leases import write_verdicts
 from etl.records import Lease, Outcome, State, Verdict
-from etl.schema import attempt_queue as q
 from tests.queue_rows import NOW, explain, put, read, sid, watch
 
 PAGE = 1_000
@@ -17,7 +18,7 @@ PAGE = 1_000
 def _lock(engine: Engine, first: int, *, accounts: tuple[str, ...] = ("",)) -> list[Lease]:
     named = [sid(n) for n in range(first, first + PAGE)]
     with engine.begin() as connection:
-        return queue.lock_listed(connection, named, accounts=accounts, now=NOW)
+        return attempts.lock_listed(connection, named, accounts=accounts, now=NOW)
 
 
 def test_listed_rows_are_found_by_their_sids_without_statistics(engine: Engine) -> None:
@@ -56,7 +57,7 @@ def test_every_verdict_reaches_its_own_row(engine: Engine) -> None:
     waiting = Verdict(State.RETRY, NOW + 5, NOW + 2, 3, None, "it's 'late'")
     judged = [(lease, (resting, waiting)[lease.id % 2]) for lease in leases]
     with engine.begin() as connection:
-        settle.write(connection, judged, fetched=True, listed=True, now=NOW)
+        write_verdicts(connection, judged, fetched=True, listed=True, now=NOW)
     expected = {
         lease.sid: (v.state, v.due_at, v.expires_at, v.attempts, v.outcome, v.error, 1, 1)
         for lease, v in judged
@@ -86,7 +87,7 @@ def test_text_arrives_as_it_was_sent(engine: Engine) -> None:
     ]
     error = q.c.last_error
     with engine.begin() as connection:
-        settle.write(connection, judged, fetched=False, now=NOW)
+        write_verdicts(connection, judged, fetched=False, now=NOW)
         stored = connection.execute(select(error).order_by(q.c.sid)).scalars()
         assert [*stored] == [*texts, None]
         named = select(error).where(among(connection, error, texts)).order_by(q.c.sid)
@@ -101,7 +102,7 @@ def test_a_row_is_to_blame_for_text_that_cannot_be_stored(engine: Engine) -> Non
     judged = [(lease, Verdict(State.RETRY, 1, 2, 3, None, "a\0b"))]
     with engine.begin() as connection:
         with pytest.raises(DBAPIError) as caught, connection.begin_nested():
-            settle.write(connection, judged, fetched=False, now=NOW)
+            write_verdicts(connection, judged, fetched=False, now=NOW)
         assert classify(caught.value) is Fault.REFUSED
         assert connection.execute(select(q.c.last_error)).scalars().all() == [None]
 

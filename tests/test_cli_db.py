@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from etl import migrate
+from etl.migrate import upgrade
 from etl.reports import REPORTS
 from tests.harness import ROOT, command
 
@@ -21,7 +21,7 @@ def verify_etl(*words: str, url: str, cwd: Path) -> tuple[int, str, str]:
 
 def test_from_nothing_to_head(empty_database_url: str, tmp_path: Path) -> None:
     """Data goes to stdout, talk to stderr, and the exit code of `check` is the answer."""
-    url, head = empty_database_url, migrate.head()
+    url, head = empty_database_url, upgrade.head()
     if url.startswith("sqlite"):
         # One that is there, and empty, as a server's is.
         Path(url.removeprefix("sqlite:///")).touch()
@@ -44,7 +44,7 @@ def test_from_nothing_to_head(empty_database_url: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["sqlite:///never.db", "postgresql://nobody:hidden@256.0.0.1/x"])
 def test_sql_connects_to_nothing(url: str, tmp_path: Path) -> None:
     """`--sql` prints what `upgrade_sql` gives, and neither makes a file nor asks a server."""
-    expected = migrate.upgrade_sql(url)
+    expected = upgrade.upgrade_sql(url)
     assert verify_etl("db", "upgrade", "--sql", url=url, cwd=tmp_path) == (0, expected, "")
     assert list(tmp_path.iterdir()) == []
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from etl.cli.commands.status import span
 from etl.cli.progress import clock_of
-from etl.cli.status import span
 from etl.cli.table import aligned
 from etl.cli.words import counted, sized
-from etl.database import open_engine
+from etl.database.engine import open_engine
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
 from tests.harness import PATIENCE_S, environment, fill, verify_etl

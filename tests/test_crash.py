@@ -8,13 +8,13 @@ import time
 import pytest
 from sqlalchemy import Engine, delete, func, insert, select, update
 
-from etl import queue
-from etl.database import clock
-from etl.queue import ALONE_AFTER, DEAD_AFTER
+from etl.database.schema import attempt_changes
+from etl.database.schema import attempt_queue as q
+from etl.database.times import clock
+from etl.queue import attempts
+from etl.queue.attempts import ALONE_AFTER, DEAD_AFTER
 from etl.records import State
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_changes
-from etl.schema import attempt_queue as q
 from tests.harness import (
     PATIENCE_S,
     assert_loaded,
@@ -98,7 +98,7 @@ def _lost(engine: Engine) -> dict[str, int]:
     """Let leases run out and be taken back; return how many each row has lost."""
     _lapse(engine)
     with engine.begin() as connection:
-        queue.promote(connection, clock(connection))
+        attempts.promote(connection, clock(connection))
         found = connection.execute(select(q.c.sid, q.c.lost_leases))
         return {row.sid: row.lost_leases for row in found}
 

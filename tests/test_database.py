@@ -10,20 +10,12 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from etl.database import (
-    READ_ONLY,
-    check_revision,
-    clock,
-    insert_ignore,
-    moment,
-    moment_ms,
-    open_engine,
-    parse_url,
-    transact,
-    wal_is_safe,
-)
+from etl.database.engine import READ_ONLY, open_engine, parse_url, wal_is_safe
+from etl.database.inserts import insert_ignore
+from etl.database.schema import attempt_queue as q
+from etl.database.times import clock, moment, moment_ms
+from etl.database.transact import check_revision, transact
 from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError
-from etl.schema import attempt_queue as q
 from tests.harness import PATIENCE_S
 from tests.queue_rows import Servers, execute, impatient, kill, own_engine, put, read
 

@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import Connection, Engine, insert
 from sqlalchemy.exc import DBAPIError
 
-from etl.database import carefully, transact
-from etl.database_errors import Fault, classify, explain, name_file
+from etl.database.engine import carefully
+from etl.database.errors import Fault, classify, explain, name_file
+from etl.database.schema import attempt_queue as q
+from etl.database.transact import transact
 from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError, WriteRefused
-from etl.schema import attempt_queue as q
 from tests.queue_rows import put, read
 
 

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from etl.database_errors import Fault, classify, explain
-from etl.database_names import names_of
+from etl.database.errors import Fault, classify, explain
+from etl.database.names import names_of
 from tests.queue_rows import execute
 
 SECRET = "s3cret"

@@ -10,17 +10,19 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, select, update
 from sqlalchemy.exc import DBAPIError
 
-from etl import pool, runs, transform
-from etl.budget import Allowance
-from etl.database import clock
+from etl.allowance.permits import Permits
+from etl.allowance.slots import Allowance
+from etl.database.schema import api_slots, attempts, sync_runs
+from etl.database.schema import attempt_queue as q
+from etl.database.times import clock
 from etl.errors import DatabaseBusy, Exit, Unreachable
 from etl.extract import Api, Reply
-from etl.permits import Permits
+from etl.fetch import threads
+from etl.job.stop import StopFlag
+from etl.queue import runs
 from etl.records import Attempt, Rejection
 from etl.sandbox import Sandbox, World
-from etl.schema import api_slots, attempts, sync_runs
-from etl.schema import attempt_queue as q
-from etl.stopping import Stopping
+from etl.transform.attempt import transform
 from tests.harness import PATIENCE_S, assert_loaded, fill, states
 from tests.in_process import HOUR, run_here
 
@@ -62,7 +64,7 @@ def test_a_retry_without_a_slot_pauses_nobody(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 503 whose next try finds the allowance used up stays a 503: no 429 was sent."""
-    monkeypatch.setattr(pool, "SLOT_WAIT_S", 0.3)
+    monkeypatch.setattr(threads, "SLOT_WAIT_S", 0.3)
     world = world_of(3)
     fill(engine, world.sids())
     with Sandbox(world, limit=0) as box:
@@ -88,7 +90,7 @@ def test_a_suspect_is_in_hand_alone(engine: Engine) -> None:
     with Sandbox(world, limit=0) as box:
         box.faults.add(f"slow:1:sid={suspect}")
 
-        def look(_tally: object) -> None:
+        def look(_counts: object) -> None:
             if box.stats()["faults"].get("slow") and row_of(engine, suspect).state == "leased":
                 leased.add(states(engine)["leased"])
 
@@ -149,7 +151,7 @@ def test_a_network_that_is_out_costs_no_row_an_attempt(
         assert set(connection.execute(select(q.c.attempts)).scalars()) == {0}
 
 
-class Noting(Stopping):
+class Noting(StopFlag):
     """Tell when somebody waits for longer than any backoff or look at the queue."""
 
     def __init__(self) -> None:
@@ -167,19 +169,19 @@ def test_after_a_signal_nobody_waits_for_a_slot(engine: Engine) -> None:
     """A retry that waits for a slot leaves at once, and does not ask the database in a loop."""
     world = world_of(2)
     fill(engine, world.sids())
-    stopping = Noting()
+    stop = Noting()
     begun: list[bool] = []
-    event.listen(engine, "begin", lambda _connection: begun.append(stopping.is_set()))
+    event.listen(engine, "begin", lambda _connection: begun.append(stop.is_set()))
     with Sandbox(world, limit=0) as box:
         box.faults.add(f"error:503:sid={world.sid(1)}")
 
-        def stop() -> None:
-            assert stopping.waits.wait(PATIENCE_S)
-            stopping.stop(signal.SIGTERM)
+        def stop_now() -> None:
+            assert stop.waits.wait(PATIENCE_S)
+            stop.stop(signal.SIGTERM)
 
-        thread = threading.Thread(target=stop)
+        thread = threading.Thread(target=stop_now)
         thread.start()
-        report = run_here(engine, box, allowance=(2, 60_000), stopping=stopping)
+        report = run_here(engine, box, allowance=(2, 60_000), stop=stop)
         thread.join()
     assert report.exit_code == Exit.SIGTERM
     assert begun.count(True) < 10
@@ -190,22 +192,22 @@ def test_a_run_that_ends_waits_for_its_answers_quietly(engine: Engine, how: str)
     """Between the end that was asked for and the last answer the loop sleeps."""
     world = world_of(20)
     fill(engine, world.sids())
-    stopping = Stopping()
+    stop = StopFlag()
     looks: list[bool] = []
     with Sandbox(world, limit=0) as box:
         for number in range(1, 5):
             box.faults.add(f"slow:2:sid={world.sid(number)}")
 
-        def watch(_tally: object) -> None:
-            looks.append(stopping.is_set())
+        def watch(_counts: object) -> None:
+            looks.append(stop.is_set())
             if looks[-1] or box.stats()["faults"].get("slow") != 4:
                 return
             if how == "signal":
-                stopping.stop(signal.SIGTERM)
+                stop.stop(signal.SIGTERM)
             else:
-                stopping.deadline = 0.0
+                stop.deadline = 0.0
 
-        run_here(engine, box, concurrency=4, stopping=stopping, watch=watch)
+        run_here(engine, box, concurrency=4, stop=stop, watch=watch)
     assert any(looks)
     assert set(states(engine)) <= {"pending", "settled", "refresh"}
     assert len(looks) < 100
@@ -243,14 +245,14 @@ def test_a_bug_in_a_thread_wastes_no_answer(
     world = world_of(40)
     fill(engine, world.sids())
     struck = world.sid(20)
-    real = transform.transform
+    real = transform
 
     def stumble(payload: object, *, sid: str | None) -> Attempt | Rejection:
         if sid == struck:
             raise KeyError(sid)
         return real(payload, sid=sid)
 
-    monkeypatch.setattr(pool, "transform", stumble)
+    monkeypatch.setattr(threads, "transform", stumble)
     with Sandbox(world, limit=0, latency=0.02) as box:
         with pytest.raises(KeyError):
             run_here(engine, box)
@@ -296,7 +298,7 @@ def test_a_row_declared_dead_by_a_run_counts_as_dead(engine: Engine) -> None:
 def test_a_process_that_is_out_of_connections_says_try_later(engine: Engine) -> None:
     """A slot that no connection is free for is no bug."""
     tight = create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
-    permits = Permits(tight, Allowance("AC1", 5, 60_000), clock=clock, sleep=Stopping().sleep)
+    permits = Permits(tight, Allowance("AC1", 5, 60_000), clock=clock, sleep=StopFlag().sleep)
     with tight.connect(), pytest.raises(DatabaseBusy, match="no database connection came free"):
         permits.acquire(timeout_s=1)
     tight.dispose()

@@ -12,13 +12,13 @@ import pytest
 from click.testing import Result
 from sqlalchemy import Engine, insert, select
 
-from etl import endless
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts
+from etl.database.schema import sweeps as s
+from etl.database.schema import verification_queue as v
 from etl.errors import ApiContractBroken, Exit
+from etl.listing import endless
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import attempts
-from etl.schema import sweeps as s
-from etl.schema import verification_queue as v
 from tests.harness import fill, in_process, states
 from tests.raw_server import RawServer, as_json, http
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
-from etl import enqueue as module
-from etl.database import clock, open_engine, transact
-from etl.enqueue import Loaded, check, enqueue, load, load_file
+from etl.backfill import enqueue as module
+from etl.backfill.enqueue import Loaded, check, enqueue, load, load_file
+from etl.backfill.files import replayable
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue as q
+from etl.database.times import clock
+from etl.database.transact import transact
 from etl.errors import InputError, SchemaError
-from etl.schema import attempt_queue as q
-from etl.sidfile import replayable
 from tests.harness import command
 
 DAY = 86_400_000

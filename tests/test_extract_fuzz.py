@@ -19,7 +19,7 @@ from etl.errors import (
     Unreachable,
 )
 from etl.extract import Api
-from etl.transform import transform
+from etl.transform.attempt import transform
 from tests.conftest import MakeApi
 from tests.odd_answers import CANARY, SID, answer
 from tests.raw_server import PATIENCE_S, RawServer, as_json

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, update
 
-from etl.database import clock
+from etl.database.schema import api_slots, attempt_channel_data, attempts
+from etl.database.schema import attempt_queue as q
+from etl.database.times import clock
 from etl.errors import Exit
 from etl.extract import Api, Reply
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
 from etl.sandbox import Fault, Sandbox, World
-from etl.schema import api_slots, attempt_channel_data, attempts
-from etl.schema import attempt_queue as q
-from etl.stopping import Stopping
-from etl.tally import Tally
 from tests.harness import PATIENCE_S, assert_loaded, fill, states
 from tests.in_process import DAY, HOUR, run_here
 
@@ -253,13 +253,13 @@ def test_a_429_for_ages_is_cut_to_a_quarter_of_an_hour(
     with Sandbox(world, limit=0) as box:
         box.faults.add(Fault("throttle", retry_after=header))
         before = int(time.time() * 1000)
-        stopping = Stopping()
+        stop = StopFlag()
 
-        def watch(tally: Tally) -> None:
-            if tally.throttled:
-                stopping.deadline = 0.0
+        def watch(counts: Counts) -> None:
+            if counts.throttled:
+                stop.deadline = 0.0
 
-        report = run_here(engine, box, allowance=(100, 700), stopping=stopping, watch=watch)
+        report = run_here(engine, box, allowance=(100, 700), stop=stop, watch=watch)
         after = int(time.time() * 1000)
         assert box.stats()["requests"] == 1
     assert report.exit_code == Exit.TRY_LATER

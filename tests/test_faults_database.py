@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import Engine, delete, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from etl import migrate
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts, sync_runs
 from etl.errors import Exit
+from etl.migrate.upgrade import upgrade
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import attempts, sync_runs
 from tests.databases import Server
 from tests.harness import (
     PATIENCE_S,
@@ -56,7 +56,7 @@ def private() -> Iterator[tuple[PrivateServer, Engine, str]]:
     with private_server() as server:
         url = server.url.render_as_string(hide_password=False)
         engine = open_engine(url)
-        migrate.upgrade(engine)
+        upgrade(engine)
         yield server, engine, url
         engine.dispose()
 

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, func, make_url, select, update
 
-from etl import migrate
-from etl.database import READ_ONLY, clock, open_engine, transact
+from etl.database.engine import READ_ONLY, open_engine
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import sync_runs
+from etl.database.times import clock
+from etl.database.transact import transact
 from etl.errors import DatabaseBusy, Exit, StorageError
+from etl.migrate.upgrade import upgrade
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import sync_runs
 from tests.databases import Server
 from tests.harness import (
     PATIENCE_S,
@@ -122,7 +124,7 @@ def test_a_folder_that_is_removed_in_mid_run_ends_it_at_once(
     folder.mkdir()
     url = f"sqlite:///{folder}/test.db"
     engine = open_engine(url)
-    migrate.upgrade(engine)
+    upgrade(engine)
     fill(engine, world.sids())
     engine.dispose()
     with Sandbox(world, limit=0, latency=0.05) as box:
@@ -222,7 +224,7 @@ def test_a_full_disk_of_postgresql_is_found_by_doctor() -> None:
     with private_server() as server, Sandbox(World(size=3), limit=0) as box:
         url = server.url.render_as_string(hide_password=False)
         engine = open_engine(url)
-        migrate.upgrade(engine)
+        upgrade(engine)
         with engine.connect() as connection:
             large = "(SELECT reltoastrelid FROM pg_class WHERE relname = 'sync_runs')"
             path = f"current_setting('data_directory') || '/' || pg_relation_filepath({large})"

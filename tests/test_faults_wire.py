@@ -9,10 +9,10 @@ import pytest
 from click.testing import Result
 from sqlalchemy import Engine, select, update
 
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.database.schema import api_slots, attempts
+from etl.database.schema import attempt_queue as q
 from etl.errors import Throttled
-from etl.schema import api_slots, attempts
-from etl.schema import attempt_queue as q
 from tests.databases import Server
 from tests.harness import fill, in_process
 from tests.raw_server import RawServer, as_json, refusal, then_close

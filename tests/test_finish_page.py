@@ -3,10 +3,10 @@
 import pytest
 from sqlalchemy import Engine, select
 
-from etl.finish import Done, finish_page
-from etl.records import Attempt
-from etl.schema import attempts
-from etl.settle import Policy
+from etl.database.schema import attempts
+from etl.decide.verdict import Policy
+from etl.load.finish import finish_page
+from etl.records import Attempt, Done
 from tests.queue_rows import DAY, HOUR, NOW, attempt, put, read, sid
 
 POLICY = Policy(settle_after=DAY, price_grace=3 * DAY, refresh_round=HOUR, retention=30 * DAY)

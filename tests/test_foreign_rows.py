@@ -6,18 +6,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select, text, update
 
-from etl import pipeline, queue
-from etl import sweeps as windows
-from etl.budget import Allowance
-from etl.database import moment
-from etl.discover import Asked
+from etl.allowance.slots import Allowance
+from etl.database.schema import api_slots, sweeps, verification_queue
+from etl.database.schema import attempt_queue as q
+from etl.database.times import moment
 from etl.errors import Exit
-from etl.parts import Job
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+from etl.job.tools import Job
+from etl.listing.discover import DiscoverOptions
+from etl.queue import attempts as attempts_
+from etl.queue import windows
+from etl.run import pipeline
 from etl.sandbox import Sandbox, World
-from etl.schema import api_slots, sweeps, verification_queue
-from etl.schema import attempt_queue as q
-from etl.stopping import Stopping
-from etl.tally import Tally
 from tests.harness import PATIENCE_S, assert_loaded, fill, states
 from tests.in_process import DAY, HOUR, POLICY, client, run_here
 from tests.test_listing import stored
@@ -114,7 +115,7 @@ def test_a_failing_row_is_tried_later_whatever_it_counted(
 def test_what_is_due_at_no_time_of_ours_is_due_now(engine: Engine) -> None:
     """What a clock that ran fast has leased or put off is taken back; the rest stays as it is."""
     now = int(time.time() * 1000)
-    lease = queue.LEASE_MS
+    lease = attempts_.LEASE_MS
     due = {
         "a": ("leased", now + lease), "b": ("leased", now + HOUR), "c": ("retry", now + 3 * DAY),
         "d": ("retry", now + 400 * DAY), "e": ("refresh", 2**62), "f": ("pending", 2**62),
@@ -122,7 +123,7 @@ def test_what_is_due_at_no_time_of_ours_is_due_now(engine: Engine) -> None:
     rows = [{"sid": sid, "state": state, "due_at": at} for sid, (state, at) in due.items()]
     with engine.begin() as connection:
         connection.execute(insert(q), rows)
-        queue.set_down(connection, now, latest=now + POLICY.latest)
+        attempts_.set_down(connection, now, latest=now + POLICY.latest)
         found = {row.sid: row.due_at for row in connection.execute(select(q.c.sid, q.c.due_at))}
     expected = {sid: at for sid, (_, at) in due.items()} | dict.fromkeys("bde", now)
     assert found == expected
@@ -135,14 +136,14 @@ def test_a_row_that_somebody_holds_delays_no_start(engine: Engine, world: World)
     with Sandbox(world, limit=0) as box, engine.begin() as connection:
         first = connection.execute(select(q.c.id).order_by(q.c.id).limit(1)).scalar_one()
         connection.execute(update(q).where(q.c.id == first).values(source="mine"))
-        stopping = Stopping()
+        stop = StopFlag()
 
-        def watch(tally: Tally) -> None:
+        def watch(counts: Counts) -> None:
             # It waits for the row's holder until its time is up.
-            if tally.fetched == world.size - 1:
-                stopping.deadline = 0.0
+            if counts.fetched == world.size - 1:
+                stop.deadline = 0.0
 
-        report = run_here(engine, box, stopping=stopping, watch=watch)
+        report = run_here(engine, box, stop=stop, watch=watch)
         assert report.counts["fetched"] == world.size - 1
 
 
@@ -153,7 +154,7 @@ def discover(engine: Engine, box: Sandbox, now: int, since: int | None = None) -
     """Discover at a moment (ms); return the exit code."""
     job = Job(account=box.account_sid, allowance=NOTHING, policy=POLICY, concurrency=1)
     report = pipeline.discover(
-        engine, client(box), job, Asked(since, None), stopping=Stopping(), clock=lambda _: now
+        engine, client(box), job, DiscoverOptions(since, None), stop=StopFlag(), clock=lambda _: now
     )
     return report.exit_code
 

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url, select, update
 
-from etl import database_bounds
-from etl.database import clock, open_engine, transact
-from etl.database_bounds import PATIENT
+from etl.database import bounds
+from etl.database.bounds import PATIENT
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue as q
+from etl.database.times import clock
+from etl.database.transact import transact
 from etl.errors import DatabaseBusy, Exit
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
 from tests.harness import ROOT, environment, fill, run_json, states, until
 from tests.in_process import assert_each_once, run_here
 from tests.postgres_faults import Wire
@@ -147,10 +149,10 @@ def _before_17(engine: Engine) -> bool:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the server end a session of this process after two seconds, and us wait as long as it takes."""
-    monkeypatch.setattr(database_bounds, "IDLE_S", 2)
-    monkeypatch.setattr(database_bounds, "STATEMENT_S", 3)
-    monkeypatch.setattr(database_bounds, "TRANSACTION_S", 4)
-    monkeypatch.setattr(database_bounds, "ANSWER_S", 300.0)
+    monkeypatch.setattr(bounds, "IDLE_S", 2)
+    monkeypatch.setattr(bounds, "STATEMENT_S", 3)
+    monkeypatch.setattr(bounds, "TRANSACTION_S", 4)
+    monkeypatch.setattr(bounds, "ANSWER_S", 300.0)
 
 
 @pytest.mark.parametrize("carried", [0, 0.95], ids=["between statements", "within one"])
@@ -269,7 +271,7 @@ def test_what_the_servers_owner_has_set_lower_stays(engine: Engine, database_url
         return
     theirs = {"max_statement_time": 5.0, "idle_transaction_timeout": 0.0, "wait_timeout": 28_800.0}
     for patient in (False, True):
-        assert "max_statement_time = 5," in database_bounds.mysql(
+        assert "max_statement_time = 5," in bounds.mysql(
             {}, [(name, str(value)) for name, value in theirs.items()], patient=patient
         )
 
@@ -277,12 +279,10 @@ def test_what_the_servers_owner_has_set_lower_stays(engine: Engine, database_url
 def test_a_server_without_a_bound_for_transactions_ends_whole_sessions() -> None:
     """MySQL has none: its sessions are ended when they rest, and the pool lends none that old."""
     rows = [("wait_timeout", "28800"), ("max_execution_time", "0"), ("net_read_timeout", "30")]
-    assert database_bounds.mysql({}, rows, patient=False) == (
+    assert bounds.mysql({}, rows, patient=False) == (
         "SET SESSION net_read_timeout = 15, max_execution_time = 20000, wait_timeout = 15,"
         " innodb_lock_wait_timeout = 10"
     )
-    assert (
-        database_bounds.mysql({}, [], patient=False) == "SET SESSION innodb_lock_wait_timeout = 10"
-    )
+    assert bounds.mysql({}, [], patient=False) == "SET SESSION innodb_lock_wait_timeout = 10"
     pool: Any = open_engine("mysql://u@h/d").pool
     assert pool._recycle < 15

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, event, insert, select, text, update
 
-from etl import drain, load, runs, sweeps
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import sweeps as s
+from etl.database.schema import sync_runs
 from etl.errors import Exit
+from etl.fetch import drain
+from etl.job.counts import Counts
+from etl.load import upsert
+from etl.queue import runs, windows
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import sweeps as s
-from etl.schema import sync_runs
-from etl.tally import Tally
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import run_here
 from tests.queue_rows import NOW, promote, put, read, sid, watch
@@ -50,11 +52,11 @@ def last_run(engine: Engine) -> Row[Any]:
         return connection.execute(select(sync_runs).order_by(sync_runs.c.id.desc())).first()  # type: ignore[return-value]
 
 
-def once_under_way(box: Sandbox, act: Callable[[], object]) -> Callable[[Tally], None]:
+def once_under_way(box: Sandbox, act: Callable[[], object]) -> Callable[[Counts], None]:
     """Return what watches a run and does something once thirty requests were sent."""
     done: list[object] = []
 
-    def look(_tally: Tally) -> None:
+    def look(_counts: Counts) -> None:
         if not done and box.stats()["requests"] >= 30:
             done.append(0)
             act()
@@ -211,14 +213,14 @@ def test_a_bug_that_one_row_causes_is_counted_for_it_alone(
     world = world_of(120)
     struck = world.sid(40)
     fill(engine, world.sids())
-    real = load.merge
+    real = upsert.merge
 
     def stumble(fetched: Any, known: Any) -> Any:
         if fetched.attempt.sid == struck:
             raise KeyError(struck)
         return real(fetched, known)
 
-    monkeypatch.setattr(load, "merge", stumble)
+    monkeypatch.setattr(upsert, "merge", stumble)
     with Sandbox(world, limit=0, latency=0.005) as box:
         for round_ in range(1, 6):
             with pytest.raises(KeyError):
@@ -246,14 +248,14 @@ def test_a_bug_that_all_rows_meet_with_is_no_rows(
     world = world_of(200)
     fill(sqlite, world.sids())
     broken: list[bool] = []
-    real = load.merge
+    real = upsert.merge
 
     def stumble(fetched: Any, known: Any) -> Any:
         if broken:
             raise RuntimeError
         return real(fetched, known)
 
-    monkeypatch.setattr(load, "merge", stumble)
+    monkeypatch.setattr(upsert, "merge", stumble)
     with Sandbox(world, limit=0, latency=0.02) as box, pytest.raises(RuntimeError):
         run_here(sqlite, box, watch=once_under_way(box, lambda: broken.append(True)))
     assert_all_back(sqlite)
@@ -300,8 +302,8 @@ def test_a_window_is_given_back_whatever_ends_its_run(
         ]
         connection.execute(insert(q), rows)
 
-    def fail(tally: Tally) -> None:
-        if tally.listed:
+    def fail(counts: Counts) -> None:
+        if counts.listed:
             raise error
 
     with Sandbox(world, limit=0) as box:
@@ -309,7 +311,7 @@ def test_a_window_is_given_back_whatever_ends_its_run(
             run_here(engine, box, strategy="auto", watch=fail)
         with engine.connect() as connection:
             (window,) = connection.execute(select(s)).all()
-        assert window.state == sweeps.LISTING
+        assert window.state == windows.LISTING
         assert window.due_at <= time.time() * 1000 + 1_000
         report = run_here(engine, box, strategy="auto")
         assert (report.exit_code, report.pending) == (0, 0)

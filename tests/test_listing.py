@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from etl import listing
-from etl.database import clock
+from etl.database.schema import attempts
+from etl.database.schema import sweeps as s
+from etl.database.schema import verification_queue as v
+from etl.database.times import clock
 from etl.errors import BadBody, Exit
 from etl.extract import Api, Page
-from etl.listing import Lister
-from etl.pipeline import Report
+from etl.listing import pages
+from etl.listing.pages import Lister
+from etl.run.pipeline import RunReport
 from etl.sandbox import Sandbox, World
-from etl.schema import attempts
-from etl.schema import sweeps as s
-from etl.schema import verification_queue as v
 from tests.harness import PATIENCE_S, environment, fill, run_json, start, states, until, verify_etl
 from tests.in_process import DAY, HOUR, client, parts_of, run_here
 from tests.test_sweeps import begin, resume
@@ -193,7 +193,7 @@ def test_pages_of_a_proxy_open_the_circuit(engine: Engine, world: World) -> None
         for streak in (1, 2):
             with pytest.raises(BadBody):
                 lister.ask(lambda: api.summary(after=None, before=None))
-            assert parts.circuit.streak == streak
+            assert parts.breaker.streak == streak
         api.close()
 
 
@@ -201,9 +201,9 @@ def test_pages_of_a_proxy_open_the_circuit(engine: Engine, world: World) -> None
 
 
 @contextmanager
-def running(engine: Engine, box: Sandbox, **asked: Any) -> Iterator[list[Report]]:
+def running(engine: Engine, box: Sandbox, **asked: Any) -> Iterator[list[RunReport]]:
     """Run in a thread while the block does something else; it is over after the block."""
-    reports: list[Report] = []
+    reports: list[RunReport] = []
     thread = threading.Thread(target=lambda: reports.append(run_here(engine, box, **asked)))
     thread.start()
     yield reports
@@ -216,7 +216,7 @@ def test_a_pause_does_not_cost_a_window(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch, allowance: tuple[int, int]
 ) -> None:
     """While a 429 pauses, the lease is renewed again and again: the window stays this worker's."""
-    monkeypatch.setattr(listing, "RENEW_S", 0.2)
+    monkeypatch.setattr(pages, "RENEW_S", 0.2)
     fill(engine, world.sids())
     with Sandbox(world, limit=0, latency=0.3) as box:
         asked = {"strategy": "auto", "page_size": 500, "allowance": allowance}

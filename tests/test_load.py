@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from etl import load
-from etl.database import moment_ms
-from etl.load import TRACKED
+from etl.database.schema import attempt_changes, attempt_channel_data, attempts
+from etl.database.times import moment_ms
+from etl.load import upsert
+from etl.load.upsert import TRACKED
 from etl.records import Attempt, Fetched
-from etl.schema import attempt_changes, attempt_channel_data, attempts
 from tests.harness import PATIENCE_S
 from tests.queue_rows import NOW, attempt, execute, sid
 
@@ -33,8 +33,8 @@ OTHER: dict[str, Any] = dict.fromkeys(TRACKED, "other") | {
 def write(engine: Engine, found: Attempt, sent_at: int = NOW, *, final: bool = False) -> int:
     """Merge and upsert one attempt in a transaction of its own."""
     with engine.begin() as connection:
-        known = load.known(connection, [found.sid]).get(found.sid)
-        return load.write(connection, [(load.merge(Fetched(found, sent_at), known), final)])
+        known = upsert.known(connection, [found.sid]).get(found.sid)
+        return upsert.write(connection, [(upsert.merge(Fetched(found, sent_at), known), final)])
 
 
 def stored(engine: Engine, number: int = 1) -> tuple[Attempt, int, int, bool]:
@@ -148,15 +148,15 @@ def test_what_another_wrote_meanwhile_is_known_whole(server: Engine) -> None:
     """Who waits for an attempt's lock sees the channel data that its holder wrote, too."""
     write(server, attempt(status="unconfirmed"))
     later = attempt(conversion_status="converted", status="confirmed")
-    found: list[load.Known] = []
+    found: list[upsert.Known] = []
 
     def wait() -> None:
         with server.begin() as connection:
-            found.append(load.known(connection, [sid(1)])[sid(1)])
+            found.append(upsert.known(connection, [sid(1)])[sid(1)])
 
     with server.begin() as connection:
-        known = load.known(connection, [sid(1)]).get(sid(1))
-        load.write(connection, [(load.merge(Fetched(later, NOW + 1), known), False)])
+        known = upsert.known(connection, [sid(1)]).get(sid(1))
+        upsert.write(connection, [(upsert.merge(Fetched(later, NOW + 1), known), False)])
         waiting = threading.Thread(target=wait)
         waiting.start()
         waiting.join(0.5)
@@ -196,11 +196,11 @@ def test_a_batch_writes_what_is_newer(engine: Engine) -> None:
     write(engine, attempt(1, channel="old"), NOW)
     write(engine, attempt(2, channel="old"), NOW + 9)
     with engine.begin() as connection:
-        known = load.known(connection, [sid(n) for n in (1, 2, 3)])
+        known = upsert.known(connection, [sid(n) for n in (1, 2, 3)])
         found = [Fetched(attempt(n, channel="new"), NOW + 5) for n in (1, 2, 3)]
-        rows = [(load.merge(f, known.get(f.attempt.sid)), False) for f in found]
-        assert load.write(connection, rows) == 1
-        assert load.write(connection, []) == 0
+        rows = [(upsert.merge(f, known.get(f.attempt.sid)), False) for f in found]
+        assert upsert.write(connection, rows) == 1
+        assert upsert.write(connection, []) == 0
     assert [stored(engine, n)[0].channel for n in (1, 2, 3)] == ["new", "old", "new"]
 
 
@@ -220,20 +220,20 @@ def test_two_who_insert_one_attempt_leave_the_newest(
     def second() -> None:
         try:
             with server.begin() as connection:
-                known = load.known(connection, [sid(1)]).get(sid(1))
+                known = upsert.known(connection, [sid(1)]).get(sid(1))
                 looked.set()
-                merged = load.merge(Fetched(values[1], times[1]), known)
-                load.write(connection, [(merged, False)])
+                merged = upsert.merge(Fetched(values[1], times[1]), known)
+                upsert.write(connection, [(merged, False)])
         except BaseException as error:  # noqa: BLE001 - shown below
             errors.append(error)
             looked.set()
 
     thread = threading.Thread(target=second)
     with server.begin() as connection:
-        assert load.known(connection, [sid(1)]) == {}
+        assert upsert.known(connection, [sid(1)]) == {}
         thread.start()
         looked.wait(PATIENCE_S)
-        load.write(connection, [(load.merge(Fetched(values[0], times[0]), None), False)])
+        upsert.write(connection, [(upsert.merge(Fetched(values[0], times[0]), None), False)])
     thread.join(PATIENCE_S)
     winner: Any = stored(server)[0]
     assert (errors, winner) == ([], values[0] if first_is_newer else values[1])

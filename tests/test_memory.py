@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import select
 
 from bench.memory import AT_MOST_MB, drain, peak_of
-from etl import migrate
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue as q
+from etl.migrate.upgrade import upgrade
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
 from tests.harness import environment, fill, states
 
 
@@ -36,7 +36,7 @@ def test_bodies_without_end_are_never_held(tmp_path: Path, fault: str) -> None:
     """Sixteen bombs and gigabytes at a time are cut off at their first megabyte."""
     url = f"sqlite:///{tmp_path}/test.db"
     engine = open_engine(url)
-    migrate.upgrade(engine)
+    upgrade(engine)
     world = World(size=40)
     fill(engine, world.sids())
     with Sandbox(world, limit=0) as box:

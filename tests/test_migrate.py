@@ -1,4 +1,4 @@
-"""Hold the migrated schema to etl/schema.py, and migrations to what they promise."""
+"""Hold the migrated schema to etl/database/schema.py, and migrations to what they promise."""
 
 import re
 import shutil
@@ -12,9 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, event, inspect, text
 
-from etl import migrate, schema
-from etl.database import moment_ms, open_engine
+from etl.database import schema
+from etl.database.engine import open_engine
+from etl.database.times import moment_ms
 from etl.errors import DatabaseBusy, SchemaError, StorageError
+from etl.migrate import upgrade
 from etl.reports import REPORTS
 from tests.databases import differences
 from tests.harness import PATIENCE_S
@@ -57,7 +59,7 @@ def counts(engine: Engine) -> dict[str, int]:
 def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Add a revision that alters `attempts`, as a later version of the program would."""
     folder = tmp_path / "50% later" / "migrations"
-    shutil.copytree(migrate.script_location(), folder)
+    shutil.copytree(upgrade.script_location(), folder)
     (folder / "versions" / "0003_widen.py").write_text(
         '"""Widen the channel."""\n'
         "import sqlalchemy as sa\n"
@@ -69,17 +71,17 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '        batch.alter_column("channel", type_=sa.String(99), existing_type=sa.String(64))\n',
         encoding="utf-8",
     )
-    monkeypatch.setattr(migrate, "script_location", lambda: folder)
+    monkeypatch.setattr(upgrade, "script_location", lambda: folder)
     return folder
 
 
 def test_the_program_reads_the_head() -> None:
     """The revision that every claim compares with is the one the scripts lead to."""
-    assert migrate.head() == schema.REVISION
+    assert upgrade.head() == schema.REVISION
 
 
 def test_migrated_schema_equals_the_tables(engine: Engine) -> None:
-    """Alembic finds no difference between the migrated schema and etl/schema.py."""
+    """Alembic finds no difference between the migrated schema and etl/database/schema.py."""
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": schema.VERSION_TABLE, "compare_type": True}
@@ -184,13 +186,13 @@ def test_channel_data_goes_with_its_attempt(engine: Engine) -> None:
 def test_upgrade_twice(empty_engine: Engine) -> None:
     """The first upgrade says what it did, the second finds nothing to do."""
     engine = empty_engine
-    assert migrate.current(engine) is None
+    assert upgrade.current(engine) is None
     with pytest.raises(SchemaError, match=r"does not have the tables.*verify-etl db upgrade"):
-        migrate.check(engine)
-    assert migrate.upgrade(engine) == [*REVISIONS, VIEWS]
-    assert migrate.upgrade(engine) == []
-    assert migrate.current(engine) == "0002"
-    migrate.check(engine)
+        upgrade.check(engine)
+    assert upgrade.upgrade(engine) == [*REVISIONS, VIEWS]
+    assert upgrade.upgrade(engine) == []
+    assert upgrade.current(engine) == "0002"
+    upgrade.check(engine)
     engine.dispose()
 
 
@@ -209,9 +211,9 @@ def test_filled_database_survives(engine: Engine, later: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE VIEW somebodys AS SELECT sid FROM attempts"))
     with pytest.raises(SchemaError, match=r"behind: at revision 0002.*needs 0003.*db upgrade"):
-        migrate.check(engine)
-    assert migrate.upgrade(engine) == ["0003: Widen the channel.", VIEWS]
-    migrate.check(engine)
+        upgrade.check(engine)
+    assert upgrade.upgrade(engine) == ["0003: Widen the channel.", VIEWS]
+    upgrade.check(engine)
     assert counts(engine) == before
     with engine.connect() as connection:
         assert connection.execute(text("SELECT sid FROM somebodys")).scalars().all() == ["VL1"]
@@ -232,13 +234,13 @@ def test_a_migration_that_orphans_rows_is_undone(
     source = script.read_text(encoding="utf-8")
     script.write_text(source + '    op.execute("DELETE FROM attempts")\n', encoding="utf-8")
     if database_kind != "sqlite":
-        migrate.upgrade(engine)
+        upgrade.upgrade(engine)
         assert counts(engine)["attempt_channel_data"] == 0
         return
     before = counts(engine)
     with pytest.raises(SchemaError, match="without the attempt"):
-        migrate.upgrade(engine)
-    assert (migrate.current(engine), counts(engine)) == ("0002", before)
+        upgrade.upgrade(engine)
+    assert (upgrade.current(engine), counts(engine)) == ("0002", before)
 
 
 def test_a_failing_migration_is_undone(engine: Engine, later: Path) -> None:
@@ -247,18 +249,18 @@ def test_a_failing_migration_is_undone(engine: Engine, later: Path) -> None:
     source = script.read_text(encoding="utf-8")
     script.write_text(source + '    op.execute("SELECT nonsense FROM nowhere")\n', encoding="utf-8")
     with pytest.raises(SchemaError, match=r"upgrading the schema, the database refused.*nowhere"):
-        migrate.upgrade(engine)
-    assert migrate.current(engine) == "0002"
+        upgrade.upgrade(engine)
+    assert upgrade.current(engine) == "0002"
 
 
 def test_a_newer_schema(engine: Engine) -> None:
     """A revision that only a newer program knows is named, and nothing is touched."""
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
-    for action in (migrate.check, migrate.upgrade):
+    for action in (upgrade.check, upgrade.upgrade):
         with pytest.raises(SchemaError, match=r"ahead: at revision 9999.*newest"):
             action(engine)
-    assert migrate.current(engine) == "9999"
+    assert upgrade.current(engine) == "9999"
 
 
 def test_an_applications_database(empty_engine: Engine) -> None:
@@ -268,7 +270,7 @@ def test_an_applications_database(empty_engine: Engine) -> None:
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
         connection.execute(text("INSERT INTO alembic_version VALUES ('theirs')"))
         connection.execute(text("CREATE TABLE users (id INTEGER PRIMARY KEY)"))
-    migrate.upgrade(engine)
+    upgrade.upgrade(engine)
     with engine.connect() as connection:
         found = connection.execute(text("SELECT version_num FROM alembic_version"))
         assert found.scalars().all() == ["theirs"]
@@ -282,7 +284,7 @@ def test_a_table_of_our_name(empty_engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE attempts (score INTEGER)"))
     with pytest.raises(SchemaError, match=r"another program under our names: attempts\."):
-        migrate.upgrade(engine)
+        upgrade.upgrade(engine)
     assert inspect(engine).get_table_names() == ["attempts"]
     engine.dispose()
 
@@ -292,12 +294,12 @@ def test_a_cut_off_first_upgrade(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM {schema.VERSION_TABLE}"))
         connection.execute(text("DROP TABLE sync_runs"))
-    assert migrate.upgrade(engine) == [*REVISIONS, VIEWS]
+    assert upgrade.upgrade(engine) == [*REVISIONS, VIEWS]
     fill(engine)
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM {schema.VERSION_TABLE}"))
     with pytest.raises(SchemaError, match="cut off, and attempt_queue already holds rows"):
-        migrate.upgrade(engine)
+        upgrade.upgrade(engine)
     assert counts(engine)["attempts"] == 1
     engine.dispose()
 
@@ -305,7 +307,7 @@ def test_a_cut_off_first_upgrade(engine: Engine) -> None:
 def test_written_sql_builds_the_same(empty_database_url: str, empty_engine: Engine) -> None:
     """What `--sql` prints builds the schema, and needs no migration afterwards."""
     engine = empty_engine
-    written = migrate.upgrade_sql(empty_database_url)
+    written = upgrade.upgrade_sql(empty_database_url)
     raw = engine.raw_connection()
     if engine.dialect.name == "sqlite":
         assert isinstance(raw.driver_connection, sqlite3.Connection)
@@ -317,8 +319,8 @@ def test_written_sql_builds_the_same(empty_database_url: str, empty_engine: Engi
                 cursor.execute(statement)
     raw.commit()
     raw.close()
-    migrate.check(engine)
-    assert (migrate.upgrade(engine), differences(engine)) == ([], [])
+    upgrade.check(engine)
+    assert (upgrade.upgrade(engine), differences(engine)) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -326,7 +328,7 @@ def test_written_sql_builds_the_same(empty_database_url: str, empty_engine: Engi
 )
 def test_written_sql_compares_exactly(url: str, collation: str) -> None:
     """Written SQL knows MariaDB from MySQL by the address, and gives every table its collation."""
-    made = re.findall(r"COLLATE (\w+)", migrate.upgrade_sql(url))
+    made = re.findall(r"COLLATE (\w+)", upgrade.upgrade_sql(url))
     assert made == [collation] * len(schema.metadata.tables)
 
 
@@ -359,7 +361,7 @@ def test_sqlite_locked(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "locked.db", isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseBusy, match=r"upgrading the schema, the database is locked"):
-            migrate.upgrade(engine)
+            upgrade.upgrade(engine)
     other.close()
     engine.dispose()
 
@@ -368,4 +370,4 @@ def test_no_scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An installation without the scripts says so."""
     monkeypatch.setattr("importlib.resources.files", lambda _name: tmp_path / "etl")
     with pytest.raises(StorageError, match="migration scripts are missing"):
-        migrate.script_location()
+        upgrade.script_location()

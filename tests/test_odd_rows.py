@@ -14,11 +14,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import Connection, Engine, Table, insert, select, text
 
-from etl.database import moment
-from etl.errors import EtlError
-from etl.reports import REPORTS
-from etl.sandbox import Sandbox, World
-from etl.schema import (
+from etl.database.schema import (
     attempt_changes,
     attempt_channel_data,
     attempt_queue,
@@ -27,6 +23,10 @@ from etl.schema import (
     sync_runs,
     verification_queue,
 )
+from etl.database.times import moment
+from etl.errors import EtlError
+from etl.reports import REPORTS
+from etl.sandbox import Sandbox, World
 from tests.harness import in_process
 from tests.queue_rows import Servers, own_engine
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from etl import migrate, schema
+from etl.database import schema
+from etl.migrate.upgrade import head
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.long
@@ -93,7 +94,7 @@ def test_contents(built: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     scripts = {path.relative_to(ROOT) for path in (ROOT / "migrations").rglob("*.*")}
     expected = {f"etl/{path}" for path in scripts if "__pycache__" not in path.parts}
-    assert expected | {"etl/py.typed", "etl/cli/db.py"} <= names
+    assert expected | {"etl/py.typed", "etl/cli/commands/db.py"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"etl"}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -163,4 +164,4 @@ def test_an_editable_install_finds_the_scripts(tree: Path, tmp_path: Path) -> No
         "from etl import migrate; print(migrate.script_location()); print(migrate.head())",
         cwd=Path("/"),
     )
-    assert shown.splitlines() == [str(tree / "migrations"), migrate.head()]
+    assert shown.splitlines() == [str(tree / "migrations"), head()]

@@ -7,21 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.planner import (
-    Bucket,
-    Density,
-    Plan,
-    Progress,
-    Sweep,
-    Waiting,
-    Window,
-    next_page_size,
-    pages_left,
-    plan,
-    seconds,
-)
-from etl.planner_estimate import estimate
-from etl.planner_windows import cover
+from etl.decide.cover import cover
+from etl.decide.estimate import estimate
+from etl.decide.plan import plan, seconds
+from etl.decide.progress import SweepProgress, next_page_size, pages_left
+from etl.decide.values import Bucket, Density, Plan, Sweep, Waiting, Window
 from tests.harness import scaled
 from tests.planner_world import HOUR, PAGE, World, best, bound, grid, knowledge, spent, spread
 from tests.planner_world import Situation as Case
@@ -179,7 +169,7 @@ def test_a_month_of_a_million_is_planned_at_once() -> None:
 
 def test_a_sweep_ends_when_its_pages_cost_more_than_they_find() -> None:
     """Break-even is no reason to go on."""
-    progress = Progress(Sweep(0, HOUR, 10, 40.0, 40, sure=True), 1_000)
+    progress = SweepProgress(Sweep(0, HOUR, 10, 40.0, 40, sure=True), 1_000)
     progress.saw(known=30, unknown=0, seen=1, page_size=1_000)
     assert (progress.pages_left, progress.sids_left, progress.worth_going_on) == (9, 10, True)
     progress.saw(known=2, unknown=0, seen=2, page_size=1_000)
@@ -188,14 +178,14 @@ def test_a_sweep_ends_when_its_pages_cost_more_than_they_find() -> None:
 
 def test_sids_of_unknown_age_are_left_in_proportion_to_the_pages() -> None:
     """Nobody knows where they lie; half the pages hide half of them."""
-    progress = Progress(Sweep(0, HOUR, 10, 50.0, 10, sure=True), 1_000)
+    progress = SweepProgress(Sweep(0, HOUR, 10, 50.0, 10, sure=True), 1_000)
     progress.saw(known=4, unknown=20, seen=5, page_size=1_000)
     assert (progress.pages_left, progress.sids_left) == (5, 6 + 20)
 
 
 def test_what_has_been_found_is_not_left() -> None:
     """A sweep ends with the last SID, even if those of unknown age all lay on its first page."""
-    progress = Progress(Sweep(0, HOUR, 20, 300.0, 0, sure=True, unknown=300), 1_000)
+    progress = SweepProgress(Sweep(0, HOUR, 20, 300.0, 0, sure=True, unknown=300), 1_000)
     progress.saw(known=0, unknown=299, seen=1, page_size=1_000)
     assert (progress.sids_left, progress.worth_going_on) == (1, False)
     progress.saw(known=0, unknown=1, seen=2, page_size=1_000)
@@ -211,7 +201,7 @@ def test_larger_pages_must_gain_what_they_may_lose(
     pages: int, seen: int, larger: int, *, expected: bool
 ) -> None:
     """A window starts again in larger pages where that saves as many as were read of it."""
-    progress = Progress(Sweep(0, HOUR, pages, 60_000.0, 60_000, sure=True), 250)
+    progress = SweepProgress(Sweep(0, HOUR, pages, 60_000.0, 60_000, sure=True), 250)
     progress.pages_left = pages - seen
     assert progress.outgrown(seen, 250, larger) is expected
 

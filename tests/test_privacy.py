@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 
 from etl import privacy
-from etl.load import TRACKED
-from etl.schema import attempt_channel_data, attempts
+from etl.database.schema import attempt_channel_data, attempts
+from etl.load.upsert import TRACKED
 from tests.hiding import SECRETS, leaks
 from tests.payloads import SID, URL
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from etl.database import open_engine
+from etl.backfill.files import replayable
+from etl.database.engine import open_engine
 from etl.export.folder import FILE, MANIFEST
 from etl.sandbox import Sandbox, World
-from etl.sidfile import replayable
 from tests.harness import environment, fill, run_json, verify_etl
 
 

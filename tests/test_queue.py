@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from etl import queue
-from etl.queue import DEAD_AFTER, LEASE_MS, SOON_MS
+from etl.queue import attempts
+from etl.queue.attempts import DEAD_AFTER, LEASE_MS, SOON_MS
+from etl.queue.leases import give_back, give_back_strays, insert_listed
 from etl.records import Outcome, State, Verdict
 from tests.queue_rows import (
     DAY,
@@ -90,7 +91,7 @@ def test_claims_and_promotions_read_an_index_and_sort_nothing(engine: Engine) ->
     with watch(engine) as noted:
         claim(engine, 1_000)
         with engine.connect() as connection:
-            queue.pending(connection, ("", "AC1"))
+            attempts.pending(connection, ("", "AC1"))
         promote(engine, NOW)
     plans = [explain(engine, s, p) for s, p in noted if s.startswith("SELECT")]
     assert len(plans) == 8
@@ -115,7 +116,7 @@ def test_a_million_rows_make_no_claim_slower(sqlite: Engine) -> None:
             steps: list[int] = []
             driver: Any = connection.connection.driver_connection
             driver.set_progress_handler(lambda steps=steps: steps.append(0), 10)
-            leases = queue.claim(
+            leases = attempts.claim(
                 connection, accounts=("",), worker="w", now=NOW, limit=100, holding=False
             )
             driver.set_progress_handler(None, 0)
@@ -130,9 +131,9 @@ def test_the_second_worker_gets_other_rows_at_once(server: Engine) -> None:
     put(server, *({"sid": sid(n), "expires_at": NOW + DAY * (n % 2)} for n in range(40)))
     options = {"accounts": ("",), "worker": "w", "now": NOW, "limit": 10, "holding": False}
     with server.begin() as one, server.begin() as two:
-        first = {lease.sid for lease in queue.claim(one, **options)}  # type: ignore[arg-type]
+        first = {lease.sid for lease in attempts.claim(one, **options)}  # type: ignore[arg-type]
         # If it waited for the first, it would do so until the database ends it with an error.
-        second = {lease.sid for lease in queue.claim(two, **options)}  # type: ignore[arg-type]
+        second = {lease.sid for lease in attempts.claim(two, **options)}  # type: ignore[arg-type]
     assert (len(first), len(second), first & second) == (10, 10, set())
 
 
@@ -143,7 +144,7 @@ def test_a_row_that_another_program_locks_is_skipped(server: Engine) -> None:
         other.execute(text("UPDATE attempt_queue SET source = 'x' WHERE sid = :s"), {"s": sid(0)})
         assert [lease.sid for lease in claim(server)] == [sid(1), sid(2)]
         with server.begin() as connection:
-            assert queue.any_pending(connection, ("",))
+            assert attempts.any_pending(connection, ("",))
     assert [lease.sid for lease in claim(server)] == [sid(0)]
 
 
@@ -186,7 +187,7 @@ def test_giving_back_counts_nothing(engine: Engine) -> None:
     leases = claim(engine)
     execute(engine, f"UPDATE attempt_queue SET claim_no = 9 WHERE sid = '{sid(2)}'")
     with engine.begin() as connection:
-        assert queue.give_back(connection, leases) == 1
+        assert give_back(connection, leases) == 1
     mine, other = read(engine).values()
     assert (mine.state, mine.due_at, mine.leased_by, mine.claim_no) == ("pending", 0, None, 1)
     assert (mine.attempts, mine.lost_leases, mine.fetches) == (3, 1, 2)
@@ -199,7 +200,7 @@ def test_strays_of_a_claim_without_an_answer_are_given_back(engine: Engine) -> N
     kept, stray = (claim(engine, 1, worker="me")[0] for _ in range(2))
     claim(engine, 1, worker="other")
     with engine.begin() as connection:
-        assert queue.give_back_strays(connection, "me", {kept.id: kept}) == 1
+        assert give_back_strays(connection, "me", {kept.id: kept}) == 1
     states = {row.sid: row.state for row in read(engine).values()}
     assert states == {kept.sid: "leased", stray.sid: "pending", sid(2): "leased"}
     assert read(engine)[stray.sid].lost_leases == 0
@@ -260,10 +261,10 @@ def test_revive_brings_back_the_dead_and_no_others(engine: Engine) -> None:
         {"sid": "d", "state": "settled", "outcome": "not_found"},
     )
     with engine.begin() as connection:
-        assert queue.revive(connection, sids=["a"], outcomes=["exhausted"]) == 0
-        assert queue.revive(connection, sids=["a", "d"]) == 1
-        assert queue.revive(connection, outcomes=iter(["exhausted", "not_found"])) == 2
-        assert queue.revive(connection) == 0
+        assert attempts.revive(connection, sids=["a"], outcomes=["exhausted"]) == 0
+        assert attempts.revive(connection, sids=["a", "d"]) == 1
+        assert attempts.revive(connection, outcomes=iter(["exhausted", "not_found"])) == 2
+        assert attempts.revive(connection) == 0
     rows = read(engine)
     assert [rows[s].state for s in "abcd"] == ["pending", "pending", "pending", "settled"]
     assert [(rows[s].attempts, rows[s].lost_leases) for s in "abc"] == [(0, 0)] * 3
@@ -274,9 +275,13 @@ def test_counts_tell_states_and_accounts_apart(engine: Engine) -> None:
     """Pending counts the accounts asked for; states names every state."""
     put(engine, {"sid": "a"}, {"sid": "b", "account": "AC1"}, {"sid": "c", "state": "retry"})
     with engine.connect() as connection:
-        assert [queue.pending(connection, a) for a in (("",), ("", "AC1"), ("AC9",))] == [1, 2, 0]
-        assert [queue.any_pending(connection, a) for a in (("",), ("AC9",))] == [True, False]
-        found = queue.states(connection)
+        assert [attempts.pending(connection, a) for a in (("",), ("", "AC1"), ("AC9",))] == [
+            1,
+            2,
+            0,
+        ]
+        assert [attempts.any_pending(connection, a) for a in (("",), ("AC9",))] == [True, False]
+        found = attempts.states(connection)
     assert found == {state.value: 0 for state in State} | {"pending": 2, "retry": 1}
 
 
@@ -359,7 +364,7 @@ def test_listed_rows_are_locked_unless_they_are_anothers(engine: Engine) -> None
     )
     listed = [*states, "gone", "bad", "stranger's"]
     with engine.begin() as connection:
-        leases = queue.lock_listed(connection, listed, accounts=("", "AC1"), now=0)
+        leases = attempts.lock_listed(connection, listed, accounts=("", "AC1"), now=0)
     assert [lease.sid for lease in leases] == [
         "bad", "dead", "gone", "pending", "refresh", "retry",
     ]  # fmt: skip
@@ -373,7 +378,7 @@ def test_discovered_rows_leave_queued_ones_alone(engine: Engine) -> None:
     dead = Verdict(State.DEAD, 0, 0, 1, Outcome.DB_REJECT, "no")
     with engine.begin() as connection:
         found = [("old", refresh), ("new", refresh), ("bad", dead)]
-        assert queue.insert_listed(connection, found, now=NOW) == 2
+        assert insert_listed(connection, found, now=NOW) == 2
     rows = read(engine)
     assert (rows["old"].state, rows["old"].source) == ("pending", "mine")
     assert (rows["new"].state, rows["new"].due_at, rows["new"].fetches) == ("refresh", NOW + 1, 1)

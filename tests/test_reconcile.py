@@ -14,11 +14,21 @@ from sqlalchemy import Engine, delete, select, update
 
 from etl.cli import cli
 from etl.cli.context import Context
+from etl.database.schema import attempt_channel_data as data
+from etl.database.schema import attempts, sync_runs
 from etl.errors import EtlError, Exit
-from etl.reconcile import DAY_MS, Asked, By, Counts, Finding, Line, Stored, commands, days
+from etl.listing.reconcile import (
+    DAY_MS,
+    By,
+    DayLine,
+    Finding,
+    ReconcileOptions,
+    Stored,
+    Totals,
+    commands,
+    days,
+)
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_channel_data as data
-from etl.schema import attempts, sync_runs
 from tests.harness import environment, verify_etl
 from tests.terminal import in_terminal
 
@@ -346,27 +356,27 @@ def test_a_window_must_have_a_direction(env: dict[str, str]) -> None:
 def test_days_are_whole_and_today_ends_now() -> None:
     """A window is widened to UTC days; the last one stops at the present second."""
     now = 10 * DAY_MS + 5_999
-    assert days(Asked(8 * DAY_MS + 7, None), now) == [
+    assert days(ReconcileOptions(8 * DAY_MS + 7, None), now) == [
         (8 * DAY_MS, 9 * DAY_MS),
         (9 * DAY_MS, 10 * DAY_MS),
         (10 * DAY_MS, 10 * DAY_MS + 5_000),
     ]
-    assert days(Asked(8 * DAY_MS, 8 * DAY_MS + 1), now) == [(8 * DAY_MS, 9 * DAY_MS)]
-    assert days(Asked(8 * DAY_MS, 9 * DAY_MS), now) == [(8 * DAY_MS, 9 * DAY_MS)]
-    assert days(Asked(11 * DAY_MS, None), now) == []
+    assert days(ReconcileOptions(8 * DAY_MS, 8 * DAY_MS + 1), now) == [(8 * DAY_MS, 9 * DAY_MS)]
+    assert days(ReconcileOptions(8 * DAY_MS, 9 * DAY_MS), now) == [(8 * DAY_MS, 9 * DAY_MS)]
+    assert days(ReconcileOptions(11 * DAY_MS, None), now) == []
 
 
 def test_a_difference_hidden_in_a_sum_is_loaded() -> None:
     """A day whose total agrees while its channels do not is loaded again."""
-    stored, two = Stored(Counts(2, 1, 1)), Counts(2, 1, 1)
+    stored, two = Stored(Totals(2, 1, 1)), Totals(2, 1, 1)
     lines = [
-        Line(TODAY, 0, None, stored + stored, two + two),
-        Line(TODAY, 0, "sms", stored + Stored(Counts(1, 0, 1)), two),
-        Line(TODAY, 0, "rbm", stored - Stored(Counts(1, 0, 1)), two),
+        DayLine(TODAY, 0, None, stored + stored, two + two),
+        DayLine(TODAY, 0, "sms", stored + Stored(Totals(1, 0, 1)), two),
+        DayLine(TODAY, 0, "rbm", stored - Stored(Totals(1, 0, 1)), two),
     ]
     lines = [
         lines[0],
-        *(Line(TODAY, 0, x.group, x.stored, x.twilio, is_total=False) for x in lines[1:]),
+        *(DayLine(TODAY, 0, x.group, x.stored, x.twilio, is_total=False) for x in lines[1:]),
     ]
     assert [line.finding for line in lines] == [Finding.EQUAL, Finding.SURPLUS, Finding.MISSING]
     tomorrow = TODAY + timedelta(days=1)

@@ -9,11 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, delete, event, insert, select, text, update
 
-from etl import load, rollups, upkeep
-from etl.database import moment, open_engine
-from etl.export import Asked, export
-from etl.records import Attempt, Fetched
-from etl.schema import (
+from etl.database.engine import open_engine
+from etl.database.schema import (
     attempt_changes,
     attempt_channel_data,
     attempt_queue,
@@ -22,8 +19,14 @@ from etl.schema import (
     sync_runs,
     verification_queue,
 )
-from etl.schema_rollups import metadata
-from etl.transform import transform
+from etl.database.times import moment
+from etl.export import ExportOptions, export
+from etl.load import redact as redact_
+from etl.load import upsert
+from etl.records import Attempt, Fetched
+from etl.rollups import refresh
+from etl.rollups.tables import metadata
+from etl.transform.attempt import transform
 from tests.export.world import exported
 from tests.hiding import cells, leaks, payloads
 from tests.payloads import EXAMPLE, EXAMPLE_DATA
@@ -42,26 +45,26 @@ def put(engine: Engine, sent: Sequence[dict[str, Any]], *, sent_at: int = NOW) -
     fetched = [Fetched(attempt, sent_at) for attempt in found if isinstance(attempt, Attempt)]
     assert len(fetched) == len(found)
     with engine.begin() as connection:
-        known = load.known(connection, [each.attempt.sid for each in fetched])
-        merged = [load.merge(each, known.get(each.attempt.sid)) for each in fetched]
-        load.write(connection, [(each, False) for each in merged])
+        known = upsert.known(connection, [each.attempt.sid for each in fetched])
+        merged = [upsert.merge(each, known.get(each.attempt.sid)) for each in fetched]
+        upsert.write(connection, [(each, False) for each in merged])
 
 
 def redact(engine: Engine, *, before: int = NOW + DAY, write: bool = True) -> dict[str, int]:
     """Redact every table, a transaction for each step; return what was counted."""
-    found = dict.fromkeys(("destinations", "extras", "columns", "changes", *upkeep.OTHERS), 0)
+    found = dict.fromkeys(("destinations", "extras", "columns", "changes", *redact_.OTHERS), 0)
     after: str | None = ""
     while after is not None:
         with engine.begin() as connection:
-            done = upkeep.redact(connection, before=before, after=after, write=write)
+            done = redact_.redact(connection, before=before, after=after, write=write)
         for name in ("destinations", "extras", "columns", "changes"):
             found[name] += getattr(done, name)
         after = done.last
-    for name in upkeep.OTHERS:
+    for name in redact_.OTHERS:
         last: int | None = 0
         while last is not None:
             with engine.begin() as connection:
-                cleaned = upkeep.redact_others(
+                cleaned = redact_.redact_others(
                     connection, name, before=before, after=last, write=write
                 )
             found[name] += cleaned.rows
@@ -84,11 +87,11 @@ def test_no_secret_is_left_in_any_table(engine: Engine, batch: list[dict[str, An
     put(engine, batch)
     # Each attempt changes, so that what it was is kept as well, and is added up.
     put(engine, [*batch[1:], EXAMPLE], sent_at=NOW + 1)
-    rollups.refresh(engine, everything=True)
+    refresh.refresh(engine, everything=True)
     assert leaks(cells(engine))
     redact(engine)
     assert leaks(cells(engine)) == []
-    rollups.refresh(engine, everything=True)
+    refresh.refresh(engine, everything=True)
     assert leaks(cells(engine)) == []
     assert redact(engine) == {}
 
@@ -102,13 +105,13 @@ def test_no_secret_is_exported_without_destinations(
     empty(engine)
     put(engine, batch)
     folder = tmp_path / "lake"
-    assert export(engine, Asked(folder, full=True)).rows == len(batch)
+    assert export(engine, ExportOptions(folder, full=True)).rows == len(batch)
     held = exported(folder)
     assert leaks(cell for day in held.values() for row in day for cell in row.values()) == []
     assert leaks([*held, (folder / "_manifest.json").read_text(encoding="utf-8")]) == []
     redact(engine)
-    assert export(engine, Asked(folder)).written == 0
-    assert export(engine, Asked(folder, full=True)).written == len(held)
+    assert export(engine, ExportOptions(folder)).written == 0
+    assert export(engine, ExportOptions(folder, full=True)).written == len(held)
     assert exported(folder) == held
 
 
@@ -118,7 +121,7 @@ def test_what_is_harmless_stays(engine: Engine) -> None:
     put(engine, [{**EXAMPLE, "channel_data": EXAMPLE_DATA | extra}])
     put(engine, [{**EXAMPLE, "price": {"value": "0.01", "currency": "EUR"}}], sent_at=NOW + 1)
     put(engine, [{**EXAMPLE, "channel_data": EXAMPLE_DATA | extra}], sent_at=NOW + 2)
-    rollups.refresh(engine, everything=True)
+    refresh.refresh(engine, everything=True)
     before = cells(engine)
     own = f"https://verify.twilio.com/v2/Attempts/{sid(0)}"
     with engine.begin() as connection:
@@ -206,7 +209,7 @@ def test_queues_runs_and_windows(engine: Engine) -> None:
 
 def test_steps_go_on_where_they_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small the steps, every row is looked at once."""
-    monkeypatch.setattr(upkeep, "REDACT_STEP", 2)
+    monkeypatch.setattr(redact_, "REDACT_STEP", 2)
     put(engine, [{**EXAMPLE, "note": SECRET}] * 5)
     with engine.begin() as connection:
         others(connection, at=NOW)

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, func, insert, select
 
-from etl import pipeline
-from etl.budget import Allowance
-from etl.discover import Asked
+from etl.allowance.slots import Allowance
+from etl.database.schema import attempts, verification_queue
 from etl.errors import Exit, WriteRefused
-from etl.parts import Job
-from etl.pipeline import Report
-from etl.refusals import MOST
+from etl.job.stop import StopFlag
+from etl.job.tools import Job
+from etl.listing.discover import DiscoverOptions
+from etl.queue.refusals import MOST
+from etl.run import pipeline
+from etl.run.pipeline import RunReport
 from etl.sandbox import Sandbox, World
-from etl.schema import attempts, verification_queue
-from etl.stopping import Stopping
 from tests.harness import assert_loaded, fill, states
 from tests.in_process import DAY, POLICY, client, run_here
 from tests.queue_rows import execute, read, watch
@@ -37,12 +37,14 @@ def box(world: World) -> Iterator[Sandbox]:
         yield box
 
 
-def discover_here(engine: Engine, box: Sandbox) -> Report:
+def discover_here(engine: Engine, box: Sandbox) -> RunReport:
     """Load the last 30 days."""
     account = box.account_sid
     job = Job(account=account, allowance=Allowance(account, 0, 1), policy=POLICY, concurrency=1)
     since = int(time.time() * 1000) - 30 * DAY
-    return pipeline.discover(engine, client(box), job, Asked(since, None), stopping=Stopping())
+    return pipeline.discover(
+        engine, client(box), job, DiscoverOptions(since, None), stop=StopFlag()
+    )
 
 
 def assert_untouched(engine: Engine, count: int) -> None:
@@ -53,7 +55,7 @@ def assert_untouched(engine: Engine, count: int) -> None:
     ] * count
 
 
-def assert_stopped(report: Report, *names: str) -> None:
+def assert_stopped(report: RunReport, *names: str) -> None:
     """Assert that a run ended with 78, and says by names alone why."""
     assert isinstance(report.error, WriteRefused), report.error
     said = str(report.error)

@@ -11,19 +11,19 @@ import pytest
 from sqlalchemy import Engine, delete, insert, select, update
 
 from etl.cli import cli
-from etl.cli.ending import ended
-from etl.database import moment
-from etl.errors import Exit
-from etl.sandbox import Sandbox, World
-from etl.schema import (
+from etl.cli.exits import ended
+from etl.database.schema import (
     attempt_channel_data,
     attempts,
     sync_runs,
     verification_fees,
     verification_queue,
 )
-from etl.schema import attempt_queue as q
-from etl.schema_rollups import rollups
+from etl.database.schema import attempt_queue as q
+from etl.database.times import moment
+from etl.errors import Exit
+from etl.rollups.tables import rollups
+from etl.sandbox import Sandbox, World
 from tests.harness import environment, fill
 from tests.in_process import run_here
 from tests.user_rules import MARKER, Rule

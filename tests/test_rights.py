@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, update
 
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.database.schema import VERSION_TABLE, attempts
+from etl.database.schema import attempt_queue as q
 from etl.errors import Exit, SchemaError
+from etl.rollups.tables import metadata
 from etl.sandbox import Sandbox, World
-from etl.schema import VERSION_TABLE, attempts
-from etl.schema import attempt_queue as q
-from etl.schema_rollups import metadata
 from tests.harness import assert_loaded, fill
 from tests.in_process import run_here
 from tests.queue_rows import execute

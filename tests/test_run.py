@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, insert, select, update
 
-from etl import pipeline
-from etl.database import clock
-from etl.discover import Asked
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts, sync_runs, verification_queue
+from etl.database.times import clock
 from etl.errors import Exit
 from etl.extract import Api
-from etl.parts import Job
-from etl.pipeline import Report
-from etl.reconcile import Asked as Compared
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+from etl.job.tools import Job
+from etl.listing.discover import DiscoverOptions
+from etl.listing.reconcile import ReconcileOptions as Compared
+from etl.run import pipeline
+from etl.run.pipeline import RunReport
 from etl.sandbox import Fault, Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import attempts, sync_runs, verification_queue
-from etl.stopping import Stopping
-from etl.tally import Tally
 from tests.harness import (
     assert_loaded,
     environment,
@@ -84,14 +84,14 @@ def test_limit_takes_so_many_and_no_more(engine: Engine, database_url: str, worl
 def test_a_time_limit_with_progress_ends_with_0(engine: Engine, world: World) -> None:
     """A run that reaches its time limit stores what is in hand, leaves the rest and ends well."""
     fill(engine, world.sids())
-    stopping = Stopping()
+    stop = StopFlag()
 
-    def watch(tally: Tally) -> None:
-        if tally.fetched:
-            stopping.deadline = 0.0
+    def watch(counts: Counts) -> None:
+        if counts.fetched:
+            stop.deadline = 0.0
 
     with Sandbox(world, limit=0, latency=0.2) as box:
-        report = run_here(engine, box, concurrency=4, stopping=stopping, watch=watch)
+        report = run_here(engine, box, concurrency=4, stop=stop, watch=watch)
         assert box.stats()["requests"] == report.counts["fetched"]
     assert report.exit_code == 0
     assert 0 < report.counts["fetched"] < 200
@@ -228,7 +228,7 @@ def test_half_a_storm_costs_a_fifth_more_requests_at_most(
     assert report["retry"] > 0
 
 
-class UntilThrottled(Stopping):
+class UntilThrottled(StopFlag):
     """Say that the time is up once the API has answered 429 three times."""
 
     def __init__(self, box: Sandbox) -> None:
@@ -240,11 +240,11 @@ class UntilThrottled(Stopping):
         return bool(self._box.stats()["by_status"].get(429, 0) >= 3)
 
 
-def run_throttled(engine: Engine, box: Sandbox, **asked: Any) -> Report:
+def run_throttled(engine: Engine, box: Sandbox, **asked: Any) -> RunReport:
     """Run against an API that says nothing but 429, until its time is up."""
     box.faults.add(Fault("throttle"))
     report = run_here(
-        engine, box, allowance=(100, 500), stopping=UntilThrottled(box),
+        engine, box, allowance=(100, 500), stop=UntilThrottled(box),
         **{"strategy": "auto", **asked},
     )  # fmt: skip
     assert box.stats()["by_status"] == {429: 3}
@@ -269,10 +269,10 @@ def test_throttled_for_the_whole_time_with_an_empty_queue_ends_with_75(
     with engine.connect() as connection:
         now = clock(connection)
 
-    def discover(engine: Engine, api: Api, job: Job, **how: Any) -> Report:
-        return pipeline.discover(engine, api, job, Asked(now - HOUR, None), **how)
+    def discover(engine: Engine, api: Api, job: Job, **how: Any) -> RunReport:
+        return pipeline.discover(engine, api, job, DiscoverOptions(now - HOUR, None), **how)
 
-    def reconcile(engine: Engine, api: Api, job: Job, **how: Any) -> Report:
+    def reconcile(engine: Engine, api: Api, job: Job, **how: Any) -> RunReport:
         return pipeline.reconcile(engine, api, job, Compared(now - 2 * DAY, now), [], **how)
 
     if command == "verifications":

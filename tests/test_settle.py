@@ -3,9 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from etl import settle
+from etl.decide import verdict as verdict_
+from etl.decide.verdict import EXHAUSTED_TRIES, LAST_CHANCE_MS, NOT_FOUND_TRIES, Policy
+from etl.queue.leases import write_verdicts
 from etl.records import Failed, Failure, Lease, Outcome, State, Verdict
-from etl.settle import EXHAUSTED_TRIES, LAST_CHANCE_MS, NOT_FOUND_TRIES, Policy
 from tests.queue_rows import DAY, HOUR, NOW, claim, put, read, sid
 
 MINUTE = 60_000
@@ -15,7 +16,7 @@ LEASE = Lease(1, sid(1), 1, NOW + 1, 0, NOW - HOUR, 0, 0, 0)
 
 def fetched(age: int, *, has_price: bool, expires_at: int = 0) -> Verdict:
     """Judge a fetch at ``NOW`` of an attempt of this age."""
-    return settle.after_fetch(
+    return verdict_.after_fetch(
         POLICY, sent_at=NOW, known_from=NOW - age, expires_at=expires_at, has_price=has_price
     )
 
@@ -24,7 +25,7 @@ def failed(
     failure: Failure, lease: Lease = LEASE, *, now: int = NOW, jitter: float = 0.5, error: str = "x"
 ) -> Verdict:
     """Judge a failure."""
-    return settle.after_failure(
+    return verdict_.after_failure(
         POLICY, lease, Failed(failure, error), now=now, jitter=lambda: jitter
     )
 
@@ -56,7 +57,9 @@ def test_a_fetch_is_final_at_the_age_that_its_price_allows(
     final = state is State.SETTLED
     assert (verdict.state, verdict.outcome) == (state, Outcome.FINAL if final else None)
     assert (verdict.attempts, verdict.error) == (0, None)
-    assert settle.is_final(POLICY, sent_at=NOW, known_from=NOW - age, has_price=has_price) == final
+    assert (
+        verdict_.is_final(POLICY, sent_at=NOW, known_from=NOW - age, has_price=has_price) == final
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ def test_a_refresh_is_due_when_it_can_have_become_final(age: int, due_in: int) -
 @pytest.mark.parametrize(("when", "expected"), [(0, 0), (1, 60), (60, 60), (61, 120), (-1, 0)])
 def test_rounding_up(when: int, expected: int) -> None:
     """A time that is a multiple stays, any other moves to the next one."""
-    assert settle.round_up(when, 60) == expected
+    assert verdict_.round_up(when, 60) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_an_age_counts_from_the_best_that_is_known(
     created_at: int | None, expires_at: int, expected: int
 ) -> None:
     """Creation, else what the inserter knew, else the time of enqueueing."""
-    found = settle.known_from(POLICY, created_at=created_at, expires_at=expires_at, enqueued_at=7)
+    found = verdict_.known_from(POLICY, created_at=created_at, expires_at=expires_at, enqueued_at=7)
     assert found == expected
 
 
@@ -92,7 +95,7 @@ def test_nobody_knows_of_a_time_beyond_the_retention() -> None:
     """An attempt created now is forgotten a retention from now, and none is created later."""
     latest = NOW + POLICY.retention
     asked = (0, 1, NOW, latest, latest + 1, 2**62)
-    assert [settle.believed(POLICY, each, NOW) for each in asked] == [0, 1, NOW, latest, 0, 0]
+    assert [verdict_.believed(POLICY, each, NOW) for each in asked] == [0, 1, NOW, latest, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +269,7 @@ def test_any_failure_has_a_legal_verdict(
 @given(st.integers(0, 2**60), st.integers(-(2**60), 2**60), st.booleans())
 def test_any_fetch_has_a_legal_verdict(sent_at: int, known_from: int, has_price: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
     """A fetch settles a row, or asks again within ``settle_after`` or a day, and an hour."""
-    verdict = settle.after_fetch(
+    verdict = verdict_.after_fetch(
         POLICY, sent_at=sent_at, known_from=known_from, expires_at=3, has_price=has_price
     )
     assert (verdict.attempts, verdict.expires_at, verdict.error) == (0, 3, None)
@@ -281,8 +284,8 @@ def _write(engine: Engine, verdict: Verdict, **how: bool) -> None:
     put(engine, {"sid": sid(1), "lost_leases": 1, "fetches": 1, "attempts": 4})
     (lease,) = claim(engine)
     with engine.begin() as connection:
-        settle.write(connection, [], fetched=True, now=NOW)
-        settle.write(
+        write_verdicts(connection, [], fetched=True, now=NOW)
+        write_verdicts(
             connection, [(lease, verdict)], fetched=how["fetched"], listed=how["listed"], now=NOW
         )
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etl.backfill.files import BLOCK_BYTES, LINE_BYTES, read, replayable
+from etl.backfill.lines import BadLine, Entry
 from etl.errors import InputError, StorageError
-from etl.sidfile import BLOCK_BYTES, LINE_BYTES, read, replayable
-from etl.sids import BadLine, Entry
 from tests.harness import scaled
 from tests.queue_rows import sid
 
@@ -329,7 +329,7 @@ def test_spool_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _READER = """
 import resource, sys
-from etl.sidfile import replayable
+from etl.backfill.files import replayable
 good = bad = lines = 0
 first = []
 with replayable(sys.argv[1]) as source:

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, insert, select, update
 
-from etl import pipeline
-from etl.budget import Allowance
-from etl.database import moment
-from etl.discover import Asked
+from etl.allowance.slots import Allowance
+from etl.database.schema import api_slots, sweeps
+from etl.database.schema import attempt_queue as q
+from etl.database.times import moment
 from etl.errors import Exit
-from etl.listing import Lister
-from etl.parts import Job
-from etl.pipeline import Report
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+from etl.job.tools import Job
+from etl.listing.discover import DiscoverOptions
+from etl.listing.pages import Lister
+from etl.queue.windows import ABANDONED
+from etl.run import pipeline
+from etl.run.pipeline import RunReport
 from etl.sandbox import Fault, Sandbox, World
-from etl.schema import api_slots, sweeps
-from etl.schema import attempt_queue as q
-from etl.stopping import Stopping
-from etl.sweeps import ABANDONED
-from etl.tally import Tally
 from tests.harness import assert_loaded
 from tests.in_process import DAY, HOUR, POLICY, client, parts_of, run_here
 from tests.test_sweeps import begin
@@ -48,7 +48,7 @@ def test_the_urgent_are_swept_where_that_is_cheaper(engine: Engine) -> None:
     others = World(size=3, start=now - 86_400, span=60, static_at=now, seed=2)
     seen: list[int] = []
 
-    def watch(_tally: Tally) -> None:
+    def watch(_counts: Counts) -> None:
         with engine.connect() as connection:
             ended = connection.execute(select(func.count()).where(q.c.state == "settled"))
             seen.append(ended.scalar_one())
@@ -71,8 +71,8 @@ def test_what_is_enqueued_meanwhile_is_planned_for(engine: Engine) -> None:
     aged(engine, world, range(3))
     more = iter([range(3, 403)])
 
-    def watch(tally: Tally) -> None:
-        if tally.fetched and (numbers := next(more, None)):
+    def watch(counts: Counts) -> None:
+        if counts.fetched and (numbers := next(more, None)):
             aged(engine, world, numbers)
 
     with Sandbox(world, limit=0, latency=0.01) as box:
@@ -234,7 +234,7 @@ def test_sids_that_do_not_exist_are_not_looked_for_for_long(
 # ---- discover
 
 
-def discover(engine: Engine, box: Sandbox, start: int | None, **asked: Any) -> Report:
+def discover(engine: Engine, box: Sandbox, start: int | None, **asked: Any) -> RunReport:
     """Load a window up to now."""
     api = client(box)
     job = Job(
@@ -242,7 +242,7 @@ def discover(engine: Engine, box: Sandbox, start: int | None, **asked: Any) -> R
         concurrency=8, **asked,
     )  # fmt: skip
     try:
-        return pipeline.discover(engine, api, job, Asked(start, None), stopping=Stopping())
+        return pipeline.discover(engine, api, job, DiscoverOptions(start, None), stop=StopFlag())
     finally:
         api.close()
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from bench.startup import ROUNDS, measure
-from etl import migrate
-from etl.database import open_engine
+from etl.database.engine import open_engine
+from etl.migrate.upgrade import upgrade
 from tests.harness import ROOT
 
 HEAVY = {
     "alembic", "rich", "psycopg", "pymysql", "pyarrow", "mako", "twilio",
-    "etl.migrate", "etl.sandbox", "etl.reports", "etl.enqueue",
+    "etl.migrate.upgrade", "etl.sandbox", "etl.reports", "etl.backfill.enqueue",
 }  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def database(tmp_path: Path) -> str:
     """Give the address of a migrated SQLite file whose queue is empty."""
     url = f"sqlite:///{tmp_path}/q.db"
     engine = open_engine(url)
-    migrate.upgrade(engine)
+    upgrade(engine)
     engine.dispose()
     return url
 
@@ -49,7 +49,7 @@ def imported(*words: str, database: str) -> set[str]:
 def test_run_imports_what_it_needs(database: str) -> None:
     """A run on SQLite imports neither Alembic nor other databases' dialects nor what others need."""
     names = imported("run", database=database)
-    assert {"sqlalchemy", "requests", "pydantic", "etl.pipeline"} <= names
+    assert {"sqlalchemy", "requests", "pydantic", "etl.run.pipeline"} <= names
     assert names & HEAVY == set()
     assert {name for name in names if name.startswith("sqlalchemy.dialects.")} & {
         "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.mysql",

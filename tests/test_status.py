@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, insert, text, update
 
-from etl import migrate, status
-from etl.budget import Allowance
-from etl.database import clock, moment, open_engine
+from etl.allowance.slots import Allowance
+from etl.database.engine import open_engine
+from etl.database.schema import attempt_queue, verification_queue
+from etl.database.times import clock, moment
+from etl.migrate.upgrade import upgrade
+from etl.queue import status
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue, verification_queue
 from tests.harness import assert_loaded, environment, verify_etl
 from tests.queue_rows import queued
 
@@ -160,7 +162,7 @@ def test_the_forecast(ends: list[tuple[int, int]], expected: tuple[int, int]) ->
 def test_many_rows_are_counted_at_once(tmp_path: Path) -> None:
     """With 100,000 pending rows on SQLite the status takes a quarter of a second's work."""
     engine = open_engine(f"sqlite:///{tmp_path}/q.db")
-    migrate.upgrade(engine)
+    upgrade(engine)
     soon = int(time.time() * 1000)
     rows = [{"sid": f"VL{n:032x}", "expires_at": soon + n * 20_000} for n in range(100_000)]
     with engine.begin() as connection:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Engine, func, select, update
 
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts, sweeps
 from etl.errors import Exit
+from etl.job.counts import Counts
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import attempts, sweeps
-from etl.tally import Tally
 from tests.harness import (
     PATIENCE_S,
     assert_loaded,
@@ -267,8 +267,8 @@ def test_a_run_that_waited_for_a_dead_sweep_goes_on_where_it_was(
         before = box.stats()["lists"]
         reached: list[int] = []
 
-        def watch(tally: Tally) -> None:
-            if tally.waiting_for == "another worker's sweep" and not reached:
+        def watch(counts: Counts) -> None:
+            if counts.waiting_for == "another worker's sweep" and not reached:
                 reached.append(_let_lapse(engine))
 
         run_here(engine, box, strategy="auto", watch=watch)

@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, update
 
-from etl import sweeps
-from etl.database import clock
-from etl.schema import sweeps as s
+from etl.database.schema import sweeps as s
+from etl.database.times import clock
+from etl.queue import windows as windows_
 from tests.harness import PATIENCE_S
 
 
-def resume(connection: Connection) -> sweeps.Listing | None:
+def resume(connection: Connection) -> windows_.Listing | None:
     """Take over whatever is free, as another worker does."""
     now = clock(connection)
     account = connection.execute(select(s.c.account).limit(1)).scalar_one()
-    return sweeps.resume(connection, account=account, worker="other", purpose="sweep", now=now)
+    return windows_.resume(connection, account=account, worker="other", purpose="sweep", now=now)
 
 
 def begin(
     connection: Connection, start_ms: int, account: str = "AC", *, purpose: str = "discover",
     end: int, scope: str = "", worker: str = "me",
-) -> sweeps.Listing:  # fmt: skip
+) -> windows_.Listing:  # fmt: skip
     """Begin a window that nobody else is listing."""
     begun = attempt_to_begin(
         connection, start_ms, account, purpose=purpose, end=end, scope=scope, worker=worker
@@ -35,9 +35,9 @@ def begin(
 def attempt_to_begin(
     connection: Connection, start_ms: int, account: str = "AC", *, purpose: str = "discover",
     end: int, scope: str = "", worker: str = "me",
-) -> sweeps.Listing | None:  # fmt: skip
+) -> windows_.Listing | None:  # fmt: skip
     """Begin a window unless somebody else is listing part of it."""
-    return sweeps.begin(
+    return windows_.begin(
         connection, account=account, worker=worker, start=start_ms, end=end, scope=scope,
         purpose=purpose, page_size=1000, now=clock(connection),
     )  # fmt: skip
@@ -83,8 +83,8 @@ def test_a_window_begun_twice_is_one(engine: Engine) -> None:
         first = begin(connection, 5, end=9)
     with engine.begin() as connection:
         again = begin(connection, 5, end=9)
-        assert not sweeps.end(connection, first, sweeps.DONE, now=1)
-        assert sweeps.end(connection, again, sweeps.DONE, now=1)
+        assert not windows_.end(connection, first, windows_.DONE, now=1)
+        assert windows_.end(connection, again, windows_.DONE, now=1)
     with engine.begin() as connection:
         third = begin(connection, 5, end=9)
     assert again.id == first.id
@@ -102,7 +102,7 @@ def test_a_window_resumed_twice_is_held(engine: Engine) -> None:
             taken.append(resume(connection))
     assert taken[1] is not None
     with engine.begin() as connection:
-        assert sweeps.end(connection, taken[1], sweeps.DONE, now=1)
+        assert windows_.end(connection, taken[1], windows_.DONE, now=1)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,12 @@ def test_a_gap_is_not_stepped_over(
     """Times are listed up to the first gap after the earliest window; other kinds do not count."""
     with engine.begin() as connection:
         for start_ms, end in windows:
-            sweeps.end(connection, begin(connection, start_ms, end=end), sweeps.DONE, now=1)
+            windows_.end(connection, begin(connection, start_ms, end=end), windows_.DONE, now=1)
         begin(connection, 1, end=99)
         for other in ({"scope": "VA"}, {"purpose": "sweep"}, {"account": "AD"}):
             made = begin(connection, 1, end=99, **other)
-            sweeps.end(connection, made, sweeps.DONE, now=1)
-        found = sweeps.reached(connection, account="AC", scope="", purpose="discover", since=since)
+            windows_.end(connection, made, windows_.DONE, now=1)
+        found = windows_.reached(
+            connection, account="AC", scope="", purpose="discover", since=since
+        )
     assert found == reached

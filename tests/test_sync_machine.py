@@ -13,14 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from etl import migrate, queue
-from etl.database import insert_ignore, open_engine
+from etl.database.engine import open_engine
+from etl.database.inserts import insert_ignore
+from etl.database.schema import attempt_changes, attempt_channel_data, attempts, sync_runs
+from etl.database.schema import attempt_queue as q
+from etl.job.stop import StopFlag
+from etl.migrate.upgrade import upgrade
+from etl.queue import attempts as attempts_
 from etl.records import Attempt, Outcome, State
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_changes, attempt_channel_data, attempts, sync_runs
-from etl.schema import attempt_queue as q
-from etl.stopping import Stopping
-from etl.transform import transform
+from etl.transform.attempt import transform
 from tests.harness import SCALE, as_held, expected_of
 from tests.in_process import DAY, HOUR, run_here
 
@@ -43,7 +45,7 @@ FAULTS = (
 )  # fmt: skip
 
 
-class Hurried(Stopping):
+class Hurried(StopFlag):
     """Wait for nothing: what is tested here does not depend on how long a backoff is."""
 
     def sleep(self, seconds: float) -> None:
@@ -132,9 +134,9 @@ class Sync(RuleBasedStateMachine):
         self.ticks = 0
         self.world.static_at = (self.now + INTO_IT) / 1000
         self.moments = sorted([*self.moments, self.now])
-        stopping = Hurried()
+        stop = Hurried()
         report = run_here(
-            self.engine, self.box, clock=self.clock, limit=limit, stopping=stopping, concurrency=4,
+            self.engine, self.box, clock=self.clock, limit=limit, stop=stop, concurrency=4,
             strategy=strategy,
         )  # fmt: skip
         with self.engine.connect() as connection:
@@ -160,7 +162,7 @@ class Sync(RuleBasedStateMachine):
     def crash(self, count: int) -> None:
         """Claim rows as a worker does that is then killed."""
         with self.engine.begin() as connection:
-            leases = queue.claim(
+            leases = attempts_.claim(
                 connection, accounts=("", self.box.account_sid), worker="killed",
                 now=self.now, limit=count, holding=False,
             )  # fmt: skip
@@ -175,7 +177,7 @@ class Sync(RuleBasedStateMachine):
     def retry(self, outcome: str | None) -> None:
         """Bring dead rows back, as a person does."""
         with self.engine.begin() as connection:
-            queue.revive(connection, outcomes=[outcome] if outcome else [])
+            attempts_.revive(connection, outcomes=[outcome] if outcome else [])
 
     @precondition(lambda self: self.expected)
     @rule(data=st.data())
@@ -243,7 +245,7 @@ def _template() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "template.db")
         engine = open_engine(f"sqlite:///{file}")
-        migrate.upgrade(engine)
+        upgrade(engine)
         engine.dispose()
         return file.read_bytes()
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.records import Attempt, Rejection
-from etl.transform import transform
+from etl.transform.attempt import transform
 from tests.payloads import (
     EXAMPLE,
     EXAMPLE_DATA,

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, insert, select, update
 
-from etl import upkeep
-from etl.database import clock, moment
+from etl.database.schema import attempt_channel_data, attempt_queue, attempts, sync_runs
+from etl.database.times import clock, moment
 from etl.errors import Exit
-from etl.runs import begin, end
+from etl.load import redact
+from etl.queue.prune import prune
+from etl.queue.runs import begin, end
 from etl.sandbox import Fault, Sandbox, World
-from etl.schema import attempt_channel_data, attempt_queue, attempts, sync_runs
 from tests.harness import environment, fill, run_json, verify_etl
 from tests.queue_rows import queued
 
@@ -92,7 +93,7 @@ def test_prune_goes_in_steps(engine: Engine) -> None:
     with engine.begin() as connection:
         before = clock(connection) - 90 * DAY
         while last is not None:
-            done = upkeep.prune(connection, before=before, after=last, write=True, step=2)
+            done = prune(connection, before=before, after=last, write=True, step=2)
             last = done.last
             steps.append(done.rows)
     assert steps == [1, 2, 0, 0]
@@ -169,7 +170,7 @@ def test_redact_goes_in_steps(engine: Engine) -> None:
             stored(connection, number, 31, None)
         before = clock(connection) - 30 * DAY
         while last is not None:
-            done = upkeep.redact(connection, before=before, after=last, write=True, step=2)
+            done = redact.redact(connection, before=before, after=last, write=True, step=2)
             last = done.last
             steps.append(done.destinations)
     assert steps == [2, 2, 1, 0]

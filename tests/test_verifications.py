@@ -5,11 +5,11 @@ import time
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
 
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts
+from etl.database.schema import verification_queue as v
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
-from etl.schema import attempts
-from etl.schema import verification_queue as v
 from tests.harness import environment, run_json, start, until, verify_etl
 
 AUTO = ("--strategy", "auto")

@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, insert, select, update
 
-from etl import sweeping, verifications, verifying
-from etl.database import clock
+from etl.database.schema import attempts
+from etl.database.schema import verification_queue as v
+from etl.database.times import clock
+from etl.decide.plan import plan
+from etl.decide.values import Density, Plan, Waiting
 from etl.errors import Exit
-from etl.listing import Lister
-from etl.planner import Density, Plan, Waiting, plan
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+from etl.listing import sweep
+from etl.listing import verifications as verifications_
+from etl.listing.pages import Lister
+from etl.listing.verifications import Verifications
+from etl.queue import verifications
+from etl.queue.verifications import LEASE_MS
 from etl.sandbox import Sandbox, World
-from etl.schema import attempts
-from etl.schema import verification_queue as v
-from etl.stopping import Stopping
-from etl.tally import Tally
-from etl.verifications import LEASE_MS
-from etl.verifying import Verifier
 from tests.conftest import MakeApi
 from tests.harness import PATIENCE_S, environment, start, verify_etl
 from tests.in_process import DAY, HOUR, parts_of, run_here
@@ -81,7 +84,7 @@ def test_windows_without_a_gap_are_a_sweep_of_everything(
         halves = (replace(whole, start=middle), replace(whole, end=middle - gap))
         return replace(made, sweeps=halves)
 
-    monkeypatch.setattr(sweeping, "plan", split)
+    monkeypatch.setattr(sweep, "plan", split)
     sids = _ask_for(engine, world, 40)
     with Sandbox(world, limit=0) as box:
         run_here(engine, box, strategy="auto")
@@ -103,7 +106,7 @@ def test_only_what_is_stored_and_due_is_noted(engine: Engine, make_api: MakeApi)
         connection.execute(insert(v).values(sid="ahead", due_at=ahead))
         fetched = {"first_fetched_at": 1, "fetched_at": 1}
         connection.execute(insert(attempts), [{**row, **fetched} for row in rows])
-    Verifier(Lister(parts_of(engine, make_api(REFUSED)), largest_page=1000)).covered(finals)
+    Verifications(Lister(parts_of(engine, make_api(REFUSED)), largest_page=1000)).covered(finals)
     assert {
         row.sid: (row.state, row.found, row.listed_at is not None) for row in _rows(engine).values()
     } == {
@@ -122,7 +125,7 @@ def test_without_a_sweep_nobody_reads_all_that_are_due(engine: Engine, world: Wo
     with Sandbox(world, limit=0) as box, watch(engine) as noted:
         run_here(engine, box, strategy="auto")
         assert box.stats()["lists"] == 4
-    assert [s for s, parameters in noted if str(verifying.ALL) in str(parameters)] == []
+    assert [s for s, parameters in noted if str(verifications_.ALL) in str(parameters)] == []
     assert stored(engine) == sids
 
 
@@ -268,18 +271,18 @@ def test_a_run_that_ends_gives_back_what_it_has_not_listed(
 ) -> None:
     """After a signal and after an error the rest is due at once, not when leases run out."""
     _ask_for(engine, world, 8)
-    stopping = Stopping()
+    stop = StopFlag()
 
-    def watch(tally: Tally) -> None:
-        if tally.requests < 3:
+    def watch(counts: Counts) -> None:
+        if counts.requests < 3:
             return
         if ended_by == "a signal":
-            stopping.stop(15)
+            stop.stop(15)
         else:
             box.faults.add("error:401:match=list")
 
     with Sandbox(world, limit=0) as box:
-        report = run_here(engine, box, stopping=stopping, watch=watch)
+        report = run_here(engine, box, stop=stop, watch=watch)
     assert (report.exit_code, _waiting(engine)) == (code, 5)
 
 
@@ -287,12 +290,12 @@ def test_what_another_worker_took_over_is_left_to_it(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whose leases ran out during a list asks for no more of what somebody else has claimed."""
-    monkeypatch.setattr(verifying, "RENEW_S", 0.0)
+    monkeypatch.setattr(verifications_, "RENEW_S", 0.0)
     _ask_for(engine, world, 4)
     theirs = time.time_ns() // 1_000_000 + HOUR
 
-    def watch(tally: Tally) -> None:
-        if not tally.listed:
+    def watch(counts: Counts) -> None:
+        if not counts.listed:
             return
         with engine.begin() as connection:
             connection.execute(update(v).where(v.c.state == "pending").values(due_at=theirs))
@@ -317,8 +320,8 @@ def test_whatever_commit_gets_no_answer_nothing_is_forgotten_or_listed_twice(
         with engine.begin() as connection:
             return work(connection)
 
-    monkeypatch.setattr(verifying, "transact", twice)
-    monkeypatch.setattr(verifying, "RENEW_S", 0.0)
+    monkeypatch.setattr(verifications_, "transact", twice)
+    monkeypatch.setattr(verifications_, "RENEW_S", 0.0)
     sids = _ask_for(engine, world, 50)
     enqueue(engine, "VE" + "0" * 32)
     with Sandbox(world, limit=0) as box:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from etl import migrate, migrate_views
 from etl.errors import SchemaError
+from etl.migrate import upgrade, views
 from etl.reports import REPORTS
 from etl.reports.views import create_statements
 from tests.harness import PATIENCE_S, ROOT
@@ -75,7 +75,7 @@ def role(engine: Engine) -> Iterator[str]:
 def migration(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Add a revision that alters a column which the views read, once the database is there."""
     folder = tmp_path / "migrations"
-    shutil.copytree(migrate.script_location(), folder)
+    shutil.copytree(upgrade.script_location(), folder)
     (folder / "versions" / "0003_widen.py").write_text(
         '"""Widen."""\n'
         "import sqlalchemy as sa\n"
@@ -87,7 +87,7 @@ def migration(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         '        batch.alter_column("channel", type_=sa.String(99), existing_type=sa.String(64))\n',
         encoding="utf-8",
     )
-    monkeypatch.setattr(migrate, "script_location", lambda: folder)
+    monkeypatch.setattr(upgrade, "script_location", lambda: folder)
 
 
 def test_every_view_can_be_read(engine: Engine) -> None:
@@ -102,7 +102,7 @@ def test_every_view_can_be_read(engine: Engine) -> None:
 def test_a_second_upgrade_changes_nothing(engine: Engine) -> None:
     """Views of this version stay the very same."""
     before = snapshot(engine)
-    assert migrate.upgrade(engine) == []
+    assert upgrade.upgrade(engine) == []
     assert snapshot(engine) == before
 
 
@@ -113,18 +113,18 @@ def test_only_the_changed_text_is_replaced(engine: Engine, monkeypatch: pytest.M
         for name, create in create_statements(engine.dialect.name)
     ]
     before = snapshot(engine)
-    monkeypatch.setattr(migrate_views, "create_statements", lambda _dialect: changed)
-    assert migrate.upgrade(engine) == ["views: v_attempts"]
+    monkeypatch.setattr(views, "create_statements", lambda _dialect: changed)
+    assert upgrade.upgrade(engine) == ["views: v_attempts"]
     assert attempts(engine) == 1
     after = snapshot(engine)
     assert {row[0] for row in set(before) ^ set(after)} == {"v_attempts"}
-    assert migrate.upgrade(engine) == []
+    assert upgrade.upgrade(engine) == []
 
 
 def test_a_dropped_view_comes_back(engine: Engine) -> None:
     """A view that somebody dropped is made again."""
     run(engine, "DROP VIEW v_attempts", "DROP VIEW v_freshness")
-    assert migrate.upgrade(engine) == ["views: v_freshness, v_attempts"]
+    assert upgrade.upgrade(engine) == ["views: v_freshness, v_attempts"]
     assert attempts(engine) == 0
 
 
@@ -133,10 +133,10 @@ def test_a_view_that_the_code_no_longer_has_goes(
 ) -> None:
     """A view of ours without a report is dropped, and its row with it."""
     kept = create_statements(engine.dialect.name)[:-1]
-    monkeypatch.setattr(migrate_views, "create_statements", lambda _dialect: kept)
-    assert migrate.upgrade(engine) == ["views dropped: v_attempts"]
+    monkeypatch.setattr(views, "create_statements", lambda _dialect: kept)
+    assert upgrade.upgrade(engine) == ["views dropped: v_attempts"]
     assert "v_attempts" not in {row[0] for row in snapshot(engine)}
-    assert migrate.upgrade(engine) == []
+    assert upgrade.upgrade(engine) == []
 
 
 def test_a_name_we_no_longer_use_is_somebody_elses(
@@ -145,17 +145,17 @@ def test_a_name_we_no_longer_use_is_somebody_elses(
     """A table where our former view was is left alone, and we forget the name."""
     kept = create_statements(engine.dialect.name)[:-1]
     run(engine, "DROP VIEW v_attempts", "CREATE TABLE v_attempts (score INTEGER)")
-    monkeypatch.setattr(migrate_views, "create_statements", lambda _dialect: kept)
-    assert migrate.upgrade(engine) == ["views dropped: v_attempts"]
+    monkeypatch.setattr(views, "create_statements", lambda _dialect: kept)
+    assert upgrade.upgrade(engine) == ["views dropped: v_attempts"]
     assert attempts(engine) == 0
 
 
 @pytest.mark.usefixtures("migration")
 def test_a_migration_finds_no_view_of_ours(engine: Engine) -> None:
     """Before a revision every view is dropped, after it every view is made again."""
-    assert migrate.upgrade(engine) == ["0003: Widen.", f"views: {', '.join(VIEWS)}"]
+    assert upgrade.upgrade(engine) == ["0003: Widen.", f"views: {', '.join(VIEWS)}"]
     assert attempts(engine) == 0
-    assert migrate.upgrade(engine) == []
+    assert upgrade.upgrade(engine) == []
 
 
 @pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
@@ -175,7 +175,7 @@ def test_grants_survive(engine: Engine, role: str) -> None:
         before = connection.execute(text(ask)).all()
     outdate(engine)
     outdate(engine, "v_freshness")
-    assert migrate.upgrade(engine) == ["views: v_freshness, v_attempts"]
+    assert upgrade.upgrade(engine) == ["views: v_freshness, v_attempts"]
     with engine.connect() as connection:
         assert connection.execute(text(ask)).all() == before
         if engine.dialect.name == "postgresql":
@@ -191,7 +191,7 @@ def test_an_owner_and_what_was_revoked_survive(engine: Engine, role: str) -> Non
     run(engine, f"ALTER VIEW v_freshness OWNER TO {role}")
     outdate(engine)
     outdate(engine, "v_freshness")
-    migrate.upgrade(engine)
+    upgrade.upgrade(engine)
     ask = "SELECT CAST(relowner AS regrole) = CAST(:role AS regrole),"
     ask += " has_table_privilege(:role, oid, 'SELECT') FROM pg_class WHERE relname = :name"
     with engine.connect() as connection:
@@ -216,8 +216,8 @@ def test_a_column_that_is_gone_takes_its_grants(
         )
         for name, sql in create_statements(engine.dialect.name)
     ]
-    monkeypatch.setattr(migrate_views, "create_statements", lambda _dialect: shorter)
-    assert migrate.upgrade(engine) == ["views: v_attempts"]
+    monkeypatch.setattr(views, "create_statements", lambda _dialect: shorter)
+    assert upgrade.upgrade(engine) == ["views: v_attempts"]
     if engine.dialect.name == "postgresql":
         with engine.connect() as connection:
             connection.execute(text(f"SET LOCAL ROLE {role}"))
@@ -237,12 +237,12 @@ def test_somebodys_view_stops_the_upgrade(
     before = snapshot(engine)
     if engine.dialect.name == "postgresql":
         with pytest.raises(SchemaError, match=r"view somebodys depends on view v_attempts.*Drop"):
-            migrate.upgrade(engine)
-        assert (snapshot(engine), migrate.current(engine)) == (before, "0002")
+            upgrade.upgrade(engine)
+        assert (snapshot(engine), upgrade.current(engine)) == (before, "0002")
         run(engine, "DROP VIEW somebodys")
-        migrate.upgrade(engine)
+        upgrade.upgrade(engine)
         return
-    migrate.upgrade(engine)
+    upgrade.upgrade(engine)
     assert attempts(engine, "somebodys") == 0
 
 
@@ -254,8 +254,8 @@ def test_a_name_that_is_taken(empty_engine: Engine, foreign: str) -> None:
     """A table or view of our view's name stops the first upgrade before anything is made."""
     run(empty_engine, foreign)
     with pytest.raises(SchemaError, match=r"names of our views: v_attempts\..*Rename"):
-        migrate.upgrade(empty_engine)
-    assert migrate.current(empty_engine) is None
+        upgrade.upgrade(empty_engine)
+    assert upgrade.current(empty_engine) is None
     assert attempts(empty_engine) == (1 if "VIEW" in foreign else 0)
     with empty_engine.connect() as connection:
         assert not connection.dialect.has_table(connection, "attempts")
@@ -273,7 +273,7 @@ def test_a_name_that_is_taken_later(engine: Engine, kind: str) -> None:
     outdate(engine, "v_freshness")
     before = snapshot(engine)
     with pytest.raises(SchemaError, match=r"not ours under the names of our views: v_attempts\."):
-        migrate.upgrade(engine)
+        upgrade.upgrade(engine)
     assert snapshot(engine) == before
 
 
@@ -285,14 +285,14 @@ def test_a_cut_off_upgrade_is_mended(engine: Engine, monkeypatch: pytest.MonkeyP
         outdate(engine, view)
     before = snapshot(engine)
     with monkeypatch.context() as patch:
-        patch.setattr(migrate_views, "create_statements", lambda _dialect: broken)
+        patch.setattr(views, "create_statements", lambda _dialect: broken)
         with pytest.raises(SchemaError, match="upgrading the schema, the database refused"):
-            migrate.upgrade(engine)
+            upgrade.upgrade(engine)
     if engine.dialect.name != "mariadb":
         assert snapshot(engine) == before
-    assert migrate.upgrade(engine)[0].endswith("v_attempts")
+    assert upgrade.upgrade(engine)[0].endswith("v_attempts")
     assert attempts(engine) == 0
-    assert migrate.upgrade(engine) == []
+    assert upgrade.upgrade(engine) == []
 
 
 def test_two_upgrades_at_once(engine: Engine, database_url: str) -> None:
@@ -317,7 +317,7 @@ def test_two_upgrades_at_once(engine: Engine, database_url: str) -> None:
 
 def test_written_views_are_ours(empty_database_url: str, empty_engine: Engine) -> None:
     """What `--sql` prints runs as it is, comments included, and the next upgrade has nothing to do."""
-    script = migrate.upgrade_sql(empty_database_url)
+    script = upgrade.upgrade_sql(empty_database_url)
     raw = empty_engine.raw_connection()
     if isinstance(raw.driver_connection, sqlite3.Connection):
         raw.driver_connection.executescript(script)
@@ -329,5 +329,5 @@ def test_written_views_are_ours(empty_database_url: str, empty_engine: Engine) -
                 raw.cursor().execute(statement)
     raw.commit()
     raw.close()
-    assert migrate.upgrade(empty_engine) == []
+    assert upgrade.upgrade(empty_engine) == []
     assert [attempts(empty_engine, view) for view in VIEWS[:2]] == [0, 0]

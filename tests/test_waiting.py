@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert
 
-from etl.database import moment
-from etl.planner import Bucket
-from etl.schema import attempt_queue as q
-from etl.waiting import BUCKET_MS, URGENT_MS, read_lag, read_waiting
+from etl.database.schema import attempt_queue as q
+from etl.database.times import moment
+from etl.decide.values import Bucket
+from etl.queue.waiting import BUCKET_MS, URGENT_MS, read_lag, read_waiting
 
 NOW = 1_700_000_000_000
 RETENTION = 30 * 86_400_000

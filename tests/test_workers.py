@@ -5,8 +5,8 @@ import time
 
 from sqlalchemy import Engine, select
 
+from etl.database.schema import attempt_queue as q
 from etl.sandbox import Sandbox, World
-from etl.schema import attempt_queue as q
 from tests.harness import PATIENCE_S, assert_loaded, environment, fill, start, states
 
 

@@ -15,27 +15,27 @@ from typing import NoReturn
 import click
 
 from etl import __version__
-from etl.cli import talk
+from etl.cli import messages
 from etl.cli.context import Context
-from etl.cli.ending import StdoutClosed, ended, words_of_exits
+from etl.cli.exits import StdoutClosed, ended, words_of_exits
 
 _COMMANDS = {
-    "backfill": "etl.cli.backfill:backfill",
-    "db": "etl.cli.db:db",
-    "demo": "etl.cli.demo:demo",
-    "discover": "etl.cli.discover:discover",
-    "doctor": "etl.cli.doctor:doctor",
-    "export": "etl.cli.export:export",
-    "plan": "etl.cli.plan:plan",
-    "prune": "etl.cli.prune:prune",
-    "reconcile": "etl.cli.reconcile:reconcile",
-    "redact": "etl.cli.redact:redact",
-    "report": "etl.cli.report:report",
-    "retry": "etl.cli.retry:retry",
-    "run": "etl.cli.run:run",
-    "runs": "etl.cli.runs:runs",
-    "sandbox": "etl.cli.sandbox:sandbox",
-    "status": "etl.cli.status:status",
+    "backfill": "etl.cli.commands.backfill:backfill",
+    "db": "etl.cli.commands.db:db",
+    "demo": "etl.cli.commands.demo:demo",
+    "discover": "etl.cli.commands.discover:discover",
+    "doctor": "etl.cli.commands.doctor:doctor",
+    "export": "etl.cli.commands.export:export",
+    "plan": "etl.cli.commands.plan:plan",
+    "prune": "etl.cli.commands.prune:prune",
+    "reconcile": "etl.cli.commands.reconcile:reconcile",
+    "redact": "etl.cli.commands.redact:redact",
+    "report": "etl.cli.commands.report:report",
+    "retry": "etl.cli.commands.retry:retry",
+    "run": "etl.cli.commands.run:run",
+    "runs": "etl.cli.commands.runs:runs",
+    "sandbox": "etl.cli.commands.sandbox:sandbox",
+    "status": "etl.cli.commands.status:status",
 }
 
 # click would not go below 50 columns, and the terminal would then break the lines anywhere.
@@ -134,7 +134,7 @@ def cli(
     if verbose and quiet:
         msg = "-v and -q exclude each other."
         raise click.UsageError(msg)
-    talk.set_up(verbose=verbose, quiet=quiet, log_format=log_format)
+    messages.set_up(verbose=verbose, quiet=quiet, log_format=log_format)
     ctx.obj = Context(config=config, verbose=verbose, quiet=quiet)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl import __version__
-from etl.cli import talk
+from etl.cli import messages
 from etl.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class Context:
         from etl.settings import load
 
         settings = load(flags, file=Path(self.config) if self.config else None)
-        talk.hide((settings.auth_token.get_secret_value(), settings.api_secret.get_secret_value()))
+        messages.hide(
+            (settings.auth_token.get_secret_value(), settings.api_secret.get_secret_value())
+        )
         return settings
 
     def engine(self, settings: "Settings", *, create: bool = False) -> "Engine":
@@ -47,10 +49,10 @@ class Context:
 
         Unless it may ``create`` one: an SQLite file that is not there would be made by looking.
         """
-        from etl.database import open_engine
+        from etl.database.engine import open_engine
 
         engine = open_engine(settings.database_url.get_secret_value())
-        talk.hide((str(engine.url.password or ""),))
+        messages.hide((str(engine.url.password or ""),))
         if not create and engine.dialect.name == "sqlite" and _absent(engine.url.database):
             engine.dispose()
             msg = f"There is no database {engine.url.database} yet."
@@ -96,8 +98,8 @@ def snapshots(engine: "Engine") -> "Engine":
     The moment is that of the first statement; a loader that goes on meanwhile is not waited for.
     SQLite's transactions are so by themselves.
     """
-    from etl.database import READ_ONLY
-    from etl.database_bounds import PATIENT
+    from etl.database.bounds import PATIENT
+    from etl.database.engine import READ_ONLY
 
     options = READ_ONLY | PATIENT
     if engine.dialect.name == "sqlite":

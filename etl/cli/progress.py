@@ -14,20 +14,20 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from etl.cli.talk import Handler
+from etl.cli.messages import Handler
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from etl.parts import Job
-    from etl.tally import Tally
+    from etl.job.counts import Counts
+    from etl.job.tools import Job
 
 DRAW_EVERY_S = 0.1
 RATE_OVER_S = 60.0
 _BAR_AT_MOST = 30
 
 
-class Progress(AbstractContextManager["Progress"]):
+class ProgressLine(AbstractContextManager["ProgressLine"]):
     """Draw a line on stderr while a person watches; do nothing otherwise."""
 
     def __init__(self, engine: "Engine", job: "Job", *, shown: bool) -> None:
@@ -56,7 +56,7 @@ class Progress(AbstractContextManager["Progress"]):
             self._clear()
             Handler.clear = None
 
-    def __call__(self, tally: "Tally") -> None:
+    def __call__(self, counts: "Counts") -> None:
         """Draw how far the run is; called many times a second, drawn a few."""
         now = time.monotonic()
         if not self._shown or now - self._drawn_at < DRAW_EVERY_S:
@@ -64,17 +64,17 @@ class Progress(AbstractContextManager["Progress"]):
         self._drawn_at = now
         # One column stays free: a line that fills the last one would break on some terminals.
         columns = max(shutil.get_terminal_size().columns - 1, 1)
-        self._write(self._line(tally, now, columns))
+        self._write(self._line(counts, now, columns))
 
-    def _line(self, tally: "Tally", now: float, columns: int) -> str:
-        done, total = tally.finished, self._total
+    def _line(self, counts: "Counts", now: float, columns: int) -> str:
+        done, total = counts.finished, self._total
         if total is not None and done > total:
             # More came in meanwhile, or nobody had queued it: how much is left is not known.
             total = None
-        per_minute = self._per_minute(tally, now)
+        per_minute = self._per_minute(counts, now)
         parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}"]
-        waits = f"waits for {tally.waiting_for}" if tally.waiting_for else ""
-        left = None if total is None else self._left(total - done, now - tally.started, done)
+        waits = f"waits for {counts.waiting_for}" if counts.waiting_for else ""
+        left = None if total is None else self._left(total - done, now - counts.started, done)
         by_importance = (
             "" if left is None else f"{clock_of(left)} left",
             waits,
@@ -94,16 +94,16 @@ class Progress(AbstractContextManager["Progress"]):
             line = f"{_bar(done, total, size)}  {line}"
         return line[:columns]
 
-    def _per_minute(self, tally: "Tally", now: float) -> float:
+    def _per_minute(self, counts: "Counts", now: float) -> float:
         """Return the requests of the last minute; of the first one, without an allowance, scaled."""
         if not self._requests or now - self._requests[-1][0] >= 1:
-            self._requests.append((now, tally.requests))
+            self._requests.append((now, counts.requests))
         while len(self._requests) > 1 and self._requests[1][0] <= now - RATE_OVER_S:
             self._requests.popleft()
         since, before = self._requests[0]
         if self._job.allowance.requests or now - since >= RATE_OVER_S:
-            return tally.requests - before
-        return tally.rate() * 60
+            return counts.requests - before
+        return counts.rate() * 60
 
     def _left(self, rows: int, elapsed: float, done: int) -> float:
         """Return the seconds left: by the allowance, or at the speed so far if that is slower.
@@ -121,8 +121,9 @@ class Progress(AbstractContextManager["Progress"]):
         return so_far if fast else by_allowance
 
     def _count(self) -> None:
-        from etl.database import READ_ONLY, clock
-        from etl.status import count_work
+        from etl.database.engine import READ_ONLY
+        from etl.database.times import clock
+        from etl.queue.status import count_work
 
         # A count that fails costs the bar its end, and nothing else.
         with suppress(Exception), self._engine.connect() as connection:

@@ -13,22 +13,22 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 
-from etl.database import check_revision, transact
+from etl.database.transact import check_revision, transact
 from etl.errors import ConfigError
 from etl.export import rows
 from etl.export.folder import UNDATED, Day, Folder
-from etl.export.rows import Mark, Window
-from etl.reports.odd import say
+from etl.export.rows import FetchedWindow, Mark
+from etl.sql.odd import say
 
 GROUP: Final = 50_000
 """Rows of a row group: the most that are held at a time."""
 
 
-__all__ = ["UNDATED", "Asked", "Exported", "export"]
+__all__ = ["UNDATED", "ExportOptions", "Exported", "export"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ExportOptions:
     """Say what to export where: UTC days from ``first`` up to, not including, ``end``."""
 
     folder: Path
@@ -73,7 +73,7 @@ class Exported:
         }
 
 
-def export(engine: Engine, asked: Asked) -> Exported:
+def export(engine: Engine, asked: ExportOptions) -> Exported:
     """Write the days that changed since the last export into the folder, and take gone ones out.
 
     Raises ``ConfigError`` without pyarrow, for a folder that holds something else, and for one
@@ -96,7 +96,7 @@ def export(engine: Engine, asked: Asked) -> Exported:
     return done
 
 
-def _other_columns(asked: Asked, folder: Folder) -> ConfigError:
+def _other_columns(asked: ExportOptions, folder: Folder) -> ConfigError:
     """Say by which option the files there differ from what is asked for."""
     had = folder.had.get("destination")
     if had == asked.destination:
@@ -108,7 +108,12 @@ def _other_columns(asked: Asked, folder: Folder) -> ConfigError:
 
 
 def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of it
-    engine: Engine, asked: Asked, folder: Folder, day: str, mark: Mark | None, done: Exported
+    engine: Engine,
+    asked: ExportOptions,
+    folder: Folder,
+    day: str,
+    mark: Mark | None,
+    done: Exported,
 ) -> None:
     if mark is not None and not asked.full and folder.has(day, mark.text):
         done.unchanged += 1
@@ -129,8 +134,8 @@ def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of i
     done.bytes += size
 
 
-def _marks(engine: Engine, asked: Asked) -> dict[str, Mark]:
-    window = Window(_midnight(asked.first), _midnight(asked.end))
+def _marks(engine: Engine, asked: ExportOptions) -> dict[str, Mark]:
+    window = FetchedWindow(_midnight(asked.first), _midnight(asked.end))
 
     def work(connection: Connection) -> dict[str | None, Mark]:
         check_revision(connection)
@@ -147,13 +152,13 @@ def _groups(engine: Engine, day: str, *, destination: bool) -> Iterator[Any]:
     Read by key in short transactions: a reader of a million rows holds up no writer of SQLite.
     """
     first = None if day == UNDATED else date.fromisoformat(day)
-    window = Window(_midnight(first), _midnight(first and first + timedelta(days=1)))
-    after: rows.Place | None = None
+    window = FetchedWindow(_midnight(first), _midnight(first and first + timedelta(days=1)))
+    after: rows.Position | None = None
     parts: list[Any] = []
     held = 0
     while True:
 
-        def work(connection: Connection, after: rows.Place | None = after) -> rows.Batch:
+        def work(connection: Connection, after: rows.Position | None = after) -> rows.Batch:
             return rows.read(connection, window, after, destination=destination)
 
         batch = transact(engine, work, doing=f"reading the attempts of {day}")

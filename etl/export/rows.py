@@ -29,10 +29,10 @@ from sqlalchemy import (
 )
 
 from etl import privacy
+from etl.database.schema import attempt_channel_data as data
+from etl.database.schema import attempts
 from etl.errors import ConfigError
-from etl.reports.dialects import dialect
-from etl.schema import attempt_channel_data as data
-from etl.schema import attempts
+from etl.sql.dialects import dialect
 
 BATCH: Final = 10_000
 """Rows of one read: as many Python objects as exist at a time."""
@@ -89,7 +89,7 @@ Columns: TypeAlias = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class FetchedWindow:
     """Bound creation times, half open; without both bounds it is the attempts of unknown time.
 
     Unknown is a time, too, that others wrote and that is none.
@@ -107,7 +107,7 @@ class Mark:
     text: str
 
 
-Place = tuple[Any, str]
+Position = tuple[Any, str]
 """Where a read ended: creation time, as the driver gives it, and SID of its last row."""
 
 
@@ -116,7 +116,7 @@ class Batch:
     """Carry rows as an Arrow table, and where to go on; None at the end."""
 
     table: Any
-    last: Place | None
+    last: Position | None
 
 
 def arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -152,7 +152,9 @@ def schema(*, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types
     )
 
 
-def marks(connection: Connection, window: Window, *, destination: bool) -> dict[str | None, Mark]:
+def marks(
+    connection: Connection, window: FetchedWindow, *, destination: bool
+) -> dict[str | None, Mark]:
     """Mark each UTC day that has attempts; None is the day of those of unknown time.
 
     The newest ``fetched_at`` alone would miss a row whose answer was slow, so they are summed,
@@ -187,7 +189,7 @@ def marks(connection: Connection, window: Window, *, destination: bool) -> dict[
 
 
 def read(
-    connection: Connection, window: Window, after: Place | None, *, destination: bool
+    connection: Connection, window: FetchedWindow, after: Position | None, *, destination: bool
 ) -> Batch:
     """Read the next rows of a window by creation time and SID."""
     names = [*_COLUMNS]
@@ -196,7 +198,7 @@ def read(
     selected = [_selected(connection, name) for name in names]
     asked = _after(connection, select(*place, *selected), window, after)
     found = connection.execute(asked).all()
-    last: Place | None = None
+    last: Position | None = None
     if len(found) == BATCH:
         last = (found[-1][0], found[-1][1])
     values = list(zip(*found, strict=True)) or [()] * (len(place) + len(names))
@@ -206,7 +208,7 @@ def read(
 
 
 def _after(
-    connection: Connection, statement: Select[Any], window: Window, after: Place | None
+    connection: Connection, statement: Select[Any], window: FetchedWindow, after: Position | None
 ) -> Select[Any]:
     created, sid = attempts.c.date_created, attempts.c.sid
     statement = statement.select_from(attempts.outerjoin(data, data.c.attempt_sid == sid))

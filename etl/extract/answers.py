@@ -13,7 +13,7 @@ from json import JSONDecoder
 from typing import Final, NoReturn
 
 from etl.errors import BadBody, CredentialsRefused, EtlError, NotFound, Throttled, TransientFailure
-from etl.extract.wire import Answer
+from etl.extract.wire import HttpAnswer
 
 _PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
 _NO_RESOURCE: Final = 20404
@@ -24,7 +24,7 @@ _FORBIDDEN: Final = {
 """What Twilio's codes of a 403 mean (source: Twilio's error dictionary)."""
 
 
-def refuse(path: str, answer: Answer, *, credential_name: str, window_s: float) -> NoReturn:
+def refuse(path: str, answer: HttpAnswer, *, credential_name: str, window_s: float) -> NoReturn:
     """Raise what an answer other than 200 means.
 
     ``Throttled``, ``TransientFailure``, ``CredentialsRefused`` (any 401; a 403 only with one of
@@ -51,7 +51,7 @@ def refuse(path: str, answer: Answer, *, credential_name: str, window_s: float) 
     raise BadBody(msg)
 
 
-def _throttled(said: str, answer: Answer, window_s: float) -> EtlError:
+def _throttled(said: str, answer: HttpAnswer, window_s: float) -> EtlError:
     pause = retry_after_ms(answer.headers.get("Retry-After"), date=answer.headers.get("Date"))
     asked = f"until its window of {window_s:g} s is over" if pause is None else f"for {pause} ms"
     msg = f"{said}: too many requests; it takes no more {asked}."
@@ -70,7 +70,7 @@ _DECODER: Final = JSONDecoder(parse_float=_number, parse_constant=str)
 """Fractions exact, NaN and Infinity by their names; of duplicate keys, the last wins."""
 
 
-def read_payload(path: str, answer: Answer) -> object:
+def read_payload(path: str, answer: HttpAnswer) -> object:
     """Parse the JSON of a 200, whatever its shape; raise ``BadBody`` for anything else."""
     try:
         return _DECODER.decode((answer.body or b"").decode("utf-8-sig"))
@@ -80,7 +80,7 @@ def read_payload(path: str, answer: Answer) -> object:
         raise BadBody(msg) from None
 
 
-def _complaint(answer: Answer) -> tuple[int | None, str]:
+def _complaint(answer: HttpAnswer) -> tuple[int | None, str]:
     """Read Twilio's code and message from an error; (None, "") from anybody else's."""
     try:
         found = _DECODER.decode((answer.body or b"").decode())
@@ -109,7 +109,7 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def _describe(answer: Answer) -> str:
+def _describe(answer: HttpAnswer) -> str:
     kind = _clean(answer.headers.get("Content-Type", "").split(";")[0])[:60] or "no content type"
     size = "an unread body" if answer.body is None else f"{len(answer.body)} bytes"
     return f"{size} ({kind}, status {answer.status})"
@@ -121,7 +121,7 @@ def _label(status: int, code: int | None, request_id: str | None) -> str:
     return f"{status} ({', '.join(more)})" if more else str(status)
 
 
-def request_id(answer: Answer) -> str | None:
+def request_id(answer: HttpAnswer) -> str | None:
     """Give Twilio's own number of a request, to quote to its support."""
     found = answer.headers.get("Twilio-Request-Id")
     return found if found and re.fullmatch(r"[\w-]{1,64}", found, re.ASCII) else None

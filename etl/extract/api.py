@@ -15,7 +15,7 @@ from etl.errors import BadBody, ConfigError, EtlError, MalformedSid
 from etl.extract.answers import cut, read_payload, refuse, request_id
 from etl.extract.deadline import Limits
 from etl.extract.paging import must_lead_on, query_of
-from etl.extract.wire import Answer, Wire, tls_context
+from etl.extract.wire import HttpAnswer, Wire, tls_context
 from etl.records import SID_PATTERN
 
 RECORD_BYTES: Final = 1_000_000
@@ -215,7 +215,7 @@ class Api:
         self._wires.append(wire)
         return wire
 
-    def _get(self, path: str, query: str = "", *, page: bool = False) -> tuple[Answer, object]:
+    def _get(self, path: str, query: str = "", *, page: bool = False) -> tuple[HttpAnswer, object]:
         target = f"{self._root}{path}?{query}" if query else self._root + path
         headers, limit = (self._many, PAGE_BYTES) if page else (self._one, RECORD_BYTES)
         try:

@@ -29,7 +29,7 @@ class Limits:
     idle_s: float = 30.0
 
 
-class Clock:
+class TotalDeadline:
     """Hold the deadlines of the request in hand, shared by a wire and its one connection."""
 
     __slots__ = ("ends_at", "heard", "limits", "sent", "used_at")
@@ -60,7 +60,7 @@ class Clock:
 class _TimedReader(io.RawIOBase):
     """Read a socket's file, with what is left of the total deadline as the limit of each read."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, clock: Clock) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, clock: TotalDeadline) -> None:
         self._raw = raw
         self._sock = sock
         self._clock = clock
@@ -86,7 +86,7 @@ class _TimedReader(io.RawIOBase):
 class TimedConnection(HTTPConnection):
     """Keep the total deadline while connecting, sending and reading."""
 
-    def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:  # noqa: ANN401 - any
+    def __init__(self, *args: Any, clock: TotalDeadline, **kwargs: Any) -> None:  # noqa: ANN401 - any
         super().__init__(*args, **kwargs)
         self._clock = clock
 

@@ -25,15 +25,8 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Retry, Timeout
 from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from etl.errors import (
-    BadBody,
-    BodyTooLarge,
-    ConfigError,
-    EtlError,
-    TransientFailure,
-    Unreachable,
-)
-from etl.extract.deadline import Clock, Limits, TimedConnection, TimedTlsConnection
+from etl.errors import BadBody, BodyTooLarge, ConfigError, EtlError, TransientFailure, Unreachable
+from etl.extract.deadline import Limits, TimedConnection, TimedTlsConnection, TotalDeadline
 
 _CHUNK: Final = 65_536
 _ERROR_LIMIT: Final = 65_536
@@ -52,7 +45,7 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """Hold what came back: ``body`` is decoded, None where it was not 200 and not readable.
 
     ``sent_at`` and ``answered_at`` are seconds of ``time.monotonic``; the first is taken before
@@ -93,7 +86,7 @@ class Wire(HTTPAdapter):
     ) -> None:
         self._context = context
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-        self._clock = Clock(limits)
+        self._clock = TotalDeadline(limits)
         self._origin = origin
         self._timeout = Timeout(connect=limits.connect_s, read=limits.read_s)
         self._pool = self._find_pool(origin, {"all": proxy} if proxy else None)
@@ -124,7 +117,7 @@ class Wire(HTTPAdapter):
         self._pool.close()
         super().close()
 
-    def get(self, target: str, *, headers: Mapping[str, str], limit: int) -> Answer:
+    def get(self, target: str, *, headers: Mapping[str, str], limit: int) -> HttpAnswer:
         """Send one GET for ``target`` (path and query) and read at most ``limit`` decoded bytes.
 
         Raises ``Unreachable`` when the request could not be sent, ``TransientFailure`` when the
@@ -151,7 +144,7 @@ class Wire(HTTPAdapter):
             # must never be taken for the next answer.
             response.close()
         self._clock.used_at = answered_at = monotonic()
-        return Answer(response.status, response.headers, body, sent_at, answered_at)
+        return HttpAnswer(response.status, response.headers, body, sent_at, answered_at)
 
     def _body(self, response: BaseHTTPResponse, limit: int) -> bytes | None:
         """Read the body; of another answer than 200 the status says enough, if it cannot be read."""

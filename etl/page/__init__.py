@@ -5,7 +5,7 @@
 The cubes are small, so that a browser can filter and add up a year within a frame.
 """
 
-from etl.page.data import Page, collect
+from etl.page.data import PageData, collect
 from etl.page.render import write
 
-__all__ = ["Page", "collect", "write"]
+__all__ = ["PageData", "collect", "write"]

@@ -17,11 +17,11 @@ from typing import Any, Final, cast
 from sqlalchemy import Connection
 
 from etl import privacy
-from etl.page.cube import MILLION, Calendar, Cube, Fold, ladder
+from etl.page.grid import MILLION, Calendar, Fold, Grid, ladder
 from etl.page.pack import packed
 from etl.page.queue_days import queue_days
 from etl.reports import Report, find
-from etl.reports.query import Answer, Question, ask
+from etl.reports.query import Question, Rows, ask
 
 MOST_NAMES: Final[Mapping[str, int]] = {
     "service": 24,
@@ -99,7 +99,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageData:
     """Hold everything that the page shows."""
 
     made_at: datetime
@@ -112,13 +112,13 @@ class Page:
     question: Question
 
 
-def collect(connection: Connection, question: Question | None = None) -> Page:
+def collect(connection: Connection, question: Question | None = None) -> PageData:
     """Read the reports into cubes, within one transaction that writes nothing."""
     question = question or Question()
     collector = _Collector(connection, question)
     with _rows(connection, "freshness", Question(as_of=question.as_of)) as (columns, answer):
         freshness = [dict(zip(columns, row, strict=True)) for row in answer.rows]
-    return Page(
+    return PageData(
         made_at=datetime.fromtimestamp(time.time(), UTC),
         first_day=collector.first,
         last_day=collector.last,
@@ -139,7 +139,7 @@ def days(day: date) -> int:
 @contextmanager
 def _rows(
     connection: Connection, name: str, question: Question
-) -> Iterator[tuple[list[str], Answer]]:
+) -> Iterator[tuple[list[str], Rows]]:
     report = cast("Report", find(name))
     with ask(connection, report, question) as answer:
         yield [column.name for column in answer.columns], answer
@@ -188,7 +188,7 @@ class _Collector:
     @contextmanager
     def _each(
         self, name: str, by: tuple[str, ...] | None = None
-    ) -> Iterator[tuple[list[str], Answer]]:
+    ) -> Iterator[tuple[list[str], Rows]]:
         asked = self._question
         with _rows(self._connection, name, replace(asked, by=by)) as found:
             yield found
@@ -212,8 +212,8 @@ class _Collector:
 
     def _cube(
         self, keys: Sequence[str], measures: Sequence[str], limit: int, fold: Fold | None = None
-    ) -> Cube:
-        return Cube(keys, measures, calendars=self._calendars, limit=limit, fold=fold)
+    ) -> Grid:
+        return Grid(keys, measures, calendars=self._calendars, limit=limit, fold=fold)
 
     def _fold(self, name: str) -> Fold:
         """Fold late attempts into "and later", rare carriers and errors into "other"."""

@@ -17,14 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from etl.page.cube import MILLION, Cube
+from etl.page.grid import MILLION, Grid
 
 UNITS: Final = "_units"
 """A measure of this ending holds an amount's whole units, and its namesake the millionths beside."""
 
 
 def packed(
-    cube: Cube,
+    cube: Grid,
     *,
     most: int,
     parts: Mapping[str, str] | None = None,
@@ -41,7 +41,7 @@ def packed(
     return found
 
 
-def _packed(cube: Cube, parts: Mapping[str, str], amounts: Mapping[str, str]) -> dict[str, Any]:
+def _packed(cube: Grid, parts: Mapping[str, str], amounts: Mapping[str, str]) -> dict[str, Any]:
     values = cube.sorted_columns()
     planes: list[int] = []
     stream = zlib.compressobj(9)

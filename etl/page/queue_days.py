@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from etl.reports.dialects import dialect
+from etl.sql.dialects import dialect
 
 _LOST: Final = ("expired", "not_found")
 _EPOCH: Final = date(1970, 1, 1)

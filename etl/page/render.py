@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import IO, Any, Final
 
 from etl import __version__
-from etl.page.data import MOST_NAMES, Page
+from etl.page.data import MOST_NAMES, PageData
 from etl.reports import find
 from etl.reports.error_codes import MEANINGS
 
@@ -46,12 +46,12 @@ _ESCAPES: Final = {
 }
 
 
-def write(page: Page, stream: IO[bytes]) -> int:
+def write(page: PageData, stream: IO[bytes]) -> int:
     """Write the page as UTF-8, and give its size in bytes."""
     return stream.write(html(facts(page)).encode())
 
 
-def facts(page: Page) -> dict[str, Any]:
+def facts(page: PageData) -> dict[str, Any]:
     """Give all that the page knows, as JSON can hold it."""
     asked = page.question
     return {

@@ -6,20 +6,20 @@ command narrows it to a window, a service, a channel, a country, and cuts days i
 
 from typing import Final
 
-from etl.reports.changes import CHANGES, CHANGES_DAILY
-from etl.reports.conversion import ATTEMPTS_REPORT, CONVERSION_DAILY
-from etl.reports.cost import COST_DAILY, COST_PER_CONVERSION
-from etl.reports.delivery import CARRIER_PERFORMANCE, DELIVERY_ERRORS
-from etl.reports.fraud import FRAUD_PREFIX_HOURLY, NEW_COUNTRIES, REPEAT_DESTINATIONS
-from etl.reports.freshness import FRESHNESS
-from etl.reports.model import Column, Filter, Kind, Report
-from etl.reports.verification import (
+from etl.reports.model import Column, ColumnKind, Filter, Report
+from etl.reports.questions.changes import CHANGES, CHANGES_DAILY
+from etl.reports.questions.conversion import ATTEMPTS_REPORT, CONVERSION_DAILY
+from etl.reports.questions.cost import COST_DAILY, COST_PER_CONVERSION
+from etl.reports.questions.delivery import CARRIER_PERFORMANCE, DELIVERY_ERRORS
+from etl.reports.questions.fraud import FRAUD_PREFIX_HOURLY, NEW_COUNTRIES, REPEAT_DESTINATIONS
+from etl.reports.questions.freshness import FRESHNESS
+from etl.reports.questions.verification import (
     RETRY_FUNNEL,
     VERIFICATION_OUTCOME,
     VERIFICATION_SUCCESS_DAILY,
 )
 
-__all__ = ["REPORTS", "Column", "Filter", "Kind", "Report", "find"]
+__all__ = ["REPORTS", "Column", "ColumnKind", "Filter", "Report", "find"]
 
 REPORTS: Final[tuple[Report, ...]] = (
     CONVERSION_DAILY,

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Date, String, column, delete, insert, table
 
+from etl.database.schema import Money
 from etl.errors import ConfigError
-from etl.schema import Money
 
 COLUMNS: Final = ("channel", "country", "currency", "valid_from", "amount")
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from etl.reports.scope import Scope, Statement
+from etl.sql.scope import Scope, Statement
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """Say what a column holds, so that every reader shows it alike."""
 
     TEXT = "text"
@@ -50,7 +50,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     meaning: str
     spare: int = 0
 

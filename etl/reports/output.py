@@ -18,8 +18,8 @@ from itertools import islice
 from typing import IO, Any, Final
 
 from etl.errors import ConfigError
-from etl.reports.model import Column, Kind
-from etl.reports.query import Answer, Row, Value
+from etl.reports.model import Column, ColumnKind
+from etl.reports.query import Row, Rows, Value
 
 _FORMULA: Final = frozenset("=+-@\u2010\u2012\u2013\u2014\u2015\u2212")
 """What a formula begins with, and the dashes that a spreadsheet may take for a minus."""
@@ -32,7 +32,7 @@ _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _BATCH: Final = 10_000
 
 
-def write_csv(answer: Answer, stream: IO[bytes]) -> None:
+def write_csv(answer: Rows, stream: IO[bytes]) -> None:
     """Write a header and the rows, lines ending in CR LF."""
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\r\n")
@@ -78,7 +78,7 @@ def _iso(value: date) -> str:
     return text.replace("+00:00", "Z") if isinstance(value, datetime) else text
 
 
-def write_json(answer: Answer, stream: IO[bytes]) -> None:
+def write_json(answer: Rows, stream: IO[bytes]) -> None:
     """Write a list of objects, one a line."""
     names = [column.name for column in answer.columns]
     kinds = [column.kind for column in answer.columns]
@@ -90,13 +90,13 @@ def write_json(answer: Answer, stream: IO[bytes]) -> None:
     stream.write(b"[]\n" if opening == "[" else b"\n]\n")
 
 
-def _json(kind: Kind, value: Value) -> Any:  # noqa: ANN401 - what json takes
+def _json(kind: ColumnKind, value: Value) -> Any:  # noqa: ANN401 - what json takes
     if isinstance(value, Decimal):
-        return str(value) if kind is Kind.MONEY else float(value)
+        return str(value) if kind is ColumnKind.MONEY else float(value)
     return _iso(value) if isinstance(value, date) else value
 
 
-def write_parquet(answer: Answer, stream: IO[bytes]) -> None:
+def write_parquet(answer: Rows, stream: IO[bytes]) -> None:
     """Write Parquet with exact types: decimals of six places, UTC timestamps, dates.
 
     Raises ``ConfigError`` when pyarrow is not installed.
@@ -119,15 +119,15 @@ def write_parquet(answer: Answer, stream: IO[bytes]) -> None:
 
 def _arrow(pa: Any, column: Column) -> Any:  # noqa: ANN401 - pyarrow has no types
     return {
-        Kind.TEXT: pa.string(),
-        Kind.COUNT: pa.int64(),
-        Kind.SECONDS: pa.int64(),
-        Kind.RATE: pa.decimal128(38, 6),
-        Kind.RATIO: pa.decimal128(38, 6),
-        Kind.MONEY: pa.decimal128(38, 6),
-        Kind.TIME: pa.timestamp("us", tz="UTC"),
-        Kind.DAY: pa.date32(),
-        Kind.FLAG: pa.bool_(),
+        ColumnKind.TEXT: pa.string(),
+        ColumnKind.COUNT: pa.int64(),
+        ColumnKind.SECONDS: pa.int64(),
+        ColumnKind.RATE: pa.decimal128(38, 6),
+        ColumnKind.RATIO: pa.decimal128(38, 6),
+        ColumnKind.MONEY: pa.decimal128(38, 6),
+        ColumnKind.TIME: pa.timestamp("us", tz="UTC"),
+        ColumnKind.DAY: pa.date32(),
+        ColumnKind.FLAG: pa.bool_(),
     }[column.kind]
 
 
@@ -137,7 +137,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-WRITERS: Final[dict[str, Callable[[Answer, IO[bytes]], None]]] = {
+WRITERS: Final[dict[str, Callable[[Rows, IO[bytes]], None]]] = {
     "csv": write_csv,
     "json": write_json,
     "parquet": write_parquet,

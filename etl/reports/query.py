@@ -15,13 +15,13 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
-from etl.reports.as_of import AsOf, looked_back
-from etl.reports.dialects import dialect
-from etl.reports.fraud import TRAILING_H
-from etl.reports.model import Column, Kind, Report
-from etl.reports.odd import unreadable, without_odd
-from etl.reports.scope import HOUR_S, Scope
-from etl.reports.zones import offsets
+from etl.reports.model import Column, ColumnKind, Report
+from etl.reports.questions.fraud import TRAILING_H
+from etl.sql.as_of import AsOf, looked_back
+from etl.sql.dialects import dialect
+from etl.sql.odd import unreadable, without_odd
+from etl.sql.scope import HOUR_S, Scope
+from etl.sql.zones import offsets
 
 _PLACE: Final = re.compile(r"@(\w+)@")
 _NAMED: Final = re.compile(r":(\w+)")
@@ -54,7 +54,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Rows:
     """Hold a report's columns and its rows, which are read as they are asked for."""
 
     columns: tuple[Column, ...]
@@ -62,7 +62,7 @@ class Answer:
 
 
 @contextmanager
-def ask(connection: Connection, report: Report, question: Question) -> Iterator[Answer]:
+def ask(connection: Connection, report: Report, question: Question) -> Iterator[Rows]:
     """Run one report, and lend its rows for as long as the context lasts.
 
     Counts are ``int``, money and quotients ``Decimal`` of six decimals, moments aware ``datetime``
@@ -75,7 +75,7 @@ def ask(connection: Connection, report: Report, question: Question) -> Iterator[
     kinds = [column.kind for column in columns]
     options = {"yield_per": _BATCH}
     with connection.execute(text(sql), binds(scope, sql), execution_options=options) as result:
-        yield Answer(columns, (tuple(map(_value, kinds, row)) for row in result))
+        yield Rows(columns, (tuple(map(_value, kinds, row)) for row in result))
 
 
 def _narrowed(connection: Connection, report: Report, scope: Scope, limit: int | None) -> Scope:
@@ -144,7 +144,7 @@ def statement(report: Report, scope: Scope, *, limit: int | None = None) -> str:
 def _sorted(report: Report, scope: Scope, key: str) -> str:
     name = key.removeprefix("-")
     kind = next(column.kind for column in report.columns if column.name == name)
-    by = scope.dialect.exact(name) if kind is Kind.TEXT else name
+    by = scope.dialect.exact(name) if kind is ColumnKind.TEXT else name
     last = f"CASE WHEN {name} IS NULL THEN 1 ELSE 0 END"
     return f"{last}, {by}{' DESC' if key.startswith('-') else ''}"
 
@@ -181,7 +181,7 @@ def _moment(scope: Scope, epoch_s: float) -> Any:  # noqa: ANN401 - as the datab
     return at.replace(tzinfo=None) if scope.dialect.name == "mysql" else at
 
 
-def _value(kind: Kind, raw: Any) -> Value:  # noqa: ANN401 - as the driver gives it
+def _value(kind: ColumnKind, raw: Any) -> Value:  # noqa: ANN401 - as the driver gives it
     if raw is None:
         return None
     try:
@@ -218,16 +218,16 @@ def _day(raw: Any) -> date:  # noqa: ANN401 - as the driver gives it
     return raw if isinstance(raw, date) else date.fromisoformat(raw)
 
 
-_READERS: Final[Mapping[Kind, Callable[[Any], Value]]] = {
-    Kind.TEXT: _text,
-    Kind.COUNT: _whole,
-    Kind.SECONDS: _whole,
-    Kind.RATE: _exact,
-    Kind.RATIO: _exact,
-    Kind.MONEY: _exact,
-    Kind.TIME: _time,
-    Kind.DAY: _day,
-    Kind.FLAG: bool,
+_READERS: Final[Mapping[ColumnKind, Callable[[Any], Value]]] = {
+    ColumnKind.TEXT: _text,
+    ColumnKind.COUNT: _whole,
+    ColumnKind.SECONDS: _whole,
+    ColumnKind.RATE: _exact,
+    ColumnKind.RATIO: _exact,
+    ColumnKind.MONEY: _exact,
+    ColumnKind.TIME: _time,
+    ColumnKind.DAY: _day,
+    ColumnKind.FLAG: bool,
 }
 
 

@@ -16,11 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from etl.reports.model import Column, Kind
+from etl.reports.model import Column, ColumnKind
 from etl.reports.query import Row, Value
 
 NOTHING: Final = "-"
-_NUMBERS: Final = frozenset({Kind.COUNT, Kind.RATE, Kind.RATIO, Kind.MONEY, Kind.SECONDS})
+_NUMBERS: Final = frozenset(
+    {ColumnKind.COUNT, ColumnKind.RATE, ColumnKind.RATIO, ColumnKind.MONEY, ColumnKind.SECONDS}
+)
 _SID_LENGTH: Final = 34
 _GAP: Final = 2
 _LEAST_DECIMALS: Final = 2
@@ -71,7 +73,7 @@ def draw(
 
 def _drawn(columns: Sequence[Column], rows: Sequence[Row], currency: str) -> list[_Drawn]:
     names = [column.name for column in columns]
-    has_money = any(column.kind is Kind.MONEY for column in columns)
+    has_money = any(column.kind is ColumnKind.MONEY for column in columns)
     place = names.index(currency) if has_money and currency in names else None
     units = [str(row[place] or "") if place is not None else "" for row in rows]
     return [
@@ -82,7 +84,7 @@ def _drawn(columns: Sequence[Column], rows: Sequence[Row], currency: str) -> lis
 
 
 def _cells(column: Column, values: Sequence[Value], units: Sequence[str]) -> list[str]:
-    if column.kind is Kind.MONEY:
+    if column.kind is ColumnKind.MONEY:
         places = max((_decimals(v) for v in values if isinstance(v, Decimal)), default=0)
         places = max(places, _LEAST_DECIMALS)
         return [
@@ -96,13 +98,13 @@ def _decimals(value: Decimal) -> int:
     return len(f"{value:.6f}".rstrip("0").partition(".")[2])
 
 
-def _cell(kind: Kind, value: Value) -> str:
+def _cell(kind: ColumnKind, value: Value) -> str:
     if value is None:
-        return "unknown" if kind is Kind.DAY else NOTHING
+        return "unknown" if kind is ColumnKind.DAY else NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Decimal):
-        return f"{value * 100:.1f} %" if kind is Kind.RATE else f"{value:,.2f}"
+        return f"{value * 100:.1f} %" if kind is ColumnKind.RATE else f"{value:,.2f}"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
@@ -122,7 +124,7 @@ def _total(drawn: Sequence[_Drawn]) -> int:
 
 def _shortened(part: _Drawn) -> _Drawn:
     """Shorten SIDs: their first and last characters tell them apart."""
-    if part.column.kind is not Kind.TEXT or not part.column.name.endswith("sid"):
+    if part.column.kind is not ColumnKind.TEXT or not part.column.name.endswith("sid"):
         return part
     cells = [c if len(c) < _SID_LENGTH else f"{c[:6]}…{c[-4:]}" for c in part.cells]
     return _Drawn(part.column, cells)

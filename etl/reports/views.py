@@ -6,8 +6,8 @@ The text of a view is code, not history: whoever upgrades the schema replaces wh
 from textwrap import fill
 
 from etl.reports import REPORTS, Report
-from etl.reports.dialects import dialect
-from etl.reports.scope import Scope
+from etl.sql.dialects import dialect
+from etl.sql.scope import Scope
 
 WIDTH = 96
 

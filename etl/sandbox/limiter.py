@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Allowance:
+class Limiter:
     """Admit `limit` requests in any `window` seconds; refused ones are counted and cost nothing.
 
     With `fixed`, windows begin at multiples of their length instead of sliding, as the API's might.

@@ -20,7 +20,7 @@ _CHUNK = 4096
 _TICK = 0.001
 
 
-class Listing:
+class AttemptList:
     """See a world as the API shows it: from creation until retention, less what is hidden.
 
     Pages cost in proportion to their size where only times filter; other filters look at every

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from .answers import Answer, encode, json_answer, not_found, problem, too_many, unauthorized
 from .control import PREFIX, control
 from .faults import Fault, Faults
-from .limiter import Allowance
-from .listing import Listing
-from .mischief import SENT_BADLY, Asked, dawdle, send_badly, spoil
+from .limiter import Limiter
+from .listing import AttemptList
 from .query import BadRequest, parse_query
 from .sids import derive
+from .spoil import SENT_BADLY, Spoiled, dawdle, send_badly, spoil
 from .stats import Stats
 from .timeline import DAY
 from .transport import Listener
@@ -33,7 +33,7 @@ from .transport import Listener
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .wire import Line, Request
+    from .wire import Request, RequestLine
     from .world import World
 
 _LIST = "/v2/Attempts"
@@ -94,8 +94,8 @@ class Sandbox:
         self.verbose = verbose
         self.send_retry_after = send_retry_after
         self.faults = Faults(world.seed)
-        self._allowance = Allowance(limit, window, fixed=fixed_window, clock=clock)
-        self._listing = Listing(world, retention, order)
+        self._allowance = Limiter(limit, window, fixed=fixed_window, clock=clock)
+        self._listing = AttemptList(world, retention, order)
         self._stats = Stats(track_sids=track_sids)
         self._rendered: dict[str, bytes] = {}
         self._rendered_bytes = 0
@@ -180,7 +180,7 @@ class Sandbox:
         self._stats.reset()
         self._allowance.reset()
 
-    def handle(self, request: Request, line: Line) -> bool:
+    def handle(self, request: Request, line: RequestLine) -> bool:
         """Answer one request on a connection; return whether it can carry another."""
         if request.path.startswith(PREFIX):
             self._send(line, request, control(self, request))
@@ -203,7 +203,7 @@ class Sandbox:
         self._send(line, request, answer, concurrency)
         return request.keep_alive
 
-    def _decide(self, call: _Call, line: Line) -> tuple[Answer, Fault | None]:
+    def _decide(self, call: _Call, line: RequestLine) -> tuple[Answer, Fault | None]:
         """Authenticate, take from the allowance, draw a fault, and find the answer."""
         if not self._is_known(call.request.headers.get("authorization", "")):
             self._stats.refuse()
@@ -219,7 +219,7 @@ class Sandbox:
             return self._answer(call), None
         self._stats.fault(fault.kind)
         dawdle(fault, line)
-        asked = Asked(call.request.path, lambda: self._neighbour(call))
+        asked = Spoiled(call.request.path, lambda: self._neighbour(call))
         return spoil(fault, self._answer(call), asked), fault
 
     def _is_known(self, header: str) -> bool:
@@ -279,7 +279,9 @@ class Sandbox:
             return self._answer(call)
         return json_answer(self.world.attempt((index + 1) % self.world.size))
 
-    def _send(self, line: Line, request: Request, answer: Answer, concurrency: int = 0) -> None:
+    def _send(
+        self, line: RequestLine, request: Request, answer: Answer, concurrency: int = 0
+    ) -> None:
         if concurrency:
             # next() of a counter is one step under the GIL: no two requests share a number.
             answer = answer._replace(

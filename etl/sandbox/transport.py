@@ -9,7 +9,7 @@ from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .answers import problem
-from .wire import BadHttpError, Line, Request, read_request
+from .wire import BadHttpError, Request, RequestLine, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ class Listener(ThreadingHTTPServer):
 
     def __init__(
         self,
-        handle: Callable[[Request, Line], bool],
+        handle: Callable[[Request, RequestLine], bool],
         connected: Callable[[], None],
         port: int,
         *,
@@ -103,7 +103,7 @@ class _Connection(socketserver.StreamRequestHandler):
     server: Listener
 
     def handle(self) -> None:
-        line = Line(self.connection, self.server.stopping)
+        line = RequestLine(self.connection, self.server.stopping)
         self.server.opened(self.connection)
         try:
             while not self.server.stopping.is_set() and self._one(line):
@@ -114,7 +114,7 @@ class _Connection(socketserver.StreamRequestHandler):
         finally:
             self.server.closed(self.connection)
 
-    def _one(self, line: Line) -> bool:
+    def _one(self, line: RequestLine) -> bool:
         try:
             request = read_request(cast("BinaryIO", self.rfile))
         except BadHttpError as error:

@@ -17,7 +17,7 @@ class BadHttpError(Exception):
     """Say that what came is no HTTP request; the connection is answered with 400 and closed."""
 
 
-class Line(NamedTuple):
+class RequestLine(NamedTuple):
     """A connection to answer on, and the event that tells that the server is stopping."""
 
     sock: socket.socket

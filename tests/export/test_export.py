@@ -10,13 +10,13 @@ import pytest
 from pyarrow import parquet
 from sqlalchemy import Engine, delete, select, update
 
-from etl import upkeep
+from etl.database.schema import attempt_channel_data as data
+from etl.database.schema import attempts
 from etl.errors import ConfigError
-from etl.export import UNDATED, Asked, export, rows
+from etl.export import UNDATED, ExportOptions, export, rows
 from etl.export.folder import FILE, MANIFEST
+from etl.load import redact
 from etl.sandbox import World
-from etl.schema import attempt_channel_data as data
-from etl.schema import attempts
 from tests.export.world import DAYS, SENT, counts, exported, ours, store
 
 SECOND = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC))
@@ -134,7 +134,7 @@ def test_redacted_rows_are_exported_again(filled: Engine, folder: Path) -> None:
     """What `redact` removes goes from an export with destinations at its next run."""
     ours(filled, folder, destination=True)
     with filled.begin() as connection:
-        upkeep.redact(connection, before=2**42, after="", write=True)
+        redact.redact(connection, before=2**42, after="", write=True)
     assert counts(ours(filled, folder, destination=True)) == (4, 0, 0)
     held = exported(folder)
     assert {row["destination"] for day in held.values() for row in day} == {None}
@@ -145,13 +145,13 @@ def test_a_value_that_redact_removes_is_exported_again(filled: Engine, folder: P
     """An export with destinations follows a redaction that took nothing but a carrier."""
     with filled.begin() as connection:
         connection.execute(update(data).values(destination=None, extra=None))
-        upkeep.redact(connection, before=2**42, after="", write=True)
+        redact.redact(connection, before=2**42, after="", write=True)
         second = select(attempts.c.sid).where(attempts.c.date_created.between(*SECOND))
         odd = data.c.attempt_sid.in_(connection.execute(second.limit(1)).scalars().all())
         connection.execute(update(data).where(odd).values(carrier="+4915112345678"))
     ours(filled, folder, destination=True)
     with filled.begin() as connection:
-        upkeep.redact(connection, before=2**42, after="", write=True)
+        redact.redact(connection, before=2**42, after="", write=True)
     assert counts(ours(filled, folder, destination=True)) == (1, 3, 0)
     assert "4915112345678" not in json.dumps(exported(folder), default=str)
 
@@ -189,8 +189,8 @@ def test_columns_are_not_mixed(filled: Engine, folder: Path) -> None:
     """A folder without destinations takes none, unless all of it is written anew."""
     ours(filled, folder)
     for asked in (
-        Asked(folder, destination=True),
-        Asked(folder, destination=True, full=True, first=date(2026, 3, 2)),
+        ExportOptions(folder, destination=True),
+        ExportOptions(folder, destination=True, full=True, first=date(2026, 3, 2)),
     ):
         with pytest.raises(ConfigError, match=r"other columns: --without-destination\..*--full"):
             export(filled, asked)

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from etl.cli import cli
 from etl.cli.context import Context
 from etl.errors import ConfigError, EtlError, Exit, StorageError, TryAgain
-from etl.export import Asked, export, rows
+from etl.export import ExportOptions, export, rows
 from etl.export.folder import MANIFEST, Folder
 from etl.sandbox import World
 from tests.export.world import DAYS, SENT, counts, expected, exported, ours, store
@@ -42,7 +42,7 @@ def test_a_failure_leaves_whole_days(
         with monkeypatch.context() as patch:
             _break(patch, step, countdown)
             try:
-                export(filled, Asked(folder))
+                export(filled, ExportOptions(folder))
             except StorageError:
                 failed += 1
             else:
@@ -85,7 +85,7 @@ def test_a_killed_export_is_completed(
         "import os, sys\n"
         "from pathlib import Path\n"
         "from pyarrow import parquet\n"
-        "from etl.database import open_engine\n"
+        "from etl.database.engine import open_engine\n"
         "from etl.export import Asked, export\n"
         "real, calls = parquet.ParquetWriter.write_table, []\n"
         "def write_table(self, table):\n"
@@ -175,7 +175,7 @@ def test_a_folder_of_something_else_is_left_alone(
     """A folder that is not empty and no export, or whose manifest is not ours, is refused."""
     (tmp_path / name).write_text("{}")
     with pytest.raises(ConfigError, match=r"is not empty, and no export|cannot be read"):
-        export(filled, Asked(tmp_path, full=True))
+        export(filled, ExportOptions(tmp_path, full=True))
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -185,5 +185,5 @@ def test_two_exports_do_not_meet(filled: Engine, folder: Path) -> None:
         Folder(folder, rows.layout(destination=False)),
         pytest.raises(TryAgain, match="Another export is writing"),
     ):
-        export(filled, Asked(folder))
+        export(filled, ExportOptions(folder))
     assert counts(ours(filled, folder)) == (4, 0, 0)

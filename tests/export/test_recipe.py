@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from sqlalchemy import Engine
 
-from etl.export import UNDATED, Asked, export
+from etl.export import UNDATED, ExportOptions, export
 from tests.export.world import expected
 from tests.harness import ROOT
 
@@ -24,7 +24,7 @@ def lake(
     filled: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Export as docs/export.md says, and open DuckDB beside it with the recipe's view."""
-    export(filled, Asked(tmp_path / "attempts"))
+    export(filled, ExportOptions(tmp_path / "attempts"))
     monkeypatch.chdir(tmp_path)
     with duckdb.connect() as connection:
         connection.execute(SQL[0])

@@ -10,13 +10,14 @@ from typing import Any
 from pyarrow import parquet
 from sqlalchemy import Engine, select
 
-from etl import load, privacy
-from etl.export import UNDATED, Asked, Exported, export
+from etl import privacy
+from etl.database.schema import attempt_channel_data as data
+from etl.database.schema import attempts
+from etl.export import UNDATED, Exported, ExportOptions, export
+from etl.load import upsert
 from etl.records import Attempt, Fetched
 from etl.sandbox import World
-from etl.schema import attempt_channel_data as data
-from etl.schema import attempts
-from etl.transform import transform
+from etl.transform.attempt import transform
 
 FIRST = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = ["2026-03-01", "2026-03-02", "2026-03-03"]
@@ -38,9 +39,9 @@ def store(
     fetched = [Fetched(a, sent_at + n) for n, a in enumerate(found) if isinstance(a, Attempt)]
     assert len(fetched) == len(found)
     with engine.begin() as connection:
-        known = load.known(connection, [each.attempt.sid for each in fetched])
-        merged = [load.merge(each, known.get(each.attempt.sid)) for each in fetched]
-        load.write(connection, [(each, True) for each in merged])
+        known = upsert.known(connection, [each.attempt.sid for each in fetched])
+        merged = [upsert.merge(each, known.get(each.attempt.sid)) for each in fetched]
+        upsert.write(connection, [(each, True) for each in merged])
 
 
 def expected(engine: Engine, *, destination: bool) -> dict[str, list[dict[str, Any]]]:
@@ -82,7 +83,7 @@ def exported(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def ours(engine: Engine, folder: Path, **asked: Any) -> Exported:
     """Export, and hold the folder to the tables when all of it was asked for."""
-    done = export(engine, Asked(folder, **asked))
+    done = export(engine, ExportOptions(folder, **asked))
     if "first" not in asked and "end" not in asked:
         assert exported(folder) == expected(engine, destination=asked.get("destination", False))
     return done

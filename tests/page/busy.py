@@ -5,7 +5,7 @@ from random import Random
 from typing import Any, Final
 
 from etl.page import data
-from etl.page.cube import Cube, Fold, ladder
+from etl.page.grid import Fold, Grid, ladder
 from etl.page.pack import packed
 from etl.page.render import definition
 
@@ -62,15 +62,15 @@ def busy(seed: int = 1) -> dict[str, Mapping[str, Any]]:
     random = Random(seed)
     calendars = ladder(FIRST, FIRST + DAYS - 1)
 
-    def small(name: str, measures: Sequence[str], fold: Fold) -> Cube:
+    def small(name: str, measures: Sequence[str], fold: Fold) -> Grid:
         keys = (name, *data.MAIN_KEYS[1:])
-        return Cube(keys, measures, calendars=calendars, limit=data.SMALL_CELLS, fold=fold)
+        return Grid(keys, measures, calendars=calendars, limit=data.SMALL_CELLS, fold=fold)
 
-    main = Cube(data.MAIN_KEYS, data.MAIN_MEASURES, calendars=calendars, limit=data.MAIN_CELLS)
+    main = Grid(data.MAIN_KEYS, data.MAIN_MEASURES, calendars=calendars, limit=data.MAIN_CELLS)
     carriers = small("carrier", data.CARRIER_MEASURES, Fold(CARRIERS, into=CARRIERS))
     errors = small("error", data.ERROR_MEASURES, Fold(ERRORS, into=ERRORS))
     funnel = small("step", data.STEP_MEASURES, Fold(data.LAST_STEP))
-    success = Cube(
+    success = Grid(
         data.SLICE_KEYS, data.SUCCESS_MEASURES, calendars=calendars, limit=data.SMALL_CELLS
     )
     for day, keys, attempts in cells(random):
@@ -121,7 +121,7 @@ def _success(random: Random, attempts: int, late: int, rate: float) -> tuple[int
     return (attempts, begun, _thinned(random, begun, rate), retried, min(late, begun))
 
 
-def _carriers(random: Random, cube: Cube, where: Where, attempts: int, rate: float) -> None:
+def _carriers(random: Random, cube: Grid, where: Where, attempts: int, rate: float) -> None:
     day, *keys = where
     for place, share in enumerate(CARRIER_SHARES if keys[1] < EMAIL else ()):
         if some := _thinned(random, attempts, share):
@@ -131,7 +131,7 @@ def _carriers(random: Random, cube: Cube, where: Where, attempts: int, rate: flo
             cube.add(day, (name, *keys), values)
 
 
-def _errors(random: Random, cube: Cube, where: Where, attempts: int) -> None:
+def _errors(random: Random, cube: Grid, where: Where, attempts: int) -> None:
     day, *keys = where
     # Each country has errors of its own, a few of them.
     for place, share in enumerate((0.02, 0.01, 0.006, 0.004)):
@@ -139,7 +139,7 @@ def _errors(random: Random, cube: Cube, where: Where, attempts: int) -> None:
             cube.add(day, ((keys[2] * 3 + place) % ERRORS, *keys), (some, some, 0, 0))
 
 
-def _funnel(random: Random, cube: Cube, where: Where, attempts: int, rate: float) -> None:
+def _funnel(random: Random, cube: Grid, where: Where, attempts: int, rate: float) -> None:
     day, *keys = where
     for step in range(1, data.LAST_STEP + 1):
         if here := _thinned(random, attempts, 0.8 if step == 1 else 0.75 / 4**step):

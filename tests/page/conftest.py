@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import Engine
 
-from etl.database import READ_ONLY
+from etl.database.engine import READ_ONLY
 from etl.page import collect
 from etl.page.render import facts, html
 

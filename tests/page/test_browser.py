@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Page
 from sqlalchemy import Engine, text
 
-from etl import migrate
-from etl.database import open_engine
-from etl.rollups import mark_everything
+from etl.database.engine import open_engine
+from etl.migrate.upgrade import upgrade
+from etl.rollups.refresh import mark_everything
 from tests.harness import until
 from tests.page.conftest import Open, choices, colours, pick, pictures, tables, text_of
 from tests.reports.world import make, store
@@ -24,7 +24,7 @@ CHARTS = {
 def page_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Make the page of a random world, on SQLite."""
     engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('page') / 'page.db'}")
-    migrate.upgrade(engine)
+    upgrade(engine)
     with engine.begin() as connection:
         store(connection, make(11, verifications=400))
     found = text_of(engine)

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text, update
 
-from etl.reports.as_of import AsOf
-from etl.reports.conversion import CONVERSION_DAILY
+from etl.database.schema import attempt_channel_data, attempts
 from etl.reports.query import Question, ask
-from etl.rollups import mark_everything
-from etl.schema import attempt_channel_data, attempts
+from etl.reports.questions.conversion import CONVERSION_DAILY
+from etl.rollups.refresh import mark_everything
+from etl.sql.as_of import AsOf
 from tests.harness import in_process
 from tests.page.conftest import Open, tables, text_of
 from tests.reports import history

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Page
 
 from etl.errors import ConfigError
-from etl.page.cube import BLOCK, MONDAY, WEEK, Cube, Fold, ladder
+from etl.page.grid import BLOCK, MONDAY, WEEK, Fold, Grid, ladder
 from etl.page.pack import packed
 from etl.page.render import html
 from tests.page.busy import busy, known
@@ -35,10 +35,10 @@ def test_each_calendar_is_coarser(first: int, span: int) -> None:
         assert (calendar.days_from - MONDAY) % WEEK == 0
 
 
-def filled(limit: int, fold: Fold | None = None) -> tuple[Cube, Cells]:
+def filled(limit: int, fold: Fold | None = None) -> tuple[Grid, Cells]:
     """Fill a cube and a dictionary with the same random facts, the days in no order."""
     random = Random(limit)
-    cube = Cube(
+    cube = Grid(
         ("name", "place"), ("count", "part", "money", "money_units"),
         calendars=ladder(20_000, 20_399), limit=limit, fold=fold,
     )  # fmt: skip

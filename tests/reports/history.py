@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from etl import load
+from etl.decide.verdict import Policy, is_final
+from etl.load import upsert
 from etl.records import Attempt, Fetched
-from etl.settle import Policy, is_final
 
 HOUR_MS: Final = 3_600_000
 POLICY: Final = Policy(24 * HOUR_MS, 72 * HOUR_MS, HOUR_MS, 30 * 24 * HOUR_MS)
@@ -146,12 +146,12 @@ def store(connection: Connection, fetches: Iterable[Fetch]) -> None:
     for sent_at, group in groupby(fetches, key=lambda fetch: fetch.sent_at // HOUR_MS):
         del sent_at
         for batch in _batches(list(group)):
-            known = load.known(connection, [fetch.attempt.sid for fetch in batch])
+            known = upsert.known(connection, [fetch.attempt.sid for fetch in batch])
             rows = [
-                load.merge(Fetched(fetch.attempt, fetch.sent_at), known.get(fetch.attempt.sid))
+                upsert.merge(Fetched(fetch.attempt, fetch.sent_at), known.get(fetch.attempt.sid))
                 for fetch in batch
             ]
-            load.write(
+            upsert.write(
                 connection,
                 [
                     (row, final(row.attempt, row.sent_at, _ms(_known_from(row.attempt))))

@@ -12,11 +12,11 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from etl import load
-from etl.database import READ_ONLY, open_engine
+from etl.database.engine import READ_ONLY, open_engine
+from etl.load import upsert
 from etl.reports import REPORTS, Report
-from etl.reports.as_of import TRACKED, AsOf, first_known
 from etl.reports.query import Question, ask, undated
+from etl.sql.as_of import TRACKED, AsOf, first_known
 from tests.databases import Server
 from tests.reports import history
 from tests.reports.history import MOMENTS, Fetch
@@ -196,7 +196,7 @@ def _named(name: str) -> Report:
 
 def test_every_tracked_field_is_turned_back() -> None:
     """The fields that reports turn back are those whose changes are kept."""
-    assert frozenset(load.TRACKED) == TRACKED
+    assert frozenset(upsert.TRACKED) == TRACKED
 
 
 def test_the_past_needs_no_more_than_the_window(reports: Engine) -> None:

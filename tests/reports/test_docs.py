@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 from sqlalchemy import Engine
 
-from etl.database import READ_ONLY
+from etl.database.engine import READ_ONLY
 from etl.reports.describe import markdown
 from tests.reports.world import make, store
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from etl.database import READ_ONLY
+from etl.database.engine import READ_ONLY
 from etl.reports import REPORTS, Report
 from etl.reports.query import Question, _value, ask
 from tests.reports import oracle, oracle_changes, oracle_groups

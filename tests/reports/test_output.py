@@ -12,21 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from etl.reports import Column, Kind
+from etl.reports import Column, ColumnKind
 from etl.reports.output import safe, write_csv, write_json, write_parquet
-from etl.reports.query import Answer, Row
+from etl.reports.query import Row, Rows
 from etl.reports.table import draw
 
 COLUMNS: Final = (
-    Column("day", Kind.DAY, ""),
-    Column("service_sid", Kind.TEXT, "", spare=2),
-    Column("currency", Kind.TEXT, ""),
-    Column("attempts", Kind.COUNT, ""),
-    Column("conversion_rate", Kind.RATE, ""),
-    Column("attempts_per_verification", Kind.RATIO, "", spare=1),
-    Column("total", Kind.MONEY, ""),
-    Column("first_at", Kind.TIME, "", spare=2),
-    Column("final", Kind.FLAG, ""),
+    Column("day", ColumnKind.DAY, ""),
+    Column("service_sid", ColumnKind.TEXT, "", spare=2),
+    Column("currency", ColumnKind.TEXT, ""),
+    Column("attempts", ColumnKind.COUNT, ""),
+    Column("conversion_rate", ColumnKind.RATE, ""),
+    Column("attempts_per_verification", ColumnKind.RATIO, "", spare=1),
+    Column("total", ColumnKind.MONEY, ""),
+    Column("first_at", ColumnKind.TIME, "", spare=2),
+    Column("final", ColumnKind.FLAG, ""),
 )
 ROWS: Final[list[Row]] = [
     (
@@ -41,8 +41,8 @@ ROWS: Final[list[Row]] = [
 ]  # fmt: skip
 
 
-def _answer() -> Answer:
-    return Answer(COLUMNS, iter(ROWS))
+def _answer() -> Rows:
+    return Rows(COLUMNS, iter(ROWS))
 
 
 def _drawn(width: int | None) -> tuple[list[str], list[str]]:
@@ -111,10 +111,10 @@ def test_what_begins_no_formula_is_left_as_it_is(text: str) -> None:
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_any_text_survives_csv(texts: list[str]) -> None:
     """Quotes, commas and line breaks come back as they were, but for the apostrophe."""
-    columns = tuple(Column(f"c{number}", Kind.TEXT, "") for number in range(len(texts)))
+    columns = tuple(Column(f"c{number}", ColumnKind.TEXT, "") for number in range(len(texts)))
     kept = [text.encode("utf-8", "replace").decode() for text in texts]
     stream = io.BytesIO()
-    write_csv(Answer(columns, iter([tuple(kept)])), stream)
+    write_csv(Rows(columns, iter([tuple(kept)])), stream)
     read = list(csv.reader(io.StringIO(stream.getvalue().decode(), newline="")))
     assert read[1] == [safe(text) for text in kept]
 
@@ -136,7 +136,7 @@ def test_json_is_a_list_of_objects() -> None:
 def test_json_without_rows_is_an_empty_list() -> None:
     """A program can always parse it."""
     stream = io.BytesIO()
-    write_json(Answer(COLUMNS, iter([])), stream)
+    write_json(Rows(COLUMNS, iter([])), stream)
     assert json.loads(stream.getvalue()) == []
 
 
@@ -188,7 +188,7 @@ def test_a_pipe_is_as_wide_as_it_needs() -> None:
 
 def test_data_cannot_steer_the_terminal() -> None:
     """Control characters and markup in the data are shown, not obeyed."""
-    columns = (Column("carrier", Kind.TEXT, ""),)
+    columns = (Column("carrier", ColumnKind.TEXT, ""),)
     rows: list[Row] = [("\x1b[31mred\n[bold]x[/bold]",)]
     for width in (None, 10):
         buffer = io.StringIO()

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
-from etl.cli.report import report
+from etl.cli.commands.report import report
 from etl.errors import EtlError
 from etl.reports import REPORTS, find
-from etl.reports.model import Kind
+from etl.reports.model import ColumnKind
 from etl.reports.query import Question, ask
 from tests.harness import in_process
 from tests.reports.world import make, store
@@ -112,7 +112,7 @@ def test_attempts_of_unknown_time_are_spoken_of(call: Call) -> None:
 
 def test_the_table_says_when_it_is_cut(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first rows only, and a word about it on stderr."""
-    monkeypatch.setattr("etl.cli.report._MOST_ROWS", 10)
+    monkeypatch.setattr("etl.cli.commands.report._MOST_ROWS", 10)
     result = call("attempts")
     assert "The first 10 rows" in result.stderr
     assert len(result.stdout.splitlines()) == 10 + 2
@@ -143,7 +143,7 @@ def test_where_nobody_looks_no_column_is_left_out(
     assert result.exit_code == 0, result.output
     words = file.read_text(encoding="utf-8").split()
     names = {*call(found.name, "--format", "csv").stdout.splitlines()[0].split(",")}
-    if any(column.kind is Kind.MONEY for column in found.columns):
+    if any(column.kind is ColumnKind.MONEY for column in found.columns):
         names.discard(found.currency)
     assert {name.rpartition("_")[2] for name in names} <= {*words}
     assert call(found.name).stdout == file.read_text(encoding="utf-8")

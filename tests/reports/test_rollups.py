@@ -15,17 +15,20 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Engine, func, select, text
 
-from etl import load, marks, pipeline, rollups, upkeep
-from etl.cubes import CUBES, DAY_S, UNKNOWN
-from etl.database import READ_ONLY
+from etl.database.engine import READ_ONLY
+from etl.database.schema import rollup_marks
+from etl.load import redact, upsert
 from etl.records import Attempt, Fetched
 from etl.reports import REPORTS, Report
 from etl.reports.fees import replace as put_fees
-from etl.reports.fraud import FRAUD_PREFIX_HOURLY
 from etl.reports.query import Question, ask, scope_of, statement
+from etl.reports.questions.fraud import FRAUD_PREFIX_HOURLY
+from etl.rollups import marks, refresh
+from etl.rollups.cubes import ROLLUPS, UNKNOWN
+from etl.rollups.tables import rollups as rollups_of
+from etl.run import pipeline
 from etl.sandbox import Sandbox, World
-from etl.schema import rollup_marks
-from etl.schema_rollups import rollups as rollups_of
+from etl.sql.spans import DAY_S
 from tests.harness import PATIENCE_S, fill
 from tests.in_process import run_here
 from tests.reports.world import CHANNELS, FEES, NOW, SERVICES, Made, make
@@ -95,12 +98,12 @@ def _write(engine: Engine, rows: Iterable[tuple[Attempt, bool]], sent_at: int) -
 def _write_in(connection: Connection, rows: Iterable[tuple[Attempt, bool]], sent_at: int) -> None:
     marks.enter(connection)
     listed = list(rows)
-    known = load.known(connection, [attempt.sid for attempt, _ in listed])
+    known = upsert.known(connection, [attempt.sid for attempt, _ in listed])
     merged = [
-        (load.merge(Fetched(attempt, sent_at), known.get(attempt.sid)), final)
+        (upsert.merge(Fetched(attempt, sent_at), known.get(attempt.sid)), final)
         for attempt, final in listed
     ]
-    load.write(connection, merged)
+    upsert.write(connection, merged)
 
 
 def _changed(random: Random, attempt: Attempt, other: Attempt) -> Attempt:
@@ -127,7 +130,7 @@ def _changed(random: Random, attempt: Attempt, other: Attempt) -> Attempt:
 def _crash(engine: Engine, monkeypatch: pytest.MonkeyPatch, random: Random) -> None:
     """Cut a refresh off somewhere in a day."""
     left = random.randrange(12)
-    whole = rollups._sum_facts
+    whole = refresh._sum_facts
 
     def cut(*arguments: Any) -> None:
         nonlocal left
@@ -137,9 +140,9 @@ def _crash(engine: Engine, monkeypatch: pytest.MonkeyPatch, random: Random) -> N
         whole(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rollups, "_sum_facts", cut)
+        patched.setattr(refresh, "_sum_facts", cut)
         try:
-            rollups.refresh(engine, everything=True)
+            refresh.refresh(engine, everything=True)
         except InterruptedError:
             return
 
@@ -168,18 +171,18 @@ def test_roll_ups_equal_the_raw_rows(
         _write(engine, [there[place] for place in batch], sent_at + step)
         if step % 4 == 1:
             days = 2 + (random.random() < 0.5)
-            rollups.refresh(engine, everything=True, stop=days.__le__)
+            refresh.refresh(engine, everything=True, stop=days.__le__)
         elif step % 4 == 2:
             _crash(engine, monkeypatch, random)
         elif step % 4 == 3:
-            rollups.refresh(engine, everything=True)
+            refresh.refresh(engine, everything=True)
             with engine.begin() as connection:
-                upkeep.redact(connection, before=sent_at, after="", write=True)
+                redact.redact(connection, before=sent_at, after="", write=True)
         if step in {2, 5, 9}:
             assert _differences(engine, random.sample(QUESTIONS, 4)) == []
     assert _marked(engine) > 0
     assert _differences(engine) == []
-    rollups.refresh(engine, everything=True)
+    refresh.refresh(engine, everything=True)
     assert _marked(engine) == 0
     assert _differences(engine) == []
 
@@ -188,7 +191,7 @@ def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
     """With all rows gone behind our back, whole days still answer, and marking them mends it."""
     rows = [(_as_attempt(row), row.is_final) for row in make(3, 40).rows]
     _write(engine, rows, 1)
-    rollups.refresh(engine, everything=True)
+    refresh.refresh(engine, everything=True)
     question = Question(since=DAYS[0], until=DAYS[1])
     with engine.connect() as connection:
         before = [Counter(_rows(connection, report, question)) for report in SUMMARIES]
@@ -197,11 +200,11 @@ def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
     with engine.connect() as connection:
         assert [Counter(_rows(connection, report, question)) for report in SUMMARIES] == before
     with engine.begin() as connection:
-        rollups.mark_everything(connection)
+        refresh.mark_everything(connection)
     assert _differences(engine) == []
-    rollups.refresh(engine, everything=True)
+    refresh.refresh(engine, everything=True)
     with engine.connect() as connection:
-        for cube in CUBES:
+        for cube in ROLLUPS:
             assert connection.execute(text(f"SELECT COUNT(*) FROM {cube.table}")).scalar() == 0
 
 
@@ -212,7 +215,7 @@ def test_days_wait_until_they_are_quiet(engine: Engine) -> None:
     days = [None, *(noon - timedelta(days=ago) for ago in (0, 1, 2, 3))]
     made = [row._replace(sid=f"VL{n}", date_created=at) for n, at in enumerate(days)]
     _write(engine, [(attempt, True) for attempt in made], 1)
-    assert rollups.refresh(engine, clock=lambda _: int(noon.timestamp() * 1000)) == 3
+    assert refresh.refresh(engine, clock=lambda _: int(noon.timestamp() * 1000)) == 3
     with engine.connect() as connection:
         left = connection.execute(select(rollup_marks.c.start).distinct()).scalars().all()
     assert sorted(left) == [noon.timestamp() - DAY_S, noon.timestamp()]
@@ -245,7 +248,7 @@ def test_a_run_sums_no_longer_than_its_share(
 def test_few_prefixes_are_looked_for_in_few_hours(engine: Engine) -> None:
     """Where roll-ups are whole, so many rows of the newest hours say where to begin."""
     _write(engine, [(_as_attempt(row), row.is_final) for row in make(3, 40).rows], 1)
-    rollups.refresh(engine, everything=True)
+    refresh.refresh(engine, everything=True)
     with engine.connect() as connection:
         scope = scope_of(connection, Question())
         every = FRAUD_PREFIX_HOURLY.newest(scope, 1), FRAUD_PREFIX_HOURLY.newest(scope, 10_000)
@@ -262,7 +265,7 @@ def test_marks_are_thinned(engine: Engine) -> None:
     old = row._replace(sid="VLold", date_created=None)
     _write(engine, [(old, True)], 1)
     assert _marked(engine) == 6
-    assert rollups.refresh(engine, clock=lambda _: int(NOW.timestamp() * 1000)) == 1
+    assert refresh.refresh(engine, clock=lambda _: int(NOW.timestamp() * 1000)) == 1
     assert _marked(engine) == 1
 
 
@@ -278,7 +281,7 @@ def test_a_loader_in_the_middle_is_waited_for(engine: Engine) -> None:
         _write_in(open_one, [(later, True)], 1)
         _write(engine, [(first, True)], 1)
         refreshing = threading.Thread(
-            target=rollups.refresh, args=(engine,), kwargs={"everything": True}
+            target=refresh.refresh, args=(engine,), kwargs={"everything": True}
         )
         refreshing.start()
         refreshing.join(0.5)
@@ -295,18 +298,18 @@ def test_a_loader_during_the_sums_keeps_its_mark(
     """What is committed while a day is summed stays marked, and is read raw."""
     rows = [(_as_attempt(row), row.is_final) for row in make(2, 20).rows]
     _write(engine, rows, 1)
-    whole = rollups._sum_facts
+    whole = refresh._sum_facts
 
     def meanwhile(*arguments: Any) -> None:
         whole(*arguments)
         with monkeypatch.context() as undone:
-            undone.setattr(rollups, "_sum_facts", whole)
+            undone.setattr(refresh, "_sum_facts", whole)
             changed = rows[0][0]._replace(conversion_status="converted", service_sid="VAnew")
             _write(engine, [(changed, False)], sent.pop())
 
     sent = [900 - n for n in range(900)]
-    monkeypatch.setattr(rollups, "_sum_facts", meanwhile)
-    rollups.refresh(engine, everything=True)
+    monkeypatch.setattr(refresh, "_sum_facts", meanwhile)
+    refresh.refresh(engine, everything=True)
     monkeypatch.undo()
     assert _marked(engine) > 0
     assert _differences(engine, QUESTIONS[:5]) == []
@@ -316,7 +319,7 @@ def test_two_at_once_do_not_collide(engine: Engine) -> None:
     """Of several that sum the same days, each does some or none, and nothing is there twice."""
     _write(engine, [(_as_attempt(row), row.is_final) for row in make(2, 60).rows], 1)
     threads = [
-        threading.Thread(target=rollups.refresh, args=(engine,), kwargs={"everything": True})
+        threading.Thread(target=refresh.refresh, args=(engine,), kwargs={"everything": True})
         for _ in range(3)
     ]
     for thread in threads:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from etl.errors import OptionError
 from etl.reports.window import moment
-from etl.reports.zones import offsets, zone_named
+from etl.sql.zones import offsets, zone_named
 
 NOW: Final = datetime(2026, 4, 8, 12, tzinfo=UTC).timestamp()
 NAMES: Final = (

@@ -5,10 +5,10 @@ import re
 import pytest
 from sqlalchemy import Engine, text
 
-from etl.cubes import CUBES
 from etl.reports import REPORTS, Column, find
 from etl.reports.query import _value
 from etl.reports.views import comment_statements, create_statements
+from etl.rollups.cubes import ROLLUPS
 from tests.reports.world import make, store
 
 DIALECTS = ("sqlite", "postgresql", "mysql")
@@ -70,7 +70,7 @@ def test_views_follow_the_search_path(reports: Engine) -> None:
         connection.execute(text("CREATE SCHEMA other"))
         for table in (
             "attempts", "attempt_channel_data", "attempt_changes", "attempt_queue",
-            "verification_fees", "rollup_marks", *(cube.table for cube in CUBES),
+            "verification_fees", "rollup_marks", *(cube.table for cube in ROLLUPS),
         ):  # fmt: skip
             connection.execute(text(f"CREATE TABLE other.{table} (LIKE public.{table})"))
         connection.execute(text("SET LOCAL search_path = other"))

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert
 
+from etl.database.schema import attempt_changes, attempt_channel_data, attempt_queue, attempts
 from etl.reports.fees import Fee, replace
-from etl.rollups import mark_everything
-from etl.schema import attempt_changes, attempt_channel_data, attempt_queue, attempts
+from etl.rollups.refresh import mark_everything
 
 NOW: Final = datetime(2026, 4, 8, tzinfo=UTC)
 SERVICES: Final = ("VA" + "1" * 32, "VA" + "2" * 32, None)

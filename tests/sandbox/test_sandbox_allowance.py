@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from etl.sandbox.limiter import Allowance
+from etl.sandbox.limiter import Limiter
 from tests.harness import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from etl.sandbox import Sandbox
 
 
-def replay(allowance: Allowance, now: list[float], moments: list[float]) -> list[bool]:
+def replay(allowance: Limiter, now: list[float], moments: list[float]) -> list[bool]:
     """Ask at each moment of a made-up clock whether a request is admitted."""
     answers = []
     for moment in moments:
@@ -30,7 +30,7 @@ def replay(allowance: Allowance, now: list[float], moments: list[float]) -> list
 def test_sliding_window() -> None:
     """A request is admitted when fewer than the limit were in the window before it."""
     now = [0.0]
-    allowance = Allowance(2, 10.0, clock=lambda: now[0])
+    allowance = Limiter(2, 10.0, clock=lambda: now[0])
     moments = [0.0, 6.0, 7.0, 9.9, 10.0, 11.0, 16.0]
     assert replay(allowance, now, moments) == [True, True, False, False, True, False, True]
     assert (allowance.accepted, allowance.refused, allowance.peak) == (4, 3, 2)
@@ -40,7 +40,7 @@ def test_sliding_window() -> None:
 def test_fixed_window() -> None:
     """A fixed window admits afresh at each multiple of its length."""
     now = [0.0]
-    allowance = Allowance(2, 10.0, fixed=True, clock=lambda: now[0])
+    allowance = Limiter(2, 10.0, fixed=True, clock=lambda: now[0])
     assert replay(allowance, now, [8.0, 9.0, 9.5, 10.0, 11.0, 12.0]) == [
         True, True, False, True, True, False,
     ]  # fmt: skip
@@ -50,7 +50,7 @@ def test_fixed_window() -> None:
 def test_wait_tells_when() -> None:
     """A refusal says how long until a request would be admitted, also after the limit fell."""
     now = [0.0]
-    allowance = Allowance(3, 10.0, clock=lambda: now[0])
+    allowance = Limiter(3, 10.0, clock=lambda: now[0])
     replay(allowance, now, [0.0, 2.0, 4.0])
     now[0] = 5.0
     assert allowance.admit() == 5.0

@@ -1,0 +1,165 @@
+"""Share the allowance: N requests in any window, for every worker on every machine, in SQL.
+
+``api_slots`` holds, for each account, slots 0..N-1 and one gate row. A slot is taken when it is
+free, never ahead; it is free again one window after its request's answer. So a short queue runs at
+once, a long one at the full rate, and a request that arrives late cannot exceed the limit. A crash
+wastes a slot for one window and one request's total deadline.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, bindparam, select, update
+
+from etl.database.inserts import insert_ignore
+from etl.database.locks import locked
+from etl.database.schema import api_slots as s
+from etl.errors import SchemaError
+
+GATE: Final = -1
+"""The slot number of the gate row, whose ``free_at`` is the end of the pause after a 429."""
+
+REQUEST_MS: Final = 25_000
+"""The total deadline of one request: a taken slot is held at least this long past its window."""
+
+LONGEST_PAUSE_MS: Final = 15 * 60_000
+"""No pause is read as longer, whatever ``Retry-After`` or a clock that jumped says."""
+
+_ANY: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Say whose allowance it is, how many requests (0 = no limit), and its window in ms."""
+
+    account: str
+    requests: int
+    window_ms: int
+
+    def pause_ms(self, retry_after_ms: int | None) -> int:
+        """Return how long a 429 pauses: as long as it says, without a word for one window."""
+        wait = self.window_ms if retry_after_ms is None else retry_after_ms
+        return min(wait, LONGEST_PAUSE_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Say which slots are free now; else when to look again, and whether a 429 is the reason."""
+
+    free: tuple[int, ...]
+    wait_until: int
+    paused: bool = False
+
+
+def open_gate(connection: Connection, allowance: Allowance, now: int) -> None:
+    """Create the rows of an account that are missing; part of a run's start.
+
+    The first ones are free; those of a raised allowance start one window from now, for nobody
+    knows what was sent before.
+    """
+    have = set(
+        connection.execute(select(s.c.slot).where(s.c.account == allowance.account)).scalars()
+    )
+    wanted = [GATE, *range(allowance.requests)]
+    later = now + allowance.window_ms if have else 0
+    rows = [
+        {"account": allowance.account, "slot": slot, "free_at": 0 if slot == GATE else later}
+        for slot in wanted
+        if slot not in have
+    ]
+    if rows:
+        # Another worker that starts at the same moment sees the same rows missing.
+        connection.execute(insert_ignore(connection, s, "account", "slot"), rows)
+
+
+def lock_gate(connection: Connection, allowance: Allowance) -> int:
+    """Lock the gate, so that takers go one by one, and return the end of its pause (ms).
+
+    Raises ``SchemaError`` when somebody has emptied the table under a run.
+    """
+    statement = select(s.c.free_at).where(s.c.account == allowance.account, s.c.slot == GATE)
+    free_at = connection.execute(locked(statement)).scalar_one_or_none()
+    if free_at is None:
+        raise _emptied(allowance)
+    return int(free_at)
+
+
+def _emptied(allowance: Allowance) -> SchemaError:
+    msg = f"The table api_slots has no rows any more for account {allowance.account}."
+    return SchemaError(msg, hint="Run it again: every run creates those that are missing.")
+
+
+def room(connection: Connection, allowance: Allowance, *, paused_until: int, now: int) -> Room:
+    """Return the free slots; call it with the gate locked and the clock read after that.
+
+    A pause or a slot further ahead than it could have been set means that the clock jumped back:
+    it is set down to the furthest it can be. Raises ``SchemaError`` as ``lock_gate`` does.
+    """
+    longest = now + LONGEST_PAUSE_MS
+    if paused_until > longest:
+        _set_down(connection, s.c.account == allowance.account, s.c.slot == GATE, to=longest)
+        paused_until = longest
+    furthest = now + allowance.window_ms + REQUEST_MS
+    mine = (s.c.account == allowance.account, s.c.slot >= 0, s.c.slot < allowance.requests)
+    statement = select(s.c.slot, s.c.free_at).where(*mine).order_by(s.c.free_at, s.c.slot)
+    slots = connection.execute(statement).all()
+    if not slots:
+        raise _emptied(allowance)
+    if any(row.free_at > furthest for row in slots):
+        _set_down(connection, *mine, to=furthest)
+    if paused_until > now:
+        return Room((), paused_until, paused=True)
+    free = tuple(row.slot for row in slots if row.free_at <= now)
+    soonest = min((row.free_at for row in slots if row.free_at > now), default=now)
+    return Room(free, min(soonest, furthest))
+
+
+def _set_down(connection: Connection, *which: ColumnElement[bool], to: int) -> None:
+    # Written, not only read so: read again later, it would again be that far ahead.
+    connection.execute(update(s).where(*which, s.c.free_at > to).values(free_at=to))
+
+
+def take(connection: Connection, allowance: Allowance, slots: Iterable[int], now: int) -> int:
+    """Take free slots until an answer gives them back, or the request cannot be alive any more.
+
+    Returns until when (ms); ``release`` knows by it whether a slot is still the taker's.
+    """
+    held = now + allowance.window_ms + REQUEST_MS
+    if slots := list(slots):
+        connection.execute(
+            update(s)
+            .where(s.c.account == allowance.account, s.c.slot.in_(slots))
+            .values(free_at=held)
+        )
+    return held
+
+
+def release(
+    connection: Connection,
+    allowance: Allowance,
+    answered: Iterable[tuple[int, int]],
+    held: Mapping[int, int] | None = None,
+) -> None:
+    """Set each (slot, time of its answer in ms) free one window after that answer.
+
+    A slot whose request was never sent comes with a time one window ago. ``held`` tells until when
+    each was taken: one that is taken for longer now is another's, for we were asleep meanwhile.
+    """
+    held = held or {}
+    rows = [
+        {"b_slot": slot, "b_held": held.get(slot, _ANY), "free_at": at + allowance.window_ms}
+        for slot, at in sorted(answered)
+    ]
+    mine = (s.c.account == allowance.account, s.c.slot == bindparam("b_slot"))
+    if rows:
+        connection.execute(update(s).where(*mine, s.c.free_at <= bindparam("b_held")), rows)
+
+
+def pause(connection: Connection, allowance: Allowance, until: int) -> None:
+    """Close the gate until ``until`` (ms) for every worker, unless it is closed for longer."""
+    connection.execute(
+        update(s)
+        .where(s.c.account == allowance.account, s.c.slot == GATE, s.c.free_at < until)
+        .values(free_at=until)
+    )

@@ -1,0 +1,1 @@
+"""Read files of SIDs into the queue."""

@@ -1,0 +1,273 @@
+"""Put SIDs into the queue, a file at a time and a batch in one transaction each.
+
+::
+
+    source | check: every line, counted | load: batches of rows | INSERT, what is there untouched
+
+``check`` reads a whole file before ``load`` enqueues any of it. Both are idempotent: after a crash
+or an error the same command again enqueues what is missing and changes nothing else.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError
+
+from etl.backfill.files import Source, replayable
+from etl.backfill.lines import ATTEMPTS, VERIFICATIONS, BadLine, Block, SidKind
+from etl.database.errors import hide_values
+from etl.database.inserts import mysql_insert
+from etl.database.schema import attempt_queue as q
+from etl.database.times import clock
+from etl.database.transact import check_revision, transact
+from etl.errors import InputError
+from etl.queue import verifications
+
+BATCH: Final = 50_000
+"""Rows in one transaction: long enough for speed, short enough for others and for memory."""
+
+FIRST_BAD: Final = 20
+"""Bad lines that are kept to be shown; the others are counted."""
+
+QueueRow = tuple[str, int]
+"""A SID and when the API forgets it (epoch milliseconds; 0 = not known)."""
+
+OnProgress = Callable[[int, int], None]
+"""Is told how many bytes of how many have been read."""
+
+_CHUNK: Final = 10_000
+_SOURCE_LENGTH: Final = 255
+_DAY_MS: Final = 86_400_000
+
+# One statement for a batch: AUTOINCREMENT's counter is then written once and not with each row.
+_SQLITE_INSERT: Final = """
+INSERT INTO attempt_queue (sid, expires_at, account, source)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?, ?
+FROM json_each(?) WHERE true ORDER BY key
+ON CONFLICT (sid) DO NOTHING"""
+
+_POSTGRES_STAGE: Final = (
+    "CREATE TEMPORARY TABLE IF NOT EXISTS verify_etl_stage"
+    " (place bigint, sid text, expires_at bigint) ON COMMIT DELETE ROWS"
+)
+_POSTGRES_COPY: Final = "COPY pg_temp.verify_etl_stage FROM STDIN"
+# ORDER BY comes before the defaults are worked out, so ids follow the file.
+_POSTGRES_INSERT: Final = """
+INSERT INTO attempt_queue (sid, expires_at, account, source)
+SELECT sid, expires_at, %s::text, %s::text FROM pg_temp.verify_etl_stage ORDER BY place
+ON CONFLICT (sid) DO NOTHING"""
+
+
+def enqueue(connection: Connection, rows: Sequence[QueueRow], *, account: str, source: str) -> int:
+    """Insert rows in their order, leave those that are there untouched; return how many were new.
+
+    A SID may come twice. ``source`` is for people and cut to its column.
+    """
+    source = source[:_SOURCE_LENGTH]
+    if not rows:
+        return 0
+    return _INSERTS[connection.dialect.name](connection, rows, account, source)
+
+
+def _sqlite(connection: Connection, rows: Sequence[QueueRow], account: str, source: str) -> int:
+    new = 0
+    for start in range(0, len(rows), _CHUNK):
+        parameters = (account, source, json.dumps(rows[start : start + _CHUNK]))
+        new += connection.exec_driver_sql(_SQLITE_INSERT, parameters).rowcount
+    return new
+
+
+def _postgresql(connection: Connection, rows: Sequence[QueueRow], account: str, source: str) -> int:
+    connection.exec_driver_sql(_POSTGRES_STAGE)
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(_POSTGRES_COPY) as copy:
+            for place, (sid, expires_at) in enumerate(rows):
+                copy.write_row((place, sid, expires_at))
+    except connection.dialect.loaded_dbapi.Error as error:
+        # As it comes from whatever else is executed.
+        wrapped = DBAPIError(_POSTGRES_COPY, None, error)
+        hide_values(wrapped)
+        raise wrapped from error
+    return connection.exec_driver_sql(_POSTGRES_INSERT, (account, source)).rowcount
+
+
+def _mysql(connection: Connection, rows: Sequence[QueueRow], account: str, source: str) -> int:
+    """Look first: MySQL counts and locks the rows that it leaves alone like those it inserts."""
+    statement = mysql_insert(q)
+    statement = statement.on_duplicate_key_update(sid=q.c.sid)
+    new = 0
+    for start in range(0, len(rows), _CHUNK):
+        wanted: dict[str, int] = {}
+        for sid, expires_at in rows[start : start + _CHUNK]:
+            wanted.setdefault(sid, expires_at)
+        there = set(connection.scalars(select(q.c.sid).where(q.c.sid.in_(wanted))))
+        missing = [
+            {"sid": sid, "expires_at": expires_at, "account": account, "source": source}
+            for sid, expires_at in wanted.items()
+            if sid not in there
+        ]
+        if missing:
+            connection.execute(statement, missing)
+        new += len(missing)
+    return new
+
+
+_INSERTS: Final = {
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+    "mariadb": _mysql,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Count what a file holds: lines of any kind, good SIDs, bad lines, unreadable dates."""
+
+    lines: int
+    good: int
+    bad: int
+    undated: int
+    first_bad: tuple[BadLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Checked):
+    """Count what came of a file: ``already`` were queued before, or came twice in the file."""
+
+    enqueued: int
+    already: int
+
+
+def load_file(  # noqa: PLR0913 - a load is these facts
+    engine: Engine,
+    path: str,
+    *,
+    account: str,
+    source: str,
+    retention_ms: int,
+    skip_bad: bool = False,
+    kind: SidKind = ATTEMPTS,
+    progress: OnProgress | None = None,
+) -> Loaded:
+    """Check one file (``-``: standard input) and enqueue it, whole or without its bad lines.
+
+    Raises ``InputError`` for bad lines without ``skip_bad``, and what ``load`` raises.
+    """
+    with replayable(path, kind) as file:
+        checked = check(file, progress)
+        if checked.bad and not skip_bad:
+            raise refusal([checked], kind)
+        return load(
+            engine,
+            file,
+            checked,
+            account=account,
+            source=source,
+            retention_ms=retention_ms,
+            progress=progress,
+        )
+
+
+def refusal(files: Sequence[Checked], kind: SidKind = ATTEMPTS) -> InputError:
+    """Say that bad lines kept everything from being enqueued, and what would take them."""
+    bad, lines = sum(file.bad for file in files), sum(file.lines for file in files)
+    hint = "Mend them, or leave them out with --skip-bad."
+    prefixes = {line.prefix for file in files for line in file.first_bad}
+    if kind is ATTEMPTS and VERIFICATIONS.prefix in prefixes:
+        hint += " SIDs of Verifications are for --verifications."
+    elif kind is VERIFICATIONS and ATTEMPTS.prefix in prefixes:
+        hint += " SIDs of attempts go without --verifications."
+    return InputError(
+        f"{bad:,} of {lines:,} lines hold no {kind.name} SID; nothing was enqueued.", hint=hint
+    )
+
+
+def check(file: Source, progress: OnProgress | None = None) -> Checked:
+    """Read a whole file and count. Raises ``StorageError`` or ``InputError`` naming it."""
+    lines = good = bad = undated = 0
+    first_bad: list[BadLine] = []
+    for block in _watched(file, progress):
+        lines += block.lines
+        good += len(block.sids)
+        bad += len(block.bad)
+        undated += block.undated
+        first_bad += block.bad[: FIRST_BAD - len(first_bad)]
+    return Checked(lines, good, bad, undated, tuple(first_bad))
+
+
+def load(  # noqa: PLR0913 - a load is these facts
+    engine: Engine,
+    file: Source,
+    checked: Checked,
+    *,
+    account: str,
+    source: str,
+    retention_ms: int,
+    progress: OnProgress | None = None,
+) -> Loaded:
+    """Enqueue a checked file in its order, its bad lines left out; ``source`` labels the rows.
+
+    Raises ``InputError`` when the file is no longer the one that was checked, and what
+    ``transact`` raises. Batches that were committed stay.
+    """
+
+    def work(connection: Connection) -> int:
+        check_revision(connection)
+        if file.kind is VERIFICATIONS:
+            sids = [sid for sid, _ in rows]
+            return verifications.enqueue(connection, sids, account=account, source=source)
+        # No attempt was created tomorrow: such a date is wrong, and the age not known.
+        latest = clock(connection) + retention_ms + _DAY_MS
+        if any(at > latest for _, at in rows):
+            credible = [(sid, at if at <= latest else 0) for sid, at in rows]
+            return enqueue(connection, credible, account=account, source=source)
+        return enqueue(connection, rows, account=account, source=source)
+
+    seen = new = 0
+    for rows in _batches(file, retention_ms, progress):
+        new += transact(engine, work, doing=f"enqueueing {file.name}")
+        seen += len(rows)
+    if seen != checked.good:
+        msg = f"{file.name} changed while it was read."
+        raise InputError(msg, hint="Run it again; what is queued stays queued once.")
+    return Loaded(
+        lines=checked.lines,
+        good=checked.good,
+        bad=checked.bad,
+        undated=checked.undated,
+        first_bad=checked.first_bad,
+        enqueued=new,
+        already=seen - new,
+    )
+
+
+def _batches(
+    file: Source, retention_ms: int, progress: OnProgress | None
+) -> Iterator[list[QueueRow]]:
+    rows: list[QueueRow] = []
+    for block in _watched(file, progress):
+        if block.created:
+            rows.extend(
+                (sid, 0 if moment is None else int(moment.timestamp() * 1000) + retention_ms)
+                for sid, moment in zip(block.sids, block.created, strict=True)
+            )
+        else:
+            rows.extend(zip(block.sids, repeat(0)))
+        while len(rows) >= BATCH:
+            yield rows[:BATCH]
+            del rows[:BATCH]
+    if rows:
+        yield rows
+
+
+def _watched(file: Source, progress: OnProgress | None) -> Iterator[Block]:
+    for block in file.blocks():
+        if progress is not None:
+            progress(block.offset, file.size)
+        yield block

@@ -1,0 +1,136 @@
+"""``verify-etl db``: build, show and check the tables and views."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.context import Context
+from etl.cli.words import counted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+_log = logging.getLogger(__name__)
+
+
+@click.group()
+def db() -> None:
+    """Build, show and check the tables.
+
+    \b
+    Example:
+      verify-etl db upgrade
+    """  # noqa: D301 - \b is click's mark
+
+
+@db.command()
+@click.option("--sql", is_flag=True, help="Print the SQL of the whole schema; connect to nothing.")
+@click.pass_obj
+def upgrade(context: Context, *, sql: bool) -> None:
+    """Bring the tables and views to what this version needs; do nothing when they are.
+
+    What other programs have in the same database stays untouched. With --sql the kind of database
+    is read off DATABASE_URL (mysql:// is MySQL, mariadb:// is MariaDB).
+
+    \b
+    Example:
+      verify-etl db upgrade
+      verify-etl db upgrade --sql > schema.sql
+    """  # noqa: D301 - \b is click's mark
+    from etl.migrate import upgrade as upgrade_
+    from etl.rollups import refresh
+
+    if sql:
+        url = context.settings().database_url.get_secret_value()
+        click.echo(upgrade_.upgrade_sql(url), nl=False)
+        return
+    with _engine(context, create=True) as engine:
+        done = upgrade_.upgrade(engine)
+        if days := refresh.refresh(engine):
+            done.append(f"roll-ups: {counted(days, 'day')}")
+    for line in done:
+        _log.info("%s", line)
+    _log.info("The schema is at %s%s.", upgrade_.head(), "" if done else ", nothing to do")
+
+
+@db.command()
+@click.option("--all", "everything", is_flag=True, help="Sum every day anew, marked or not.")
+@click.pass_obj
+def rollups(context: Context, *, everything: bool) -> None:
+    """Bring the roll-ups up to date, which reports read in place of millions of rows.
+
+    Every run does this for days that have settled. After changing or deleting attempts by hand,
+    say --all: nobody else can know of it.
+
+    \b
+    Example:
+      verify-etl db rollups
+      verify-etl db rollups --all
+    """  # noqa: D301 - \b is click's mark
+    from etl.database.bounds import PATIENT
+    from etl.database.transact import check_revision, transact
+    from etl.rollups import refresh
+
+    def work(connection: "Connection") -> None:
+        check_revision(connection)
+        if everything:
+            refresh.mark_everything(connection)
+
+    with _engine(context) as engine:
+        patient = engine.execution_options(**PATIENT)
+        transact(patient, work, doing="marking days to sum")
+        days = refresh.refresh(engine, everything=True)
+    _log.info("%s summed.", counted(days, "day"))
+
+
+@db.command()
+@click.option("--json", "as_json", is_flag=True, help='Print {"current": …, "head": …}.')
+@click.pass_obj
+def current(context: Context, *, as_json: bool) -> None:
+    """Print the revision of the tables, `none` when there are none.
+
+    \b
+    Example:
+      verify-etl db current --json
+    """  # noqa: D301 - \b is click's mark
+    from etl.migrate import upgrade as upgrade_
+
+    with _engine(context) as engine:
+        found = upgrade_.current(engine)
+    if as_json:
+        click.echo(json.dumps({"current": found, "head": upgrade_.head()}))
+    else:
+        click.echo(found or "none")
+
+
+@db.command()
+@click.option("--json", "as_json", is_flag=True, help='Print {"current": …, "head": …}.')
+@click.pass_obj
+def check(context: Context, *, as_json: bool) -> None:
+    """Exit with 78 unless the tables are those of this version.
+
+    \b
+    Example:
+      verify-etl db check && verify-etl run
+    """  # noqa: D301 - \b is click's mark
+    from etl.migrate import upgrade as upgrade_
+
+    with _engine(context) as engine:
+        found = upgrade_.current(engine)
+    if as_json:
+        click.echo(json.dumps({"current": found, "head": upgrade_.head()}))
+    upgrade_.judge(found)
+    _log.info("The schema is at %s, as this version needs it.", found)
+
+
+@contextmanager
+def _engine(context: Context, *, create: bool = False) -> Iterator["Engine"]:
+    engine = context.engine(context.settings(), create=create)
+    try:
+        yield engine
+    finally:
+        engine.dispose()

@@ -1,0 +1,247 @@
+"""``verify-etl doctor``: what is wrong, and the command that mends it."""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli import messages, table
+from etl.cli.context import Context
+from etl.errors import (
+    ApiContractBroken,
+    BadBody,
+    ConfigError,
+    EtlError,
+    Exit,
+    Throttled,
+    TransientFailure,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from etl.settings import Settings
+
+ROOM = 1 << 18
+"""Bytes that must find room on the disk for it to be no full one."""
+
+CLOCKS_APART_MS = 10_000
+"""More than this between two clocks makes times in tables and logs hard to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Say how one thing stands; ``mend`` is what to do about a problem."""
+
+    check: str
+    ok: bool
+    message: str
+    mend: str = ""
+    exit_code: int = 0
+
+
+@click.command(short_help="Say what is wrong, and what mends it.")
+@click.option("--offline", is_flag=True, help="Send no request to the API.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (docs/cli.md).")
+@click.pass_obj
+def doctor(context: Context, *, offline: bool, as_json: bool) -> None:
+    """Check configuration, credentials, database, schema and clocks; say what mends each problem.
+
+    One real request goes to the API, out of the allowance. Exits with the code that `run` would
+    end with.
+
+    \b
+    Example:
+      verify-etl doctor
+      verify-etl doctor --offline --json
+    """  # noqa: D301 - \b is click's mark
+    found = []
+    for finding in findings(context, offline=offline):
+        found.append(finding)
+        if not as_json:
+            mark = "ok       " if finding.ok else "PROBLEM  "
+            words = f"{finding.check}: {finding.message} {finding.mend}".rstrip()
+            click.echo(table.wrapped(mark, words, indent=len(mark)))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found]))
+    codes = {finding.exit_code for finding in found if not finding.ok}
+    # The enum stands in the order in which codes win.
+    raise click.exceptions.Exit(next((code for code in Exit if code in codes), Exit.OK))
+
+
+def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
+    """Check one thing after another; what cannot be checked because of another is left out."""
+    settings: list[Settings] = []
+    yield _check("configuration", lambda: settings.append(context.settings()), "it is usable.")
+    if not settings:
+        return
+    resolved = settings[0]
+    credentials = _check("credentials", resolved.credentials, "")
+    if credentials.ok:
+        message = f"{resolved.credentials()[2]} is set for {resolved.account_sid}."
+        credentials = Finding("credentials", ok=True, message=message)
+    yield credentials
+    engines: list[Engine] = []
+    opened = _check("database", lambda: engines.append(context.engine(resolved)), "")
+    if not engines:
+        yield opened
+    for engine in engines:
+        yield from _database(engine)
+    if not offline and credentials.ok:
+        yield _api(context, resolved, engines)
+    for engine in engines:
+        engine.dispose()
+
+
+def _database(engine: "Engine") -> Iterator[Finding]:
+    from etl.database.engine import READ_ONLY
+    from etl.database.times import clock
+    from etl.database.transact import check_revision, transact
+
+    reading = engine.execution_options(**READ_ONLY)
+    address = engine.url.render_as_string(hide_password=True)
+    clocks: list[int] = []
+
+    def look() -> None:
+        started = time.time()
+        there = transact(reading, clock, doing="connecting", patience_s=0)
+        clocks.append(there - int((started + time.time()) / 2 * 1000))
+
+    reached = _check("database", look, f"{address} answers.")
+    yield reached
+    if not reached.ok:
+        return
+    schema = _check(
+        "schema",
+        lambda: transact(reading, check_revision, doing="reading the schema's revision"),
+        "the tables are those of this version.",
+    )
+    yield schema
+    if schema.ok:
+        yield _check("writing", lambda: _write(engine), "rows can be written.")
+    apart = f"the database's clock is {abs(clocks[0]) / 1000:.1f} s"
+    apart += " ahead of this machine's." if clocks[0] > 0 else " behind this machine's."
+    if abs(clocks[0]) < CLOCKS_APART_MS:
+        yield Finding("clock", ok=True, message=apart)
+    else:
+        mend = "On both machines, run: timedatectl set-ntp true"
+        yield Finding("clock", ok=False, message=apart, mend=mend, exit_code=Exit.CONFIG)
+
+
+def _write(engine: "Engine") -> None:
+    """Write as much as a batch of rows in a run's own row, and take it back before the commit.
+
+    A transaction that is rolled back as a whole may never touch the disk. Servers make room for
+    the rows in the file when they are written, and the commit that leaves none of them goes
+    through the log. SQLite writes to the file what its cache has no room for.
+    """
+    from etl import __version__
+    from etl.database.times import clock
+    from etl.database.transact import transact
+    from etl.queue import runs
+    from etl.run.rights import check_rights
+
+    def work(connection: "Connection") -> None:
+        check_rights(connection)
+        with _small_cache(connection), connection.begin_nested() as taken_back:
+            runs.begin(
+                connection, command="doctor", account="", version=__version__, worker="doctor",
+                # At random, for it is compressed.
+                asked={"room": secrets.token_hex(ROOM // 2)}, now=clock(connection),
+            )  # fmt: skip
+            taken_back.rollback()
+
+    transact(engine, work, doing="writing a row", patience_s=0)
+
+
+@contextmanager
+def _small_cache(connection: "Connection") -> "Iterator[None]":
+    """Let SQLite write in mid-transaction, unless a reader is in the way: the commit waits for it."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    connection.exec_driver_sql("PRAGMA cache_size = 1")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
+
+
+def _api(context: Context, settings: "Settings", engines: "list[Engine]") -> Finding:
+    """Send the smallest request there is: a page of one attempt."""
+    from datetime import UTC, datetime, timedelta
+
+    def ask() -> None:
+        for engine in engines:
+            _take_slot(engine, settings)
+        api = context.api(settings)
+        now = datetime.now(UTC)
+        try:
+            api.page(page_size=1, after=now - timedelta(hours=1), before=now)
+        finally:
+            api.close()
+
+    return _check("API", ask, f"{settings.api_url} accepts the credentials.")
+
+
+def _take_slot(engine: "Engine", settings: "Settings") -> None:
+    """Count the request against the allowance; on tables that are not ours, do without."""
+    from etl.allowance import slots
+    from etl.allowance.permits import Permits
+    from etl.allowance.slots import Allowance
+    from etl.database.times import clock
+    from etl.database.transact import check_revision, transact
+    from etl.errors import SchemaError, StorageError
+
+    allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
+    try:
+        transact(engine, check_revision, doing="reading the schema's revision", patience_s=0)
+        if allowance.requests:
+            transact(
+                engine,
+                lambda c: slots.open_gate(c, allowance, clock(c)),
+                doing="opening the allowance",
+                patience_s=0,
+            )
+    except (SchemaError, StorageError, ConfigError):
+        return
+    # Not given back: as after a crash, the slot comes free by itself.
+    permits = Permits(engine, allowance, clock=clock, sleep=time.sleep)
+    permits.acquire(timeout_s=5)
+
+
+def _check(name: str, action: Callable[[], object], good: str) -> Finding:
+    try:
+        action()
+    except EtlError as error:
+        code = _code(error)
+        message = messages.without_secrets(error.message)
+        mend = error.hint or _MEND.get(code, "")
+        return Finding(name, ok=False, message=message, mend=mend, exit_code=code)
+    except Exception as error:  # noqa: BLE001 - a doctor reports, whatever it is
+        message = messages.without_secrets(f"{type(error).__name__}: {error}")
+        return Finding(name, ok=False, message=message, exit_code=Exit.BUG)
+    return Finding(name, ok=True, message=good)
+
+
+def _code(error: EtlError) -> Exit:
+    """Return what a run would end with after nothing but such answers."""
+    if isinstance(error, BadBody | ApiContractBroken):
+        return Exit.PROTOCOL
+    if isinstance(error, TransientFailure) and not isinstance(error, Throttled):
+        return Exit.UNREACHABLE
+    return error.exit_code
+
+
+_MEND = {
+    Exit.UNREACHABLE: "Check the network, VERIFY_ETL_API_URL and VERIFY_ETL_PROXY.",
+    Exit.PROTOCOL: "Check VERIFY_ETL_API_URL and VERIFY_ETL_PROXY: this is not Twilio's answer.",
+    Exit.TRY_LATER: "Wait a minute, then run: verify-etl doctor",
+}

@@ -1,0 +1,144 @@
+"""``verify-etl plan``: what ``run`` would do and cost, without doing it."""
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.context import Context
+from etl.cli.words import counted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from etl.decide.values import Plan, Strategy
+    from etl.settings import Settings
+
+
+_AT_LEAST = "at least "
+
+
+@click.command()
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "fetch", "sweep"]),
+    default="auto",
+    show_default=True,
+    help="Plan this way.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def plan(context: Context, *, strategy: "Strategy", as_json: bool) -> None:
+    """Show what run would do, what it costs, and what the other way would cost; send nothing.
+
+    \b
+    Example:
+      verify-etl plan
+    """  # noqa: D301 - \b is click's mark
+    show(context, context.settings(), strategy=strategy, as_json=as_json)
+
+
+def show(
+    context: Context,
+    settings: "Settings",
+    *,
+    strategy: "Strategy",
+    as_json: bool,
+    limit: int | None = None,
+) -> None:
+    """Print the plan for what waits now and what is due; ``limit``: for so many SIDs, singly."""
+    from etl.database.bounds import PATIENT
+    from etl.database.engine import READ_ONLY
+    from etl.database.times import clock
+    from etl.database.transact import check_revision, transact
+    from etl.decide.plan import plan as make_plan
+    from etl.decide.plan import seconds
+    from etl.queue.waiting import read_density, read_waiting
+
+    engine = context.engine(settings).execution_options(**READ_ONLY, **PATIENT)
+
+    def work(connection: "Connection") -> "tuple[Plan, int]":
+        check_revision(connection)
+        now = clock(connection)
+        waiting = read_waiting(
+            connection,
+            accounts=("", settings.account_sid),
+            retention=settings.retention,
+            now=now,
+            due=True,
+        )
+        density = read_density(
+            connection,
+            waiting,
+            account=settings.account_sid,
+            retention=settings.retention,
+            now=now,
+        )
+        way = strategy if limit is None else "fetch"
+        made = make_plan(waiting, density, page_size=settings.page_size, now=now, strategy=way)
+        named = waiting.verifications
+        return made if limit is None else _limited(made, limit, named), named
+
+    made, named = transact(engine, work, doing="reading the queue")
+    engine.dispose()
+
+    def minutes(requests: int) -> float:
+        return seconds(requests, settings.allowance, settings.allowance_window) / 60
+
+    if as_json:
+        click.echo(json.dumps(_as_dict(made, minutes(made.requests))))
+        return
+    for line in _lines(made, named):
+        click.echo(line)
+    # Pages are a guess where nothing says how many attempts there are; single fetches never are.
+    least = _AT_LEAST if made.guessed else ""
+    bound = least if made.sweeps else "at most " if made.ask else ""
+    ways = [("In all", bound, made.requests), ("By single fetches alone:", "", made.fetch_only)]
+    ways += [("By the list alone:", least, made.sweep_only)] if limit is None else []
+    for way, about, requests in ways:
+        click.echo(f"{way} {about}{counted(requests, 'request')}, {_time(minutes(requests))}.")
+
+
+def _time(minutes: float) -> str:
+    return f"about {minutes:,.0f} min" if minutes else "at once"
+
+
+def _limited(made: "Plan", limit: int, verifications: int) -> "Plan":
+    """Cut a plan of single requests down to so many SIDs; Verifications are not counted by it."""
+    singly = min(limit, made.fetches - verifications) + verifications
+    return replace(made, fetches=singly, requests=singly, fetch_only=singly)
+
+
+def _lines(made: "Plan", named: int) -> list[str]:
+    from etl.database.times import moment
+
+    least = _AT_LEAST if made.guessed else ""
+    lines = [
+        f"Ask the Summary of {moment(ask.start):%Y-%m-%d %H:%M} to {moment(ask.end):%Y-%m-%d %H:%M}"
+        " UTC first: 1 request; its answer may change the plan."
+        for ask in made.ask
+    ]
+    lines += [
+        f"List {moment(sweep.start):%Y-%m-%d %H:%M} to {moment(sweep.end):%Y-%m-%d %H:%M} UTC: "
+        f"{least}{counted(sweep.pages, 'page')}, about {counted(round(sweep.finds), 'SID')}."
+        for sweep in made.sweeps
+    ]
+    also = f", up to {min(named, made.fetches):,} of them Verifications" if named else ""
+    return [*lines, f"Fetch singly: {counted(made.fetches, 'SID')}{also if made.fetches else ''}."]
+
+
+def _as_dict(made: "Plan", minutes: float) -> dict[str, object]:
+    return {
+        "requests": made.requests,
+        "minutes": round(minutes, 1),
+        "fetches": made.fetches,
+        "sweeps": [
+            {"from": s.start, "to": s.end, "pages": s.pages, "finds": round(s.finds)}
+            for s in made.sweeps
+        ],
+        "asks": [{"from": ask.start, "to": ask.end} for ask in made.ask],
+        "fetch_only": made.fetch_only,
+        "sweep_only": made.sweep_only,
+        "guessed": made.guessed,
+    }

@@ -1,0 +1,65 @@
+"""``verify-etl prune``: take settled rows out of the queue."""
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.context import Context
+from etl.cli.types import AGE
+from etl.cli.words import counted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from etl.queue.prune import Pruned
+
+_log = logging.getLogger(__name__)
+
+
+@click.command(short_help="Take settled rows out of the queue.")
+@click.option(
+    "--settled-before", "age", type=AGE, required=True, metavar="AGE",
+    help="How long ago they settled, such as 90d.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Count; delete nothing.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"pruned": N, "dry_run": BOOL}.')
+@click.pass_obj
+def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
+    """Take rows that settled long ago out of the queue; their attempts stay.
+
+    Rows in any other state stay. The queue no longer knows a pruned SID: enqueued again, it is
+    fetched again.
+
+    \b
+    Example:
+      verify-etl prune --settled-before 90d --dry-run
+    """  # noqa: D301 - \b is click's mark
+    from etl.database.times import clock
+    from etl.database.transact import check_revision, transact
+    from etl.queue import prune as prune_
+
+    settings = context.settings()
+    if age < settings.retention:
+        _log.warning(
+            "The API still knows attempts of that age: a SID that is enqueued again is fetched "
+            "again. Discover enqueues none whose attempt is final."
+        )
+    with context.database(settings, read_only=dry_run) as engine:
+        before = transact(engine, clock, doing="reading the clock") - age
+        last: int | None = 0
+        rows = 0
+        while last is not None:
+
+            def step(connection: "Connection", after: int = last) -> "Pruned":
+                check_revision(connection)
+                return prune_.prune(connection, before=before, after=after, write=not dry_run)
+
+            done = transact(engine, step, doing="pruning the queue")
+            rows, last = rows + done.rows, done.last
+    if as_json:
+        click.echo(json.dumps({"pruned": rows, "dry_run": dry_run}))
+    else:
+        would = "would be " if dry_run else ""
+        click.echo(f"{counted(rows, 'row')} {would}taken out of the queue.")

@@ -1,0 +1,105 @@
+"""``verify-etl redact``: remove personal data."""
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.context import Context
+from etl.cli.types import AGE
+from etl.cli.words import counted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from etl.load.redact import Cleaned, Redacted
+
+_log = logging.getLogger(__name__)
+
+
+@click.command(short_help="Remove personal data of old attempts.")
+@click.option(
+    "--older-than", "age", type=AGE, required=True, metavar="AGE",
+    help="The attempts' age, such as 30d.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Count; change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts (docs/cli.md).")
+@click.pass_obj
+def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
+    """Remove personal data of old attempts: whom they were sent to.
+
+    The destination becomes NULL; its prefix and country stay. Of all else stays what is known to
+    be harmless (docs/redact.md): statuses, codes, prices, SIDs. In the queue, and in the history of runs, errors and
+    odd texts of that age go. What is fetched again brings its destination back, so an age beyond
+    the API's 30 days is for good.
+
+    \b
+    Example:
+      verify-etl redact --older-than 30d --dry-run
+    """  # noqa: D301 - \b is click's mark
+    settings = context.settings()
+    if age < settings.retention:
+        _log.warning(
+            "The API still knows attempts of that age: what is fetched again brings it back."
+        )
+    with context.database(settings, read_only=dry_run) as engine:
+        counts = _redact(engine, age, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps({**counts, "dry_run": dry_run}))
+    else:
+        would = "would be " if dry_run else ""
+        click.echo(
+            f"{counted(counts['destinations'], 'destination')} {would}removed, "
+            f"{counted(counts['extras'], 'extra')} {would}cleaned, of "
+            f"{counted(counts['attempts'], 'attempt')} looked at; other values of "
+            f"{counted(counts['columns'], 'attempt')}, {counted(counts['changes'], 'change')} and "
+            f"{counted(counts['rows'], 'row')} of queues and runs {would}removed."
+        )
+
+
+def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
+    from etl.database.times import clock
+    from etl.database.transact import check_revision, transact
+    from etl.load import redact as redact_
+
+    before = transact(engine, clock, doing="reading the clock") - age
+    counts = dict.fromkeys(("attempts", "destinations", "extras", "columns", "changes", "rows"), 0)
+    last: str | None = ""
+    while last is not None:
+
+        def step(connection: "Connection", after: str = last) -> "Redacted":
+            check_revision(connection)
+            return redact_.redact(connection, before=before, after=after, write=not dry_run)
+
+        done = transact(engine, step, doing="removing personal data")
+        last = done.last
+        counts["attempts"] += done.looked_at
+        counts["destinations"] += done.destinations
+        counts["extras"] += done.extras
+        counts["columns"] += done.columns
+        counts["changes"] += done.changes
+    counts["rows"] = sum(
+        _redact_others(engine, name, before, dry_run=dry_run) for name in redact_.OTHERS
+    )
+    return counts
+
+
+def _redact_others(engine: "Engine", name: str, before: int, *, dry_run: bool) -> int:
+    from etl.database.transact import check_revision, transact
+    from etl.load import redact as redact_
+
+    rows = 0
+    last: int | None = 0
+    while last is not None:
+
+        def step(connection: "Connection", after: int = last) -> "Cleaned":
+            check_revision(connection)
+            return redact_.redact_others(
+                connection, name, before=before, after=after, write=not dry_run
+            )
+
+        done = transact(engine, step, doing=f"removing personal data from {name}")
+        last = done.last
+        rows += done.rows
+    return rows

@@ -1,0 +1,1 @@
+"""Open databases, run transactions, and know what differs between the kinds."""

@@ -1,0 +1,47 @@
+"""Read the database's clock, and turn times for people into milliseconds and back."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+Clock = Callable[[Connection], int]
+"""Reads the time that decides leases, slots and due times: epoch milliseconds UTC."""
+
+
+_CLOCKS: Final = {
+    "postgresql": text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"),
+    "mysql": text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"),
+    "mariadb": text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"),
+}
+
+
+def clock(connection: Connection) -> int:
+    """Read the database's clock; on SQLite that is the machine's. Call it after taking locks."""
+    statement = _CLOCKS.get(connection.dialect.name)
+    if statement is None:
+        return time.time_ns() // 1_000_000
+    return int(connection.execute(statement).scalar_one())
+
+
+def moment(ms: int) -> datetime:
+    """Turn epoch milliseconds into a UTC time for people's columns."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def moment_ms(value: object) -> int | None:
+    """Turn a people's time as any driver returns it into epoch milliseconds.
+
+    Other programs write ``enqueued_at`` too, and SQLite keeps whatever text they write: what
+    cannot be read is None, never an error.
+    """
+    with suppress(ValueError, OverflowError):
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value.strip())
+        if isinstance(value, datetime):
+            value = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return int(value.timestamp() * 1000)
+    return None

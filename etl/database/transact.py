@@ -1,0 +1,105 @@
+"""Run a transaction, and the whole of it again when the database is busy or gone."""
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import tenacity
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from etl.database import bounds
+from etl.database.engine import CAREFUL
+from etl.database.errors import Fault, classify, explain
+from etl.database.schema import REVISION, VERSION_TABLE
+from etl.errors import DatabaseBusy, SchemaError
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 30.0
+"""How long a transaction is tried again while the database is busy or gone."""
+
+
+def check_revision(connection: Connection) -> None:
+    """Raise ``SchemaError`` unless the schema is of this version; part of every claim."""
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all()  # noqa: S608 - a constant
+    if found != [REVISION]:
+        have = ", ".join(found) or "none"
+        msg = f"the database's schema is at revision {have}, this program needs {REVISION}."
+        raise SchemaError(msg, hint="Run: verify-etl db upgrade (with the newest program).")
+
+
+def transact(
+    engine: Engine,
+    work: Callable[[Connection], T],
+    *,
+    doing: str,
+    patience_s: float = PATIENCE_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Run ``work`` in one transaction and commit; the whole of it again when the database is busy.
+
+    ``work`` may run more than once, and once more after a commit whose answer was lost: it must
+    look before it writes. What the database refuses, at the commit too, is done a second time
+    ``carefully``. Raises ``DatabaseBusy`` after ``patience_s``, and when the engine's own
+    pool has waited long enough for a connection, ``StorageError``, ``SchemaError``,
+    ``WriteRefused`` or ``ConfigError`` with ``doing`` in words.
+    """
+    tried_at = time.monotonic()
+    stood = False
+
+    def over(state: tenacity.RetryCallState) -> bool:
+        nonlocal stood
+        if (state.seconds_since_start or 0) < patience_s:
+            return False
+        # Once more, if it was we who stood still: the server has ended the session meanwhile.
+        again = not stood and time.monotonic() - tried_at >= bounds.IDLE_S and patience_s > 0
+        stood = stood or again
+        return not again
+
+    careful = False
+
+    def again(error: BaseException) -> bool:
+        nonlocal careful
+        refused = isinstance(error, DBAPIError) and classify(error) is Fault.REFUSED
+        first_time, careful = refused and not careful, refused or careful
+        return first_time or _passes(error)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(again),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
+        stop=over,
+        sleep=sleep,
+        reraise=True,
+    )
+
+    def once() -> T:
+        nonlocal tried_at
+        tried_at = time.monotonic()
+        with engine.connect() as connection:
+            info = connection.info
+            info[CAREFUL] = careful
+            if not bounds.is_patient(connection):
+                options = connection.get_execution_options()
+                info[bounds.IMPATIENT] = options.get(bounds.IMPATIENT, bounds.ANSWER_S)
+            try:
+                with connection.begin():
+                    return work(connection)
+            finally:
+                # A migration, or a report, may take as long as it takes.
+                info.pop(bounds.IMPATIENT, None)
+                info.pop(CAREFUL, None)
+
+    try:
+        return retrying(once)
+    except PoolTimeout as error:
+        # The engine's own connections, all in use by threads of ours.
+        msg = f"While {doing}, no database connection came free."
+        raise DatabaseBusy(msg, hint="Nothing is lost; run it again.") from error
+    except DBAPIError as error:
+        raise explain(error, doing) from error
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and classify(error) in {Fault.BUSY, Fault.LOST}

@@ -1,0 +1,146 @@
+"""Choose the cheapest way to get every waiting attempt, purely, from counts and times.
+
+``Waiting`` and ``Density`` (what waits | what is believed to have been created when) -> ``Plan``
+(Summaries worth asking first | windows to sweep | SIDs to fetch singly). The executor loops: plan,
+ask what ``Plan.ask`` names, plan again; with nothing to ask, sweep ``Plan.sweeps``, add what the
+pages showed to ``Density.counted``, plan again; at last fetch what is left singly. Every request
+costs the same: one SID, one page of up to ``page_size`` attempts, or one Summary.
+
+Times are epoch milliseconds UTC; spans are half open, [start, end).
+"""
+
+import math
+from typing import Final
+
+from etl.decide.cover import Cover, cover, pages
+from etl.decide.estimate import estimate
+from etl.decide.progress import MOST_BEHIND
+from etl.decide.questions import View, question
+from etl.decide.values import Bucket, Density, Plan, Strategy, Sweep, Waiting, Window
+
+# What weighs nothing is not listed; a cell that may hold unknown SIDs, though the database knows
+# of no attempt there, is, where that costs no page.
+_TRACE: Final = 1e-6
+# An unsure sweep that only breaks even is not worth its risk.
+_LEAST_GAIN: Final = 1.05
+# How far the pages of part of an exact count may be off, for the count says nothing of its inside.
+_DOUBT_OF_SHAPE: Final = 2.0
+
+
+def plan(
+    waiting: Waiting,
+    density: Density,
+    *,
+    page_size: int,
+    now: int,
+    strategy: Strategy = "auto",
+) -> Plan:
+    """Return the cheapest plan that misses nothing.
+
+    ``page_size``: attempts on a page as it is now. ``strategy``: ``fetch`` and ``sweep`` force one
+    way; ``auto`` chooses, and never risks more than a few requests above single fetches.
+    """
+    view = _view(waiting, density, page_size, now)
+    whole = cover(view.weights, view.sums, page_size, everything=True)
+    single = sum(bucket.count for bucket in waiting.known)
+    single += waiting.unknown + waiting.verifications
+    chosen = whole if strategy == "sweep" else cover(view.weights, view.sums, page_size)
+    if strategy == "fetch":
+        chosen = Cover((), single)
+    sweeps = tuple(_sweep(view, density, i, j) for i, j in chosen.windows)
+    asks: tuple[Window, ...] = ()
+    if strategy == "auto":
+        sweeps = _prudent(view, density, sweeps)
+        sure = sum(max(0.0, s.finds - (1 if s.sure else _DOUBT_OF_SHAPE) * s.pages) for s in sweeps)
+        cells = question(view, density.counted, chosen, asked=density.asked, saved=sure)
+        asks = () if cells is None else (Window(*(view.estimate.cuts[i] for i in cells)),)
+        # With nothing known at all, the sweeps are an invention.
+        sweeps = () if view.estimate.blank else sweeps
+    listed = sum(sweep.pages for sweep in sweeps)
+    found = sum(sweep.finds for sweep in sweeps)
+    fetches = waiting.expired + max(0, math.ceil(single - found - 1e-6))
+    return Plan(
+        ask=asks,
+        sweeps=sweeps,
+        fetches=fetches,
+        requests=density.asked + len(asks) + listed + fetches,
+        fetch_only=waiting.expired + single,
+        sweep_only=waiting.expired + math.ceil(whole.cost),
+        guessed=view.estimate.blank and single > 0,
+    )
+
+
+def _view(waiting: Waiting, density: Density, page_size: int, now: int) -> View:
+    unknown = waiting.unknown + waiting.verifications
+    start, end = waiting.unknown_from, min(waiting.unknown_to, max(now, waiting.unknown_from + 1))
+    if end <= start:
+        end = start + 1
+    guess = estimate(
+        waiting.known,
+        density.believed,
+        density.counted,
+        unknown=Bucket(start, end, unknown) if unknown else None,
+        edges=[edge for window in waiting.swept for edge in (window.start, window.end)],
+    )
+    spans = (guess.cell(start), guess.cell(end)) if unknown else (0, 0)
+    homes = [0.0] * len(guess.attempts)
+    homes[slice(*spans)] = [attempts + _TRACE for attempts in guess.attempts[slice(*spans)]]
+    for window in waiting.swept:
+        first, last = guess.cell(window.start), guess.cell(window.end)
+        homes[first:last] = [0.0] * (last - first)
+    share = unknown / (sum(homes) or 1.0)
+    weights = tuple(known + share * home for known, home in zip(guess.known, homes, strict=True))
+    return View(guess, weights, guess.sums(), page_size)
+
+
+def _sweep(view: View, density: Density, i: int, j: int) -> Sweep:
+    # Sure is what is put together from whole counts, not from part of one.
+    guess = view.estimate
+    start, end = guess.cuts[i], guess.cuts[j]
+    groups = set(guess.group[i:j])
+    sure = -1 not in groups and all(
+        start <= density.counted[g].start and density.counted[g].end <= end for g in groups
+    )
+    known = round(sum(guess.known[i:j]))
+    return Sweep(
+        start, end, pages(view.sums[j] - view.sums[i], view.page_size),
+        sum(view.weights[i:j]), known, sure, sum(view.weights) - sum(guess.known),
+    )  # fmt: skip
+
+
+def _prudent(view: View, density: Density, sweeps: tuple[Sweep, ...]) -> tuple[Sweep, ...]:
+    """Leave out sweeps that may not pay; where they were, sweep whole exact counts that do."""
+    kept = [sweep for sweep in sweeps if _safe(view, density, sweep)]
+    if len(kept) == len(sweeps):
+        return sweeps
+    cells = [(view.estimate.cell(c.start), view.estimate.cell(c.end)) for c in density.counted]
+    wholes = [_sweep(view, density, i, j) for i, j in cells if i < j]
+    for whole in sorted(wholes, key=lambda sweep: sweep.pages - sweep.finds):
+        apart = all(whole.end <= s.start or s.end <= whole.start for s in kept)
+        if apart and whole.sure and whole.finds >= _LEAST_GAIN * whole.pages:
+            kept.append(whole)
+    return tuple(sorted(kept, key=lambda sweep: sweep.start))
+
+
+def _safe(view: View, density: Density, sweep: Sweep) -> bool:
+    """Say whether a sweep pays though its count be wrong, the more the more went wrong before."""
+    if sweep.sure:
+        return True
+    if density.behind < (MOST_BEHIND - 1 if density.failed else MOST_BEHIND):
+        return sweep.finds >= _LEAST_GAIN * sweep.pages
+    guess = view.estimate
+    inside = slice(guess.cell(sweep.start), guess.cell(sweep.end))
+    fixed = -1 not in guess.group[inside] and not any(guess.shaped[inside])
+    doubt = _DOUBT_OF_SHAPE if fixed else guess.doubt
+    wasted = max(1, 1 + density.behind - density.asked, density.failed)
+    return sweep.finds >= doubt * wasted * sweep.pages
+
+
+def seconds(requests: int, allowance: int, window_ms: int) -> float:
+    """Return how long ``requests`` take at the allowance; the first ``allowance`` go at once.
+
+    An allowance of 0 is none at all: nothing waits.
+    """
+    if allowance <= 0 or requests <= allowance:
+        return 0.0
+    return (math.ceil(requests / allowance) - 1) * window_ms / 1000

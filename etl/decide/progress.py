@@ -1,0 +1,127 @@
+"""Follow a sweep from page to page: go on, change the page size, or stop."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from etl.decide.values import Sweep
+
+PAGE_SIZES: Final = (1000, 500, 250, 100)
+GOOD_PAGES_TO_GROW: Final = 20
+# Requests lost so far from which on a sweep must pay even if its count is wrong; one less once a
+# sweep has been given up.
+MOST_BEHIND: Final = 2
+# Fewer finds say nothing of how thinly SIDs are sown; that many expected ones of unknown age do.
+_FEW_FINDS: Final = 3
+_TELLING: Final = 20
+# What the database believes of a window is wrong by no more, either way.
+_WRONG_BY: Final = 3
+# The share of the finds hoped for that may be spent on pages that show too few.
+_IN_VAIN: Final = 0.1
+# A page with as many finds pays for the next.
+_PAYING: Final = 2
+
+
+@dataclass(slots=True)
+class SweepProgress:
+    """Follow a sweep page by page, and say whether the rest is worth its requests.
+
+    ``page_size``: of the pages that it was planned for; ``behind``: what all had cost before, less
+    the SIDs it got. ``known`` and ``unknown``: the SIDs of known and of unknown age that it has
+    shown; ``pages_left`` and ``sids_left``: what it is thought to have left, ``hidden`` of them SIDs
+    of unknown age.
+    """
+
+    sweep: Sweep
+    page_size: int
+    behind: int = 0
+    seen: int = 0
+    known: int = 0
+    unknown: int = 0
+    pages_left: float = 0.0
+    sids_left: float = 0.0
+    hidden: float = 0.0
+
+    def saw(self, *, known: int, unknown: int, seen: int, page_size: int) -> None:
+        """Count what the last page showed; ``seen`` pages have been read, of this size now."""
+        sweep = self.sweep.resized(self.page_size, page_size)
+        self.known += known
+        self.unknown += unknown
+        self.seen += 1
+        self.pages_left = pages_left(
+            sweep, seen=seen, known=self.known, unknown=self.unknown, last=known + unknown
+        )
+        share = self.pages_left / max(sweep.pages, seen + self.pages_left)
+        # What has been found is not left on other pages.
+        hoped = (sweep.finds - sweep.known) * share
+        self.hidden = min(hoped, max(sweep.unknown - self.unknown, 0.0))
+        self.sids_left = max(sweep.known - self.known, 0) + self.hidden
+
+    def outgrown(self, seen: int, size: int, larger: int) -> bool:
+        """Say whether the window is better listed from its start in larger pages.
+
+        ``seen`` pages are read again, and lost if the larger ones fail: as many must be gained.
+        """
+        whole = math.ceil((seen + self.pages_left) * size / larger)
+        # What is read again shows nothing new, which must not look as if SIDs were on no page.
+        again = math.ceil(seen * size / larger)
+        patient = not self.hidden or again + 1 <= MOST_BEHIND + _IN_VAIN * self.hidden
+        return patient and self.pages_left - whole >= seen
+
+    @property
+    def worth_going_on(self) -> bool:
+        """Say whether the rest costs less than fetching singly what it would find."""
+        return self.pages_left < self.sids_left and not self.in_vain
+
+    @property
+    def in_vain(self) -> bool:
+        """Say whether SIDs of unknown age are on far fewer pages than they should be.
+
+        They may not exist at all. A tenth of what was hoped for is spent before that is believed.
+        """
+        hoped = self.sweep.finds - self.sweep.known
+        due = hoped * self.seen / max(self.sweep.pages, self.seen)
+        spent = self.behind + self.seen - self.known - self.unknown
+        few = due >= _FEW_FINDS and _WRONG_BY * self.unknown < due
+        return few and spent + 1 > MOST_BEHIND + _IN_VAIN * hoped
+
+
+def pages_left(sweep: Sweep, *, seen: int, known: int, unknown: int, last: int) -> float:
+    """Estimate the pages that a sweep has left after ``seen`` pages, whatever their order.
+
+    The pages showed ``known`` and ``unknown`` of its SIDs of known and of unknown age, ``last``
+    of them on the last page. Where the count is not sure, the SIDs of unknown age tell first how
+    long the list is, for they lie as the attempts do; those of known age only when more of them
+    came than pages were expected; and a page that paid promises another one.
+    """
+    if sweep.sure:
+        return float(max(sweep.pages - seen, 1))
+    hidden = sweep.finds - sweep.known
+    missing = max(sweep.finds - known - unknown, 0.0)
+    left = float(sweep.pages - seen)
+    if hidden * seen / sweep.pages >= _TELLING:
+        # Of SIDs that lie otherwise than the attempts, the first pages may show none at all.
+        left = min(_sown(seen, hidden, unknown), max(_WRONG_BY * sweep.pages - seen, 1.0))
+    elif left <= 0 or known + unknown >= _FEW_FINDS:
+        sown = _sown(seen, sweep.finds, known + unknown)
+        left = sown if left <= 0 else min(sown, left)
+    return max(1.0, min(left, missing / last)) if last >= _PAYING else left
+
+
+def _sown(seen: int, sids: float, found: int) -> float:
+    return max(1.0, seen * (sids - found) / max(found, 0.5))
+
+
+def next_page_size(current: int, *, failed: bool, good_in_a_row: int, largest: int = 1000) -> int:
+    """Return the size of the next page: smaller after a 5xx or a time-out, slowly larger again.
+
+    ``good_in_a_row``: pages of this size since the last change; the caller starts it again at 0
+    whenever the size changes. ``largest``: the configured size, never exceeded.
+    """
+    if failed:
+        return max((size for size in PAGE_SIZES if size < current), default=current)
+    if good_in_a_row < GOOD_PAGES_TO_GROW:
+        return min(current, largest)
+    return min(
+        (size for size in (*PAGE_SIZES, largest) if current < size <= largest), default=largest
+    )

@@ -1,0 +1,170 @@
+"""Decide what becomes of a lease, purely, and write the decision.
+
+A row is *final* once it was fetched at an age when neither price nor conversion can change any
+more: at ``settle_after`` with a price, at ``price_grace`` without one. All times are epoch
+milliseconds UTC.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from etl.records import Failed, Failure, Lease, Outcome, State, Verdict
+
+DAY_MS: Final = 86_400_000
+REFRESH_EVERY_MS: Final = DAY_MS
+EXHAUSTED_TRIES: Final = 12
+# 90 s doubled eleven times is 51 hours: twelve tries never take less than two days.
+FIRST_BACKOFF_MS: Final = 90_000
+# Two waits of at least half an hour: three answers of 404 span at least an hour.
+NOT_FOUND_TRIES: Final = 3
+NOT_FOUND_BACKOFF_MS: Final = 30 * 60_000
+# Doubled so often they are a day apart, and stay so.
+NOT_FOUND_DAILY_AFTER: Final = 6
+# The last try before the API forgets a row keeps this distance from that moment.
+LAST_CHANCE_MS: Final = 10 * 60_000
+ERROR_LENGTH: Final = 500
+
+_FINAL_OUTCOME: Final = {
+    Failure.TRANSIENT: Outcome.EXHAUSTED,
+    Failure.BAD_BODY: Outcome.BAD_BODY,
+    Failure.BODY_TOO_LARGE: Outcome.BODY_TOO_LARGE,
+}
+_AT_ONCE: Final = {
+    Failure.MALFORMED_SID: Outcome.MALFORMED_SID,
+    Failure.DB_REJECT: Outcome.DB_REJECT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Hold the ages, in milliseconds, at which things settle."""
+
+    settle_after: int
+    price_grace: int
+    refresh_round: int
+    retention: int
+
+    @property
+    def latest(self) -> int:
+        """Say after how long at the most anything is looked at again, generously."""
+        return self.retention + self.settle_after + self.refresh_round + REFRESH_EVERY_MS
+
+
+def is_final(policy: Policy, *, sent_at: int, known_from: int, has_price: bool) -> bool:
+    """Say whether a fetch sent at ``sent_at`` saw values that cannot change any more.
+
+    ``known_from`` is the creation time, or for an unknown age ``enqueued_at``, its lower bound.
+    """
+    age = sent_at - known_from
+    return age >= (policy.settle_after if has_price else policy.price_grace)
+
+
+def known_from(policy: Policy, *, created_at: int | None, expires_at: int, enqueued_at: int) -> int:
+    """Return the time to count a row's age from: creation, else what the inserter knew of it.
+
+    ``expires_at`` as ``believed``.
+    """
+    if created_at is not None:
+        return created_at
+    return expires_at - policy.retention if expires_at else enqueued_at
+
+
+def believed(policy: Policy, expires_at: int, now: int) -> int:
+    """Return when the API forgets a row, 0 if unknown: no later than a retention from now.
+
+    Others write the column, too; a time beyond that would keep a row from ever coming to rest.
+    """
+    return expires_at if expires_at <= now + policy.retention else 0
+
+
+def after_fetch(
+    policy: Policy, *, sent_at: int, known_from: int, expires_at: int, has_price: bool
+) -> Verdict:
+    """Settle a row that was fetched: final, or due again when it can have become so.
+
+    What was fetched existed: a creation time in the future is somebody's wrong clock.
+    """
+    known_from = min(known_from, sent_at)
+    if is_final(policy, sent_at=sent_at, known_from=known_from, has_price=has_price):
+        return Verdict(State.SETTLED, 0, expires_at, 0, Outcome.FINAL, None)
+    due_at = known_from + policy.settle_after
+    if due_at <= sent_at:
+        due_at = sent_at + REFRESH_EVERY_MS
+    return Verdict(State.REFRESH, round_up(due_at, policy.refresh_round), expires_at, 0, None, None)
+
+
+def round_up(when: int, step: int) -> int:
+    """Round a time up to a multiple of ``step``, so that due times meet."""
+    return -(-when // step) * step
+
+
+def after_failure(
+    policy: Policy,
+    lease: Lease,
+    failed: Failed,
+    *,
+    now: int,
+    jitter: Callable[[], float] = random.random,
+) -> Verdict:
+    """Settle a row that could not be fetched: tried again later, or at rest with a reason.
+
+    ``jitter`` returns 0..1; it lengthens waits by up to a quarter and never shortens them, so
+    that the promised spans hold.
+    """
+    error = failed.error[:ERROR_LENGTH]
+    if failed.failure in _AT_ONCE:
+        return _rest(lease, State.DEAD, _AT_ONCE[failed.failure], error, lease.attempts + 1)
+    if failed.failure is Failure.NOT_FOUND:
+        return _after_not_found(policy, lease, error, now=now, jitter=jitter)
+    # Answers of 404 are counted apart (a fetched row may have dozens, and is none the worse).
+    tries = 1 if lease.outcome == Outcome.NOT_FOUND else lease.attempts + 1
+    if tries >= EXHAUSTED_TRIES:
+        return _rest(lease, State.DEAD, _FINAL_OUTCOME[failed.failure], error, tries)
+    wait = FIRST_BACKOFF_MS * 2 ** (tries - 1)
+    due_at = _no_later(lease, now, now + _stretch(wait, jitter))
+    return Verdict(State.RETRY, due_at, lease.expires_at, tries, None, error)
+
+
+def _after_not_found(
+    policy: Policy, lease: Lease, error: str, *, now: int, jitter: Callable[[], float]
+) -> Verdict:
+    # `outcome` marks a row whose last answer was 404 too: only a row of 404s counts as missing,
+    # for real resources answer 404 now and then.
+    tries = lease.attempts + 1 if lease.outcome == Outcome.NOT_FOUND else 1
+    expires_at = believed(policy, lease.expires_at, now)
+    forgotten_at = expires_at or lease.enqueued_at + policy.retention
+    # It was there when it was fetched: whatever the columns say, so many days of 404 are the end.
+    forgotten = now >= forgotten_at or tries > NOT_FOUND_DAILY_AFTER + policy.retention // DAY_MS
+    if lease.fetches and forgotten:
+        return _rest(lease, State.SETTLED, Outcome.LAST_KNOWN, error, tries)
+    if not lease.fetches and forgotten and expires_at:
+        return _rest(lease, State.DEAD, Outcome.EXPIRED, error, tries)
+    if not lease.fetches and tries >= NOT_FOUND_TRIES:
+        outcome = Outcome.EXPIRED if forgotten else Outcome.NOT_FOUND
+        return _rest(lease, State.DEAD, outcome, error, tries)
+    wait = min(NOT_FOUND_BACKOFF_MS * 2 ** min(tries - 1, NOT_FOUND_DAILY_AFTER), DAY_MS)
+    due_at = now + _stretch(wait, jitter)
+    if lease.fetches:
+        due_at = min(due_at, max(forgotten_at, now + 1))
+    else:
+        due_at = _no_later(lease, now, due_at)
+    return Verdict(State.RETRY, due_at, lease.expires_at, tries, Outcome.NOT_FOUND, error)
+
+
+def _rest(lease: Lease, state: State, outcome: Outcome, error: str, tries: int) -> Verdict:
+    return Verdict(state, 0, lease.expires_at, tries, outcome, error)
+
+
+def _stretch(wait: int, jitter: Callable[[], float]) -> int:
+    return wait + int(wait * jitter() / 4)
+
+
+def _no_later(lease: Lease, now: int, due_at: int) -> int:
+    # A backoff must not carry a row past the moment after which the API may have forgotten it;
+    # one that is past it already has nothing left to be early for.
+    last_chance = lease.expires_at - LAST_CHANCE_MS
+    if now < last_chance < due_at:
+        return last_chance
+    return min(due_at, lease.expires_at) if now < lease.expires_at else due_at

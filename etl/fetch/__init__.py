@@ -1,0 +1,1 @@
+"""Fetch SIDs one by one, one request each."""

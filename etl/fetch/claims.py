@@ -1,0 +1,144 @@
+"""Claim what to ask for next, in one transaction: due rows in | slots | leases.
+
+As a rule the most urgent rows. While all fails, one at a time from elsewhere in the queue, and at
+last an attempt that is stored: what the API has shown before it can show again, if it is not down.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, or_, select
+
+from etl.database.bulk import unindexed
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts
+from etl.database.transact import check_revision, transact
+from etl.job.tools import Tools
+from etl.queue import attempts as attempts_
+from etl.queue.leases import give_back_strays
+from etl.records import SID_PATTERN, Lease, State
+
+STORED: Final = 0
+"""The id of a lease that is no row's: its SID is asked for to learn whether the API answers."""
+
+PROBES: Final = 2
+"""So many rows from elsewhere have failed, too, before a stored attempt has the last word."""
+
+PLACES: Final = (0.0, 0.5, 0.25, 0.75)
+"""Where else to look, one after the other, as parts of the way from the queue's other end."""
+
+FAR: Final = 1_000
+"""The way's length, counted in rows."""
+
+NEAR: Final = 20
+SAMPLE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Carry what was claimed, the slots of those SIDs that can be sent, and what else was seen.
+
+    ``wait_s``: until there is a slot; ``more``: rows wait, claimed or not; ``probe``: it was
+    claimed to tell whether the API or the rows fail.
+    """
+
+    leases: list[Lease]
+    slots: list[int | None]
+    wait_s: float
+    paused: bool
+    more: bool
+    read_at: float
+    promoted: attempts_.Promoted | None
+    probe: bool
+
+
+def claim(tools: Tools, *, want: int, held: Mapping[int, Lease], promotes: bool) -> Claimed:
+    """Lease up to ``want`` rows beside those ``held``, as many as there are slots for."""
+    probe, permits = tools.breaker.doubtful, tools.permits
+    tried = False
+
+    def work(connection: Connection) -> Claimed:
+        nonlocal tried
+        check_revision(connection)
+        if tried:
+            # A commit whose answer was lost may have leased rows that nobody will fetch.
+            give_back_strays(connection, tools.worker, {*held, *tools.struck})
+        tried = True
+        now, room = permits.look(connection)
+        read_at = time.monotonic()
+        promoted = attempts_.promote(connection, now) if promotes else None
+        room_for = len(room.free) if permits.limited else max(want, 1)
+        leases: list[Lease] = []
+        if room_for:
+            leases = _pick(connection, tools, now, min(want, room_for), held)
+        sound = [lease for lease in leases if SID_PATTERN.fullmatch(lease.sid)]
+        slots: list[int | None] = [None] * len(sound)
+        if permits.limited:
+            slots = list(room.free[: len(sound)])
+            permits.take(connection, room.free[: len(sound)], now)
+        wait_s = 0.0 if room_for else max(room.wait_until - now, 1) / 1000
+        more = bool(leases) or attempts_.any_pending(connection, tools.accounts)
+        wait_s = wait_s if more or probe else 0.0
+        return Claimed(leases, slots, wait_s, room.paused, more, read_at, promoted, probe)
+
+    claimed = transact(tools.engine, work, doing="claiming SIDs from the queue")
+    permits.taken(sum(slot is not None for slot in claimed.slots))
+    return claimed
+
+
+def _pick(
+    connection: Connection, tools: Tools, now: int, want: int, held: Collection[int]
+) -> list[Lease]:
+    breaker, leases = tools.breaker, list[Lease]()
+    tripped, probes = breaker.tripped, breaker.probes
+    lease = partial(
+        attempts_.claim, connection, accounts=tools.accounts, worker=tools.worker, now=now
+    )
+    if want and not (tripped and probes >= PROBES):
+        if breaker.doubtful:
+            others = _elsewhere(connection, tools.accounts, PLACES[probes % len(PLACES)])
+            leases = lease(limit=1, holding=True, others=others) if others else []
+        leases = leases or lease(limit=want, holding=bool(held))
+    # Lists may have failed before any row was asked for: then nothing depends on it.
+    return leases or (_stored(connection, now) if tripped and (held or probes) else [])
+
+
+def far_statement(account: str) -> Select[Any]:
+    """Return the SELECT of what waits at the other end of the queue; a test reads its plan."""
+    return (
+        select(q.c.id)
+        .where(q.c.account == account, q.c.state == State.PENDING)
+        .order_by(q.c.expires_at.desc(), q.c.id.desc())
+        .limit(FAR)
+    )
+
+
+def _elsewhere(connection: Connection, accounts: Sequence[str], place: float) -> list[Select[Any]]:
+    """Return SELECTs of one row each, far from the queue's head, that cannot kill its process."""
+    ids: list[int] = []
+    for account in accounts:
+        ids += connection.execute(far_statement(account)).scalars().all()
+    start = int(len(ids) * place)
+    # One after the other, should some of them be locked.
+    near = [*ids[start:], *ids[:start]][:NEAR]
+    waits = unindexed(q.c.state) == State.PENDING
+    harmless = q.c.lost_leases < attempts_.ALONE_AFTER
+    row = select(*attempts_.LEASE_COLUMNS).where(waits, harmless)
+    return [row.where(q.c.id == key) for key in near]
+
+
+def _stored(connection: Connection, now: int) -> list[Lease]:
+    """Stand for one of the newest attempts that are stored and whose own row does not fail."""
+    newest = select(attempts.c.sid).order_by(attempts.c.date_created.desc()).limit(SAMPLE)
+    sid = newest.subquery().c.sid
+    at_rest = or_(q.c.state.is_(None), q.c.state.in_([State.SETTLED, State.REFRESH]))
+    statement = select(sid).outerjoin(q, q.c.sid == sid).where(at_rest)
+    sids: Sequence[str] = connection.execute(statement).scalars().all()
+    if not sids:
+        return []
+    # Now this one, now that: one may have been shown by a list alone, and fail singly.
+    chosen = sids[now % len(sids)]
+    return [Lease(STORED, chosen, 0, now + attempts_.LEASE_MS, 0, now, 0, 0, 0)]

@@ -1,0 +1,1 @@
+"""Hold what every stage of a run works with."""

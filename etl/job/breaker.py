@@ -1,0 +1,109 @@
+"""Tell an API that is down from rows that fail: a circuit, and a budget of retries for the run.
+
+Threads report every request here. After ``DOUBT`` failures in a row, one row at a time is asked for,
+from elsewhere in the queue: its success says that the rows are to blame. After ``LIMIT`` nothing else
+is sent. When those that should tell fail as well the circuit is opened: the run is over, and the
+rows go back with nothing counted, for the API failed and not they.
+"""
+
+import threading
+from typing import Final
+
+DOUBT: Final = 3
+"""Failures in a row that are as many as one row's: is it the row, or the API?"""
+
+LIMIT: Final = 10
+"""Failures in a row, over all threads, that are the API's, unless a row from elsewhere succeeds."""
+
+BURST: Final = 2
+SHARE: Final = 0.2
+"""Second and third tries are at most this share of the first ones (or ``BURST``)."""
+
+
+class Breaker:
+    """Count requests, failures in a row and retries; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._firsts = 0
+        self._retries = 0
+        self._streak = 0
+        self._probes = 0
+        self._reason = ""
+        self._last = ""
+        self._reached = False
+        self._unreachable = ""
+
+    @property
+    def reason(self) -> str:
+        """Say why the circuit is open; empty while it is closed."""
+        return self._reason
+
+    @property
+    def streak(self) -> int:
+        """Count the failures since the API last answered as itself."""
+        return self._streak
+
+    @property
+    def probes(self) -> int:
+        """Count those among them that were asked for to tell the API from the rows."""
+        return self._probes
+
+    @property
+    def doubtful(self) -> bool:
+        """Say whether it is to be told whether the API or the rows fail."""
+        return self._streak >= DOUBT
+
+    @property
+    def tripped(self) -> bool:
+        """Say whether the API is taken for down, unless what is asked for now succeeds."""
+        return self._streak >= LIMIT
+
+    def first_try(self) -> None:
+        """Note that a row's first request is about to be sent."""
+        with self._lock:
+            self._firsts += 1
+
+    def answered(self) -> None:
+        """Note an answer that is the API's own, a refusal included."""
+        with self._lock:
+            self._streak = self._probes = 0
+            self._reached = True
+
+    def failed(self, error: str, *, reached: bool | None = None, probe: bool = False) -> None:
+        """Note a request that failed, or whose answer was not the API's.
+
+        ``reached`` says whether it could be sent at all; None where that is not known.
+        """
+        with self._lock:
+            self._streak += 1
+            self._probes += probe
+            self._last = error
+            self._reached = self._reached or bool(reached)
+            if reached is False:
+                self._unreachable = error
+
+    def open(self) -> None:
+        """Note that the API is down, unless it has answered meanwhile."""
+        with self._lock:
+            if self._streak >= LIMIT and not self._reason:
+                self._reason = self._last
+
+    def nothing_left(self) -> None:
+        """Note that no row is left to try: an API that none has reached is down for them all.
+
+        A queue shorter than ``LIMIT`` shall not pay for a network that is out.
+        """
+        self.open()
+        with self._lock:
+            if not self._reached and not self._reason:
+                self._reason = self._unreachable
+
+    def may_retry(self) -> bool:
+        """Spend one retry of the run's budget, if there is one left and nothing says it is vain."""
+        with self._lock:
+            vain = self._reason or self._streak >= LIMIT
+            if vain or self._retries >= max(BURST, int(self._firsts * SHARE)):
+                return False
+            self._retries += 1
+            return True

@@ -1,0 +1,72 @@
+"""Hold what a run is asked to do, and what every stage of it works with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+
+from etl.allowance.permits import Permits
+from etl.allowance.slots import Allowance
+from etl.database.times import Clock
+from etl.decide.verdict import Policy
+from etl.extract import Api
+from etl.job.breaker import Breaker
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+
+if TYPE_CHECKING:
+    from etl.decide.values import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Hand a stage its database, its API, its allowance and its clock.
+
+    ``accounts`` are the queue's names for the account that ``account``, Twilio's SID, names.
+    ``struck`` are the rows with which our code met a bug: their leases run out, and are counted.
+    """
+
+    engine: Engine
+    api: Api
+    permits: Permits
+    breaker: Breaker
+    clock: Clock
+    counts: Counts
+    stop: StopFlag
+    watch: Callable[[Counts], None]
+    accounts: Sequence[str]
+    account: str
+    worker: str
+    policy: Policy
+    struck: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Say what a run is asked to do: whose account, within which limits, by which policy."""
+
+    account: str
+    allowance: Allowance
+    policy: Policy
+    concurrency: int
+    limit: int | None = None
+    max_seconds: float | None = None
+    strict: bool = False
+    strategy: "Strategy" = "auto"
+    page_size: int = 1000
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """Name the queue's accounts that these credentials serve: '' is the only account."""
+        return ("", self.account)
+
+    def asked(self) -> dict[str, Any]:
+        """Return what the run row keeps of it."""
+        return {
+            "strategy": self.strategy,
+            "concurrency": self.concurrency,
+            "limit": self.limit,
+            "max_seconds": self.max_seconds,
+            "allowance": self.allowance.requests,
+        }

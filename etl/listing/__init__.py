@@ -1,0 +1,1 @@
+"""List attempts a page at a time: sweep, discover, Verifications, reconcile."""

@@ -1,0 +1,1 @@
+"""Write attempts and finish their rows in the same transaction."""

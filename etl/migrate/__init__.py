@@ -1,0 +1,1 @@
+"""Bring the schema and its views up to date."""

@@ -1,0 +1,275 @@
+"""Find and run the Alembic scripts, in a wheel and in a checkout.
+
+``upgrade`` is: lock | look | refuse what is not ours | take views down | run the revisions | put
+views up | check | commit, on one connection. SQLite and PostgreSQL do it in one transaction; MariaDB
+and MySQL, which commit after every DDL statement, under a named lock, and the next upgrade mends one
+that was cut off.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, inspect, select, text
+from sqlalchemy.exc import DBAPIError
+
+from etl.database.bounds import PATIENT
+from etl.database.engine import READ_ONLY, parse_url
+from etl.database.errors import Fault, classify, explain
+from etl.database.schema import VERSION_TABLE, report_views
+from etl.errors import DatabaseBusy, EtlError, SchemaError, StorageError
+from etl.migrate.views import put_up, take_down, written
+from etl.rollups.tables import metadata
+
+MEND: Final = "Run: verify-etl db upgrade"
+
+_LOCK_KEY: Final = 0x76657269667965  # "verifye"
+_LOCK_NAME: Final = "CONCAT('verify_etl:', LEFT(SHA2(DATABASE(), 256), 40))"
+_LOCK_WAIT_S: Final = 300
+
+
+def script_location() -> Path:
+    """Return the folder of the scripts: inside the package (wheel), or beside it (checkout).
+
+    Raises ``StorageError`` when the installation has neither.
+    """
+    package = Path(str(resources.files("etl")))
+    for folder in (package / "migrations", package.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    msg = f"the migration scripts are missing from the installation in {package}."
+    raise StorageError(msg, hint="Install verify-attempts-etl again.")
+
+
+def head() -> str:
+    """Return the revision that the scripts lead to, which is the one the program needs."""
+    return str(_scripts().get_current_head())
+
+
+def current(engine: Engine) -> str | None:
+    """Return the revision of the database, None when it has none of our tables yet.
+
+    Raises ``DatabaseBusy``, ``StorageError`` or ``ConfigError`` when it cannot be read.
+    """
+    with _in_words("reading the schema's revision"), engine.connect() as connection:
+        return _current(connection.execution_options(**READ_ONLY))
+
+
+def check(engine: Engine) -> None:
+    """Raise ``SchemaError`` unless the database is at ``head``, with what mends it."""
+    judge(current(engine))
+
+
+def judge(found: str | None) -> None:
+    """Raise ``SchemaError`` unless ``found`` is ``head``: missing, behind, or ahead of it."""
+    if found is None:
+        msg = "the database does not have the tables of verify-attempts-etl yet."
+        raise SchemaError(msg, hint=f"{MEND}.")
+    _refuse_unknown(found)
+    if found != head():
+        msg = f"the database's schema is behind: at revision {found}, this program needs {head()}."
+        raise SchemaError(msg, hint=f"{MEND}.")
+
+
+def upgrade(engine: Engine) -> list[str]:
+    """Bring the database to ``head``, and its views to this version's text; return what was done.
+
+    One line for each revision, then one for views that were made, one for those dropped; an empty
+    list: there was nothing to do. What is not ours stays untouched. Raises ``SchemaError`` for
+    tables or views of our names that are not ours, a revision this program does not know, what
+    depends on a view, or a statement that the database refuses; ``DatabaseBusy`` when it stays
+    locked.
+    """
+    with exclusive(engine) as connection:
+        found = _current(connection)
+        if found is None:
+            _make_room(connection)
+        else:
+            _refuse_unknown(found)
+        steps = list(_scripts().iterate_revisions("head", found or "base"))
+        # A revision may touch any table that a view reads.
+        grants = take_down(connection, everything=bool(steps))
+        if steps:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        done = [f"{step.revision}: {step.doc}" for step in reversed(steps)]
+        return done + put_up(connection, grants)
+
+
+def upgrade_sql(url: str) -> str:
+    """Return the SQL that builds the whole schema for the kind of database that ``url`` names.
+
+    Nothing is connected. A ``mysql://`` address means MySQL, a ``mariadb://`` address MariaDB.
+    """
+    buffer = io.StringIO()
+    config = _config(output_buffer=buffer)
+    config.attributes["dialect"] = parse_url(url).get_backend_name()
+    command.upgrade(config, "head", sql=True)
+    views = [f"{statement};\n\n" for statement in written(config.attributes["dialect"])]
+    # As the tables before them: the MariaDB family would commit after each anyway.
+    whole = config.attributes["dialect"] in {"sqlite", "postgresql"}
+    frame = ("BEGIN;\n\n", "COMMIT;\n") if whole else ("", "")
+    return "".join([buffer.getvalue(), frame[0], *views, frame[1]])
+
+
+@contextmanager
+def exclusive(engine: Engine) -> Iterator[Connection]:
+    """Lend a connection in a transaction that no other migrator can have at the same time.
+
+    Commits at the end, rolls back on any error, and says the database's errors in words. Whoever
+    comes second waits, then finds nothing left to do.
+    """
+    alone = _ALONE[engine.dialect.name]
+    with _in_words("upgrading the schema"), engine.connect() as connection:
+        connection.execution_options(**PATIENT)
+        with alone(connection):
+            yield connection
+
+
+@contextmanager
+def _alone_sqlite(connection: Connection) -> Iterator[None]:
+    raw = connection.connection.driver_connection
+    if raw is None:
+        msg = "the connection to the database was lost."
+        raise DatabaseBusy(msg, hint="Run it again.")
+    # Before BEGIN, or it is ignored: copying `attempts` to alter it would otherwise cascade into
+    # `attempt_channel_data`. The old ALTER leaves alone other people's views on a copied table.
+    raw.execute("PRAGMA foreign_keys = OFF")
+    raw.execute("PRAGMA legacy_alter_table = ON")
+    try:
+        # BEGIN IMMEDIATE: the file's only writer, until the end.
+        with connection.begin():
+            before = _orphans(connection)
+            yield
+            if _orphans(connection) > before:
+                msg = "the migration would leave rows without the attempt they belong to."
+                raise SchemaError(msg, hint="Nothing was changed; please report this.")
+    finally:
+        raw.execute("PRAGMA legacy_alter_table = OFF")
+        raw.execute("PRAGMA foreign_keys = ON")
+
+
+def _orphans(connection: Connection) -> int:
+    """Count rows of our tables whose parent is missing; someone with keys off may have made some."""
+    present = inspect(connection).get_table_names()
+    return sum(
+        len(connection.exec_driver_sql(f"PRAGMA foreign_key_check({name})").all())
+        for name in metadata.tables
+        if name in present
+    )
+
+
+@contextmanager
+def _alone_postgresql(connection: Connection) -> Iterator[None]:
+    with connection.begin():
+        # Patient for the other migrator, but not for table locks: those would hold up everyone.
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_S}s'"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        yield
+
+
+@contextmanager
+def _alone_mysql(connection: Connection) -> Iterator[None]:
+    with connection.begin():
+        # In slices shorter than the driver's read timeout.
+        for _ in range(_LOCK_WAIT_S // 30):
+            if connection.execute(text(f"SELECT GET_LOCK({_LOCK_NAME}, 30)")).scalar() == 1:
+                break
+        else:
+            msg = "another process has been upgrading the schema for five minutes."
+            raise DatabaseBusy(msg, hint="Nothing is lost; run it again.")
+    try:
+        with connection.begin():
+            yield
+    finally:
+        # The lock is the connection's, and the connection goes back to the pool.
+        with suppress(DBAPIError), connection.begin():
+            connection.execute(text(f"SELECT RELEASE_LOCK({_LOCK_NAME})"))
+
+
+_ALONE: Final = {
+    "sqlite": _alone_sqlite,
+    "postgresql": _alone_postgresql,
+    "mysql": _alone_mysql,
+    "mariadb": _alone_mysql,
+}
+
+
+def _make_room(connection: Connection) -> None:
+    """Refuse other people's tables of our names; clear what a cut-off first upgrade left.
+
+    Alembic creates its own table first, and this refuses before that: without it, the tables are
+    somebody else's. With it and empty, they are what MariaDB committed before the upgrade was cut
+    off, and nothing is lost by starting over as long as no row is in them.
+    """
+    present = set(inspect(connection).get_table_names())
+    found = [table for table in metadata.sorted_tables if table.name in present]
+    if not found:
+        return
+    names = ", ".join(table.name for table in found)
+    if VERSION_TABLE not in present:
+        msg = f"the database has tables of another program under our names: {names}."
+        raise SchemaError(msg, hint="Give verify-attempts-etl a database or schema of its own.")
+    for table in found:
+        # What names our views is made again with them.
+        if table is report_views:
+            continue
+        if connection.execute(select(table).limit(1)).first() is not None:
+            msg = f"an upgrade was cut off, and {table.name} already holds rows."
+            raise SchemaError(msg, hint="Move them away, then run: verify-etl db upgrade")
+    take_down(connection, everything=True)
+    metadata.drop_all(connection)
+
+
+def _refuse_unknown(revision: str) -> None:
+    if revision in {script.revision for script in _scripts().walk_revisions()}:
+        return
+    msg = (
+        f"the database's schema is ahead: at revision {revision}, which a newer program made; "
+        f"this one knows {head()}."
+    )
+    raise SchemaError(msg, hint=f"Install the newest verify-attempts-etl, then: {MEND.lower()}.")
+
+
+def _current(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return ", ".join(context.get_current_heads()) or None
+
+
+def _config(**options: Any) -> Config:  # noqa: ANN401 - as Config takes them
+    config = Config(**options)
+    # A percent sign would be read as an interpolation.
+    config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+@contextmanager
+def _in_words(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise _explain(error, doing) from error
+
+
+def _explain(error: DBAPIError, doing: str) -> EtlError:
+    known = explain(error, doing)
+    ours = classify(error) in {Fault.SCHEMA, Fault.OTHER}
+    if not ours:
+        return known
+    said = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+    msg = f"While {doing}, the database refused a statement ({said})."
+    hint = "The user in DATABASE_URL needs the right to create tables and views, and to own ours."
+    return SchemaError(msg, hint=hint)

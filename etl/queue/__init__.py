@@ -1,0 +1,1 @@
+"""Move rows of the leased tables between their states."""

@@ -1,0 +1,170 @@
+"""Finish leased rows: fence them, write their verdicts, or give them back."""
+
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import Final
+
+from sqlalchemy import (
+    Connection,
+    Insert,
+    Update,
+    any_,
+    bindparam,
+    select,
+    update,
+)
+
+from etl.database import bulk
+from etl.database.bulk import among, insert_rows
+from etl.database.engine import any_text
+from etl.database.inserts import insert_ignore_on
+from etl.database.locks import locked
+from etl.database.schema import attempt_queue as q
+from etl.database.times import moment
+from etl.queue import attempts
+from etl.queue.attempts import BACK
+from etl.records import Lease, Outcome, State, Verdict
+
+
+def as_columns(verdicts: Sequence[Verdict]) -> bulk.Columns:
+    """Lay out by column what verdicts say of their rows."""
+    return {
+        "state": [verdict.state.value for verdict in verdicts],
+        "due_at": [verdict.due_at for verdict in verdicts],
+        "expires_at": [verdict.expires_at for verdict in verdicts],
+        "attempts": [verdict.attempts for verdict in verdicts],
+        "outcome": [verdict.outcome and verdict.outcome.value for verdict in verdicts],
+        "last_error": [verdict.error for verdict in verdicts],
+    }
+
+
+def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], *, now: int) -> int:
+    """Enqueue attempts that a list page showed and that cannot rest yet; return how many are new.
+
+    A SID that is there already keeps its own row, whoever enqueued it.
+    """
+    known: set[str] = set()
+    # Its driver does not tell how many rows of a batch were new.
+    looks = connection.dialect.name in {"mysql", "mariadb"}
+    if looks:
+        there = select(q.c.sid).where(among(connection, q.c.sid, [sid for sid, _ in found]))
+        known.update(connection.execute(there).scalars())
+    new = [pair for pair in found if pair[0] not in known]
+    if not new:
+        return 0
+    verdicts, died_at = [verdict for _, verdict in new], moment(now)
+    columns: bulk.Columns = {
+        "sid": [sid for sid, _ in new],
+        **as_columns(verdicts),
+        "fetches": [int(verdict.state is State.REFRESH) for verdict in verdicts],
+        "source": ["discover"] * len(new),
+        "settled_at": [died_at if v.state is State.DEAD else None for v in verdicts],
+    }
+    insertion = _insert_found(connection.dialect.name, tuple(columns))
+    done = bulk.execute(connection, insertion, columns)
+    return len(new) if looks else done.rowcount
+
+
+@cache
+def _insert_found(dialect: str, names: tuple[str, ...]) -> Insert:
+    if dialect != "postgresql":
+        return insert_ignore_on(dialect, q, "sid")
+    insertion = insert_rows(q, [q.c[n] for n in names])
+    insertion = insertion.on_conflict_do_nothing(index_elements=[q.c.sid])
+    return insertion.execution_options(preserve_rowcount=True)
+
+
+def lock_leases(connection: Connection, leases: Collection[Lease]) -> tuple[set[int], set[int]]:
+    """Lock rows and return the ids still leased to us, and those we have already finished.
+
+    The fence of a batch: whoever claims a row again raises its ``claim_no``. Already finished is
+    what a commit did whose answer was lost on the way: done is done. A row that was declared dead
+    because its lease ran out is lost, though its ``claim_no`` still holds.
+    """
+    expected = {lease.id: lease.claim_no for lease in leases}
+    columns = (q.c.id, q.c.claim_no, q.c.state, q.c.outcome)
+    statement = select(*columns).where(q.c.id.in_(expected)).order_by(q.c.id)
+    held, done = set(), set()
+    with any_text(connection):
+        rows = connection.execute(locked(statement)).all()
+    for row in rows:
+        if row.claim_no == expected[row.id]:
+            if row.state == State.LEASED:
+                held.add(row.id)
+            elif row.state != State.PENDING and row.outcome != Outcome.KILLED_WORKER:
+                done.add(row.id)
+    return held, done
+
+
+def give_back(connection: Connection, leases: Collection[Lease]) -> int:
+    """Return leases to ``pending`` with nothing counted; return how many were still ours."""
+    held, _ = lock_leases(connection, leases)
+    if held:
+        connection.execute(update(q).where(q.c.id.in_(held)).values(BACK))
+    return len(held)
+
+
+def give_back_strays(
+    connection: Connection, worker: str, keep: Collection[int], *, most: int = 0
+) -> int:
+    """Return rows leased to ``worker``, but those to ``keep``, with nothing counted.
+
+    With ``most``, so many, but for those that others have locked; return how many.
+    """
+    statement = select(q.c.id).where(q.c.state == State.LEASED, q.c.leased_by == worker)
+    rows = connection.execute(locked(statement, skip=most > 0))
+    ids = [row.id for row in rows if row.id not in keep][: most or None]
+    if ids:
+        connection.execute(update(q).where(q.c.id.in_(ids)).values(BACK))
+    return len(ids)
+
+
+def write_verdicts(
+    connection: Connection,
+    judged: Sequence[tuple[Lease, Verdict]],
+    *,
+    fetched: bool,
+    now: int,
+    listed: bool = False,
+) -> None:
+    """Write verdicts to rows whose locks the caller holds.
+
+    ``fetched``: a good fetch counts as one and clears the lost leases. ``listed``: the row was
+    not leased but seen on a page, so its fencing token rises now.
+    """
+    if not judged:
+        return
+    at_rest = moment(now)
+    verdicts = [verdict for _, verdict in judged]
+    columns: bulk.Columns = {
+        "id": [lease.id for lease, _ in judged],
+        **as_columns(verdicts),
+        "settled_at": [at_rest if verdict.state in _RESTING else None for verdict in verdicts],
+    }
+    sent = {f"{_NEW}{name}": values for name, values in columns.items()}
+    bulk.execute(connection, _update(connection.dialect.name, fetched, listed), sent)
+
+
+@cache
+def _update(dialect: str, fetched: bool, listed: bool) -> Update:  # noqa: FBT001 - as in `write`
+    values: dict[str, object] = {"leased_by": None}
+    if fetched:
+        fetches = attempts.one_more(q.c.fetches, most=attempts.COUNT_MOST)
+        values |= {"fetches": fetches, "lost_leases": 0}
+    if listed:
+        values["claim_no"] = attempts.one_more(q.c.claim_no)
+    if dialect != "postgresql":
+        values |= {name: bindparam(f"{_NEW}{name}") for name in _WRITTEN}
+        return update(q).where(q.c.id == bindparam(f"{_NEW}id")).values(values)
+    sent = bulk.rows_of([q.c.id, *(q.c[name] for name in _WRITTEN)], prefix=_NEW)
+    values |= {name: sent.c[name] for name in _WRITTEN}
+    # Both conditions: the first finds the rows by their key, however large the table is.
+    ids = bindparam(bulk.array(f"{_NEW}id"), type_=bulk.Array(q.c.id.type))
+    return update(q).where(q.c.id == any_(ids), q.c.id == sent.c.id).values(values)
+
+
+_NEW: Final = "new_"
+_WRITTEN: Final = (
+    "state", "due_at", "expires_at", "attempts", "outcome", "last_error", "settled_at",
+)  # fmt: skip
+_RESTING: Final = {State.SETTLED, State.DEAD}

@@ -1,0 +1,236 @@
+"""Read the queue's condition: states, ages, what is next to be lost, what the allowance allows."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, case, false, func, not_, or_, select
+
+from etl.allowance.slots import Allowance
+from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts
+from etl.database.times import moment, moment_ms
+from etl.decide.plan import plan, seconds
+from etl.decide.values import Plan
+from etl.queue import attempts as attempts_
+from etl.queue import runs as runs_
+from etl.queue import verifications as verifications_
+from etl.queue.waiting import pending_or_due, read_density, read_waiting
+from etl.records import State
+
+BUCKET_MS: Final = 60_000
+"""The forecast's step: SIDs that the API forgets within the same minute are one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Hold what ``status`` prints; times are ISO 8601 UTC, None when there is none."""
+
+    states: dict[str, int]
+    dead: dict[str, int]
+    verifications: dict[str, int]
+    attempts: int
+    final: int
+    unpriced: int
+    oldest_pending: str | None
+    next_to_be_lost: str | None
+    next_due: str | None
+    requests_left: int
+    minutes_left: float
+    at_most: bool
+    lost_before_turn: int
+    needed_allowance: int
+    allowance: dict[str, float]
+    runs: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the keys that ``status --json`` prints."""
+        return asdict(self)
+
+
+def read(
+    connection: Connection, *, allowance: Allowance, retention: int, page_size: int, now: int
+) -> Status:
+    """Read the status in one transaction; nothing is written.
+
+    The forecast is about what waits or is due for the allowance's account, by the plan that a run
+    would make, and one request for each SID that is being fetched; all else is about the whole
+    queue. ``at_most``: that run would first ask a Summary, whose answer may make it fewer.
+    """
+    accounts = ("", allowance.account) if allowance.account else ("",)
+    counts = _count(connection)
+    waiting = read_waiting(connection, accounts=accounts, retention=retention, now=now, due=True)
+    density = read_density(
+        connection, waiting, account=allowance.account, retention=retention, now=now
+    )
+    made = plan(waiting, density, page_size=page_size, now=now)
+    left = made.requests + sum(counts.get((name, State.LEASED), 0) for name in accounts)
+    until = now + int(minutes(left, allowance) * 60_000)
+    ends = _ends(connection, accounts, _listed(made, retention), (now, until))
+    lost, needed = forecast(ends, allowance, now)
+    stored, final, unpriced = _count_attempts(connection)
+    return Status(
+        states={
+            state.value: sum(n for (_, of), n in counts.items() if of == state) for state in State
+        },
+        dead=_dead(connection),
+        verifications=verifications_.states(connection),
+        attempts=stored,
+        final=final,
+        unpriced=unpriced,
+        oldest_pending=_oldest(connection),
+        next_to_be_lost=_next_to_be_lost(connection, accounts, now),
+        next_due=_iso(_first_due(connection)),
+        requests_left=left,
+        minutes_left=minutes(left, allowance),
+        at_most=bool(made.ask),
+        lost_before_turn=lost,
+        needed_allowance=needed,
+        allowance={"requests": allowance.requests, "window_s": allowance.window_ms / 1000},
+        runs=[as_dict(row) for row in runs_.latest(connection, 5)],
+    )
+
+
+def count_work(connection: Connection, accounts: Sequence[str], now: int) -> int:
+    """Count what a run that starts now will do: what is pending, and what has come due."""
+    due = select(func.count()).where(q.c.state.in_([State.RETRY, State.REFRESH]), q.c.due_at <= now)
+    return attempts_.pending(connection, accounts) + int(connection.execute(due).scalar_one())
+
+
+def minutes(requests: int, allowance: Allowance) -> float:
+    """Return how long so many requests take at the allowance."""
+    return seconds(requests, allowance.requests, allowance.window_ms) / 60
+
+
+def forecast(ends: Iterable[tuple[int, int]], allowance: Allowance, now: int) -> tuple[int, int]:
+    """Count the SIDs that are forgotten before their turn, and the allowance that none would be.
+
+    ``ends`` are (when the API forgets them in ms, how many), soonest first, the order in which
+    they are claimed. Without an allowance nothing waits: (0, 0).
+    """
+    if not allowance.requests:
+        return 0, 0
+    sent = lost = total = needed = 0
+    for end, count in ends:
+        windows = 1 + max(end - now, 0) // allowance.window_ms
+        can = min(count, max(windows * allowance.requests - sent, 0))
+        sent += can
+        lost += count - can
+        total += count
+        needed = max(needed, -(-total // windows))
+    return lost, needed if lost else allowance.requests
+
+
+def _listed(made: Plan, retention: int) -> ColumnElement[bool]:
+    """Say which SIDs a page will show: they do not wait for a turn of their own."""
+    windows = [(sweep.start + retention, sweep.end + retention - 1) for sweep in made.sweeps]
+    return or_(false(), *(q.c.expires_at.between(*window) for window in windows))
+
+
+def _ends(
+    connection: Connection,
+    accounts: Sequence[str],
+    listed: ColumnElement[bool],
+    span: tuple[int, int],
+) -> Iterable[tuple[int, int]]:
+    """Count SIDs to be fetched singly by the minute in which they are forgotten, within a span."""
+    bucket: ColumnElement[int] = (q.c.expires_at // BUCKET_MS).label("bucket")
+    statement = (
+        select(bucket, func.count().label("n"))
+        .where(
+            q.c.account.in_(accounts),
+            pending_or_due(span[0]),
+            q.c.expires_at > span[0],
+            q.c.expires_at < span[1],
+            not_(listed),
+        )
+        .group_by(bucket)
+        .order_by(bucket)
+    )
+    return [(int(row.bucket) * BUCKET_MS, int(row.n)) for row in connection.execute(statement)]
+
+
+def _count(connection: Connection) -> dict[tuple[str, str], int]:
+    """Count the rows by account and state: one walk along the index of the claims."""
+    statement = select(q.c.account, q.c.state, func.count().label("n"))
+    rows = connection.execute(statement.group_by(q.c.account, q.c.state))
+    return {(row.account, row.state): int(row.n) for row in rows}
+
+
+def _count_attempts(connection: Connection) -> tuple[int, int, int]:
+    one = (
+        func.sum(case((attempts.c.is_final, 1), else_=0)),
+        func.sum(case((attempts.c.price_amount.is_(None), 1), else_=0)),
+    )
+    row = connection.execute(select(func.count(), *one).select_from(attempts)).one()
+    return int(row[0]), int(row[1] or 0), int(row[2] or 0)
+
+
+def _oldest(connection: Connection) -> str | None:
+    """Return when the pending row that came first was enqueued; ids are given in that order."""
+    first = select(func.min(q.c.id)).where(q.c.state == State.PENDING).scalar_subquery()
+    enqueued_at = attempts_.as_written(connection, q.c.enqueued_at)
+    return _iso(connection.execute(select(enqueued_at).where(q.c.id == first)).scalar())
+
+
+def _next_to_be_lost(connection: Connection, accounts: Sequence[str], now: int) -> str | None:
+    """Return when the first SID is forgotten that is not at rest: a step into the index each."""
+    live = (State.PENDING, State.LEASED, State.RETRY, State.REFRESH)
+    soonest = [
+        connection.execute(
+            select(func.min(q.c.expires_at)).where(
+                q.c.account == account, q.c.state == state, q.c.expires_at > now
+            )
+        ).scalar()
+        for account in accounts
+        for state in live
+    ]
+    return _iso(min((end for end in soonest if end is not None), default=None))
+
+
+def _first_due(connection: Connection) -> int | None:
+    due = [
+        connection.execute(select(func.min(q.c.due_at)).where(q.c.state == state)).scalar()
+        for state in (State.RETRY, State.REFRESH)
+    ]
+    return min((at for at in due if at is not None), default=None)
+
+
+def _dead(connection: Connection) -> dict[str, int]:
+    statement = (
+        select(q.c.outcome, func.count().label("n"))
+        .where(q.c.state == State.DEAD)
+        .group_by(q.c.outcome)
+        .order_by(q.c.outcome)
+    )
+    return {row.outcome or "": int(row.n) for row in connection.execute(statement)}
+
+
+def _iso(value: Any) -> str | None:  # noqa: ANN401 - milliseconds or a driver's time
+    ms = value if isinstance(value, int) else moment_ms(value)
+    # Others write these times, too, and not all are of this calendar.
+    with suppress(ValueError, OverflowError, OSError):
+        if ms is not None:
+            return moment(ms).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None
+
+
+def as_dict(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of sync_runs
+    """Return a run under the keys that ``runs --json`` and ``status --json`` print."""
+    started, ended = moment_ms(row.started_at), moment_ms(row.ended_at)
+    took = None if started is None or ended is None else (ended - started) / 1000
+    return {
+        "id": row.id,
+        "command": row.command,
+        "account": row.account,
+        "version": row.version,
+        "worker": row.worker,
+        "asked": row.asked,
+        "started_at": _iso(row.started_at),
+        "ended_at": _iso(row.ended_at),
+        "seconds": took,
+        "exit_code": row.exit_code,
+        "did": row.did,
+        "error": row.error,
+    }

@@ -1,0 +1,1 @@
+"""Keep sums by quarter hour, so that reports need not read every row."""

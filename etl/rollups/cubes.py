@@ -1,0 +1,93 @@
+"""Describe the roll-ups: what the reports add up, by stretches of time and a few keys.
+
+The tables (`schema`), the SQL that fills them (`rollups`) and the SQL that reads them (`reports`)
+all follow from what stands here. A roll-up holds nothing that the raw rows do not say.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from etl.sql.spans import DAY_S, HOUR_S, QUARTER_S
+
+UNKNOWN: Final = -1_000_000 * DAY_S
+"""The beginning of the stretch that stands for an unknown time; before the year 1, on a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """Describe one roll-up: one row for each stretch and each combination of the keys.
+
+    ``lengths``: of the stretches, in seconds; the first is made from raw rows, the others from it.
+    What has no quarters is read raw by days of another zone: they would be as many as the rows.
+    ``counts`` and ``amounts`` (millionths; NULL: none known) are added up. With ``bounded``, a row
+    has the moments of its oldest and newest attempt, `first_at` and `last_at`, too.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    counts: tuple[str, ...]
+    amounts: tuple[str, ...] = ()
+    bounded: bool = False
+    lengths: tuple[int, ...] = (QUARTER_S, DAY_S)
+
+    @property
+    def table(self) -> str:
+        """Give the name of its table."""
+        return f"rollup_{self.name}"
+
+    @property
+    def measures(self) -> dict[str, str]:
+        """Give each measure with the aggregate that puts two rows together."""
+        bounds = {"first_at": "MIN", "last_at": "MAX"} if self.bounded else {}
+        return dict.fromkeys((*self.counts, *self.amounts), "SUM") | bounds
+
+
+ATTEMPTS: Final = Rollup(
+    "attempts",
+    keys=("service_sid", "channel", "country", "currency"),
+    counts=("attempts", "converted", "not_final", "priced", "conversions"),
+    amounts=("millionths", "unconverted_millionths"),
+    bounded=True,
+)
+CARRIERS: Final = Rollup(
+    "carriers",
+    keys=("service_sid", "channel", "country", "mcc", "mnc", "carrier"),
+    counts=("attempts", "converted", "not_final", "delivered", "undelivered"),
+    lengths=(DAY_S,),
+)
+ERRORS: Final = Rollup(
+    "errors",
+    keys=("service_sid", "channel", "country", "error_code"),
+    counts=("attempts", "converted", "not_final", "undelivered"),
+)
+PREFIXES: Final = Rollup(
+    "prefixes",
+    keys=("destination_prefix", "country"),
+    counts=("attempts", "converted", "not_final"),
+    lengths=(HOUR_S,),
+)
+VERIFICATIONS: Final = Rollup(
+    # By the first attempt's time, and each attempt's number; the last four counts are those of
+    # whole verifications, and stand with their first attempt.
+    "verifications",
+    keys=("service_sid", "channel", "country", "attempt_no"),
+    counts=(
+        "attempts", "converted", "not_final", "went_on", "gave_up",
+        "succeeded", "tries", "retried", "unsettled",
+    ),
+)  # fmt: skip
+FRESHNESS: Final = Rollup(
+    "freshness",
+    keys=("final", "priced", "verified"),
+    counts=("attempts",),
+    bounded=True,
+    lengths=(DAY_S,),
+)
+
+ROLLUPS: Final = (ATTEMPTS, CARRIERS, ERRORS, PREFIXES, VERIFICATIONS, FRESHNESS)
+"""Every roll-up."""
+
+
+def quarter(epoch_s: float) -> int:
+    """Give the beginning of the quarter of an hour that holds a moment."""
+    return int(epoch_s // QUARTER_S) * QUARTER_S

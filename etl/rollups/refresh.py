@@ -1,0 +1,151 @@
+"""Bring the roll-ups up to date: wait for writers | take a day's marks | sum anew | forget them.
+
+Each day is a transaction, and waits until it is quiet. A crash in between loses nothing: marks go in
+the transaction that made them unnecessary. A writer that commits while sums are made has marks of
+its own, which stay.
+"""
+
+# ruff: noqa: S608 - the SQL is put together from our own names and numbers
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text
+
+from etl.database.bounds import PATIENT
+from etl.database.locks import locked
+from etl.database.schema import attempts, rollup_marks
+from etl.database.times import Clock, clock
+from etl.database.transact import transact
+from etl.rollups import marks
+from etl.rollups.cubes import UNKNOWN
+from etl.rollups.facts import FACTS
+from etl.rollups.read import UNKNOWN_TIME, Facts, Over, Which, made, marked, summed
+from etl.rollups.tables import rollups
+from etl.sql.dialects import dialect
+from etl.sql.scope import Scope
+from etl.sql.spans import DAY_S, FIRST_YEAR_S, QUARTER_S
+
+_DOING: Final = "bringing the roll-ups up to date"
+_FOREVER: Final = 1 << 60
+
+_log = logging.getLogger(__name__)
+
+
+def refresh(
+    engine: Engine,
+    *,
+    clock: Clock = clock,
+    everything: bool = False,
+    patience_s: float = 30,
+    stop: Callable[[int], bool] = lambda _done: False,
+) -> int:
+    """Make the roll-ups of quiet days say what the raw rows say; return how many were summed anew.
+
+    With ``everything`` the newest days, too. Stops between two days when ``stop``, told how many
+    are done, says so: the marks that are left wait for the next time. Raises ``DatabaseBusy`` when
+    writers do not end within ``patience_s``.
+    """
+
+    def due(connection: Connection) -> int | None:
+        end = _FOREVER if everything else marks.quiet_before(clock(connection))
+        return end if marks.any_before(connection, end) else None
+
+    end = transact(engine, due, doing=_DOING, patience_s=patience_s)
+    if end is None:
+        return 0
+    newest = transact(engine, marks.settled, doing=_DOING, patience_s=patience_s)
+    # A day of a million attempts takes as long as it takes, and no loader waits for it.
+    engine = engine.execution_options(**PATIENT)
+    transact(engine, partial(_thin, newest=newest), doing=_DOING, patience_s=patience_s)
+    done, after = 0, UNKNOWN - DAY_S
+    while not stop(done):
+        step = partial(_step, newest=newest, first=after + DAY_S, end=end)
+        found = transact(engine, step, doing=_DOING, patience_s=patience_s)
+        if found is None:
+            return done
+        done, after = done + 1, found
+    _log.debug(
+        "%d days summed; what is left is read raw by reports until later runs, or verify-etl db"
+        " rollups, have summed it.",
+        done,
+    )
+    return done
+
+
+def _step(connection: Connection, newest: int, first: int, end: int) -> int | None:
+    """Sum the next day that has marks, the oldest; return it, None when there is none."""
+    m = rollup_marks.c
+    marked = select(func.min(m.start)).where(m.id <= newest, m.start >= first, m.start < end)
+    start = connection.execute(marked).scalar()
+    if start is None:
+        return None
+    day = (int(start) + FIRST_YEAR_S) // DAY_S * DAY_S - FIRST_YEAR_S
+    _sum(connection, newest, day)
+    return day
+
+
+def _thin(connection: Connection, newest: int) -> None:
+    """Forget all but the newest mark of each quarter: one says as much as a hundred."""
+    m = rollup_marks.c
+    kept = select(func.max(m.id).label("id")).where(m.id <= newest).group_by(m.start).subquery()
+    again = select(kept.c.id)
+    connection.execute(delete(rollup_marks).where(m.id <= newest, m.id.not_in(again)))
+
+
+def mark_everything(connection: Connection) -> None:
+    """Mark every stretch that raw rows or roll-ups have: someone changed the rows past us."""
+    spelled = dialect(connection.dialect.name)
+    start = spelled.start(spelled.seconds("date_created"), QUARTER_S)
+    connection.execute(
+        text(
+            f"INSERT INTO rollup_marks (start) SELECT DISTINCT COALESCE({start}, {UNKNOWN}) "
+            f"FROM {attempts.name}"
+        )
+    )
+    for table in rollups.values():
+        rows = select(table.c.start).distinct()
+        connection.execute(insert(rollup_marks).from_select(["start"], rows))
+
+
+def _sum(connection: Connection, newest: int, day: int) -> None:
+    """Sum one day's marked stretches anew, in the caller's transaction."""
+    m = rollup_marks.c
+    which = (m.id <= newest, m.start >= day, m.start < day + DAY_S)
+    # Whoever sums the same day at the same time waits here, then finds the marks gone.
+    taken = connection.execute(locked(select(m.id).where(*which))).all()
+    if not taken:
+        return
+    for facts in FACTS:
+        _sum_facts(connection, facts, newest, day)
+    connection.execute(delete(rollup_marks).where(*which))
+
+
+def _sum_facts(connection: Connection, facts: Facts, newest: int, day: int) -> None:
+    scope = Scope(dialect(connection.dialect.name))
+    cube, table = facts.cube, facts.cube.table
+    names = ", ".join(rollups[cube.name].c.keys())
+    insert_into = f"INSERT INTO {table} ({names})"
+    length = cube.lengths[0]
+    spans = marked(scope, length, day, day + DAY_S, [f"m.id <= {newest}"])
+    starts = f"SELECT s.start FROM ({spans}) s"
+    if day == UNKNOWN:
+        source = made(scope, facts, UNKNOWN_TIME)
+    else:
+        over = Over(Which.SPANS, length)
+        source = f"WITH spans AS (\n{spans}\n)\n{made(scope, facts, over)}"
+    _run(connection, f"DELETE FROM {table} WHERE length_s = {length} AND start IN ({starts})")
+    _run(connection, f"{insert_into}\n{source}")
+    for longer in cube.lengths[1:]:
+        _run(
+            connection,
+            f"DELETE FROM {table} WHERE length_s = {longer} AND start >= {day} "
+            f"AND start < {day + DAY_S}",
+        )
+        _run(connection, f"{insert_into}\n{summed(scope, cube, longer, day)}")
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.execute(text(statement))

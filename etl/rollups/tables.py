@@ -1,0 +1,35 @@
+"""Make the roll-ups' tables from their descriptions, apart from the others: most runs need none.
+
+They belong to the same metadata: whoever means all tables takes it from here.
+"""
+
+from sqlalchemy import BigInteger, Column, Integer, Table
+
+from etl.database.schema import Moment, attempt_channel_data, attempts, metadata
+from etl.rollups.cubes import ROLLUPS, Rollup
+
+__all__ = ["metadata", "rollups"]
+
+
+def _rollup(cube: Rollup) -> Table:
+    known = {**attempts.c, **attempt_channel_data.c, "currency": attempts.c.price_currency}
+    return Table(
+        cube.table,
+        metadata,
+        # A stretch of time: its length and its beginning in seconds, UTC; then a running number,
+        # for keys may be NULL.
+        Column("length_s", Integer, primary_key=True, autoincrement=False),
+        Column("start", BigInteger, primary_key=True, autoincrement=False),
+        Column("place", Integer, primary_key=True, autoincrement=False),
+        *(Column(name, known[name].type) for name in cube.keys if name in known),
+        *(Column(name, Integer, nullable=False) for name in cube.keys if name not in known),
+        *(Column(name, Integer, nullable=False) for name in cube.counts),
+        *(Column(name, BigInteger) for name in cube.amounts),
+        *(Column(name, Moment) for name in ("first_at", "last_at") if cube.bounded),
+        # Kept in the order in which they are read.
+        sqlite_with_rowid=False,
+    )
+
+
+rollups = {cube.name: _rollup(cube) for cube in ROLLUPS}
+"""The roll-ups by their names; see `cubes`."""

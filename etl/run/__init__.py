@@ -1,0 +1,1 @@
+"""Run the job: the stages in their order."""

@@ -1,0 +1,422 @@
+"""Run the job: from a queue of SIDs to final rows.
+
+The whole, what is urgent first (``stages`` puts it in order)::
+
+    due rows promoted
+        | planned <---- enough came due or was enqueued meanwhile ----.
+        |    '-- a Summary asked: planned again                       |
+        | windows swept | Verifications listed | the rest drained ----'
+        | quiet days summed for the reports
+
+A window::
+
+    leased | page | transform | merge | decide | upsert + settle + how far it came | next page
+
+Draining::
+
+    attempt_queue                                                        attempts
+         |                                                                  ^
+         | promote what is due                                              |
+         | claim | fetch (threads, no transaction) | transform | merge | decide | upsert + settle
+         |   ^          |                                                   |
+         |   |          '-- 429: pause for all -- 401: stop -- down: circuit
+         |   '---- request slots, shared by all workers <---- answers give them back
+         '<--------- given back, retry, refresh, dead <---------------------'
+
+A claim is one short transaction, a finish another; between them nothing is locked. Each run has
+its row in ``sync_runs``.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from sqlalchemy import Connection, Engine
+
+from etl import __version__
+from etl.allowance import slots
+from etl.allowance.permits import Permits
+from etl.database.times import Clock, clock
+from etl.database.transact import check_revision, transact
+from etl.errors import (
+    ApiUnreachable,
+    DatabaseBusy,
+    EtlError,
+    Exit,
+    NoSlot,
+    StorageError,
+    Throttled,
+    WriteRefused,
+)
+from etl.extract import Api
+from etl.job.breaker import Breaker
+from etl.job.counts import Counts
+from etl.job.stop import Interrupted, StopFlag
+from etl.job.tools import Job, Tools
+from etl.queue import attempts, refusals, runs, verifications
+from etl.queue import windows as windows_
+from etl.queue.leases import give_back_strays
+from etl.rollups import marks
+from etl.run.rights import check_rights
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from etl.listing.discover import DiscoverOptions
+    from etl.listing.reconcile import DayLine
+    from etl.listing.reconcile import ReconcileOptions as Compared
+
+Watch: TypeAlias = Callable[[Counts], None]
+"""Is told many times a second how a run goes."""
+
+SUM_SHARE: Final = 0.03
+"""A run sums days for the reports for this share of its own time."""
+SUM_LEAST: Final = 2
+"""So many it sums in any case: one more than a day brings, so that a daily job catches up."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Say how a run ended: its row, its counts, what is left, and the exit code."""
+
+    run_id: int
+    counts: Mapping[str, Any]
+    pending: int
+    exit_code: int
+    error: EtlError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the keys that ``run --json`` prints."""
+        return {
+            "run_id": self.run_id,
+            **self.counts,
+            "pending": self.pending,
+            "exit_code": self.exit_code,
+            "error": None if self.error is None else str(self.error),
+        }
+
+
+def worker_name() -> str:
+    """Name this process among all that share the queue: host, process and a random part."""
+    return f"{socket.gethostname()[:80]}:{os.getpid()}:{token_hex(3)}"
+
+
+def run(  # noqa: PLR0913 - the parts of a run
+    engine: Engine,
+    api: Api,
+    job: Job,
+    *,
+    stop: StopFlag,
+    watch: Watch = lambda _counts: None,
+    clock: Clock = clock,
+) -> RunReport:
+    """Drain the queue once and return what came of it.
+
+    An error that ends the run is in the report with its exit code, after leases went back;
+    ``EtlError`` is raised only when not even the run's row could be written.
+    """
+
+    def go(tools: Tools) -> None:
+        if _anything_waits(tools):
+            _stages().drain(tools, job)
+
+    return _record(engine, api, job, "run", job.asked(), go, stop, watch, clock)
+
+
+def discover(  # noqa: PLR0913 - the parts of a run
+    engine: Engine,
+    api: Api,
+    job: Job,
+    asked: "DiscoverOptions",
+    *,
+    stop: StopFlag,
+    watch: Watch = lambda _counts: None,
+    clock: Clock = clock,
+) -> RunReport:
+    """Load every attempt of a window, bring the due ones up to date, and report as ``run`` does.
+
+    So that whoever has no queue needs nothing else in cron. When the list cannot be read, what is
+    due is fetched all the same.
+    """
+
+    def rest(tools: Tools) -> None:
+        if _anything_waits(tools):
+            _stages().drain(tools, job)
+
+    def go(tools: Tools) -> None:
+        try:
+            _stages().discover(tools, job, asked)
+        except ApiUnreachable:
+            with suppress(ApiUnreachable):
+                rest(tools)
+            raise
+        rest(tools)
+
+    return _record(engine, api, job, "discover", asdict(asked), go, stop, watch, clock)
+
+
+def reconcile(  # noqa: PLR0913 - the parts of a run
+    engine: Engine,
+    api: Api,
+    job: Job,
+    asked: "Compared",
+    found: "list[DayLine]",
+    *,
+    stop: StopFlag,
+    watch: Watch = lambda _counts: None,
+    clock: Clock = clock,
+) -> RunReport:
+    """Hold a window's rows to Twilio's Summary; ``found`` gets the lines, whatever ends the run."""
+
+    def go(tools: Tools) -> None:
+        _stages().reconcile(tools, job, asked, found)
+
+    return _record(engine, api, job, "reconcile", asdict(asked), go, stop, watch, clock)
+
+
+def _stages() -> "ModuleType":
+    """Import what sends requests when there is something to send: an empty queue starts quickly."""
+    from etl.run import stages  # noqa: PLC0415 - a third of the time to start
+
+    return stages
+
+
+def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done with them
+    engine: Engine,
+    api: Api,
+    job: Job,
+    command: str,
+    asked: Mapping[str, Any],
+    go: Callable[[Tools], None],
+    stop: StopFlag,
+    watch: Watch,
+    clock: Clock,
+) -> RunReport:
+    """Do something under a row of ``sync_runs``."""
+    worker = worker_name()
+    run_id = _begin(engine, job, command, asked, worker, clock)
+    counts = Counts()
+    if job.max_seconds is not None:
+        stop.deadline = counts.started + job.max_seconds
+    tools = Tools(
+        engine=engine,
+        api=api,
+        permits=Permits(engine, job.allowance, clock=clock, sleep=stop.sleep, ending=stop.is_set),
+        breaker=Breaker(),
+        clock=clock,
+        counts=counts,
+        stop=stop,
+        watch=watch,
+        accounts=job.accounts,
+        account=job.account,
+        worker=worker,
+        policy=job.policy,
+    )
+    with stop.listening():
+        error = _go(tools, run_id, go) or _go(tools, run_id, _roll_up)
+    if isinstance(error, WriteRefused):
+        _take_back(tools)
+
+    def end(connection: Connection) -> RunReport:
+        left = attempts.pending(connection, job.accounts)
+        ended_by, code = _judge(job, counts, left, error=error, stop=stop)
+        did = counts.as_dict()
+        words = None if ended_by is None else str(ended_by)
+        runs.end(connection, run_id, did=did, exit_code=code, error=words, now=clock(connection))
+        return RunReport(run_id, did, left, code, ended_by)
+
+    try:
+        return transact(engine, end, doing="ending the run", patience_s=5)
+    except EtlError:
+        # What ended the run says more than that its row could not be completed.
+        if error is not None:
+            raise error from None
+        raise
+
+
+def _go(tools: Tools, run_id: int, go: Callable[[Tools], None]) -> EtlError | None:
+    """Do it, and return what ended it before its end, after leases went back."""
+    try:
+        go(tools)
+    except Interrupted:
+        return None
+    except EtlError as ended_by:
+        _leave(tools)
+        return ended_by
+    except BaseException as bug:
+        _leave(tools)
+        _end_badly(tools, run_id, bug)
+        raise
+    return None
+
+
+def _leave(tools: Tools) -> None:
+    """Give back what this worker still holds, with nothing counted, if the database lets us.
+
+    If it does not, leases run out by themselves; then the end of the run's row tells the next one
+    that no row brought this worker down. When that cannot be written either, nothing tells.
+    """
+
+    def windows(connection: Connection) -> int:
+        now = tools.clock(connection)
+        return windows_.leave(connection, account=tools.account, worker=tools.worker, now=now)
+
+    with suppress(Exception):
+        _give_back(tools)
+        transact(tools.engine, windows, doing="leaving windows", patience_s=5)
+
+
+def _give_back(tools: Tools) -> None:
+    most = attempts.PROMOTE_LIMIT
+
+    def work(connection: Connection) -> int:
+        return give_back_strays(connection, tools.worker, tools.struck, most=most)
+
+    given = most
+    while given == most:
+        try:
+            given = transact(tools.engine, work, doing="giving leases back", patience_s=5)
+        except StorageError:
+            if most == 1:
+                raise
+            # A disk that is full may have room for one row, as it had for the claim of one.
+            given = most = 1
+        else:
+            tools.counts.given_back += given
+
+
+def _end_badly(tools: Tools, run_id: int, bug: BaseException) -> None:
+    """Complete the row of a run that a bug ended, if the database lets us.
+
+    By name only: what a bug says may quote what the API sent.
+    """
+
+    def work(connection: Connection) -> None:
+        runs.end(
+            connection, run_id, did=tools.counts.as_dict(), exit_code=code,
+            error=f"ended by {type(bug).__name__}", now=tools.clock(connection),
+        )  # fmt: skip
+
+    code = Exit.IO if isinstance(bug, OSError) else Exit.BUG
+    if isinstance(bug, KeyboardInterrupt):
+        code = Exit.SIGINT
+    with suppress(Exception):
+        transact(tools.engine, work, doing="ending the run", patience_s=5)
+
+
+def _take_back(tools: Tools) -> None:
+    """Let wait again what was refused before it was certain that no row was to blame."""
+    counts = tools.counts
+
+    def work(connection: Connection) -> int:
+        return refusals.take_back(connection, counts.refused)
+
+    # What keeps them dead is said already, by whatever ended the run.
+    with suppress(EtlError):
+        back = transact(tools.engine, work, doing="taking refused rows back", patience_s=5)
+        counts.dead -= back
+        counts.given_back += back
+
+
+def _anything_waits(tools: Tools) -> bool:
+    """Bring the due rows in, and say whether there is anything to do."""
+
+    def work(connection: Connection) -> tuple[attempts.Promoted, bool]:
+        check_revision(connection)
+        now = tools.clock(connection)
+        promoted = attempts.promote(connection, now)
+        waits = attempts.any_pending(connection, tools.accounts)
+        waits = waits or verifications.count_due(connection, accounts=tools.accounts, now=now) > 0
+        return promoted, waits
+
+    while True:
+        promoted, waits = transact(tools.engine, work, doing="bringing due rows in")
+        tools.counts.dead += promoted.dead
+        if promoted.changed < attempts.PROMOTE_LIMIT:
+            return waits
+
+
+def _roll_up(tools: Tools) -> None:
+    """Sum days anew that became quiet; what stays marked is right, and read raw, until then.
+
+    No more of them than a share of the run's time is enough for: the backfill of a month must not
+    take half as long again for reports that nobody may ask for.
+    """
+
+    def due(connection: Connection) -> bool:
+        return marks.any_before(connection, marks.quiet_before(tools.clock(connection)))
+
+    until = time.monotonic() + SUM_SHARE * (time.monotonic() - tools.counts.started)
+
+    def stop(done: int) -> bool:
+        late = done >= SUM_LEAST and time.monotonic() >= until
+        return late or tools.stop.signal is not None
+
+    # Who wrote nothing leaves it to the next who does: a run on an empty queue costs next to nothing.
+    wrote = tools.counts.finished or tools.counts.listed
+    if not wrote or not transact(tools.engine, due, doing="looking for days to sum"):
+        return
+    from etl.rollups import refresh  # noqa: PLC0415 - every report, which few runs need
+
+    # Somebody else is busy: the next run will do it.
+    with suppress(DatabaseBusy):
+        refresh.refresh(tools.engine, clock=tools.clock, patience_s=5, stop=stop)
+
+
+def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
+    engine: Engine,
+    job: Job,
+    command: str,
+    asked: Mapping[str, Any],
+    worker: str,
+    clock: Clock,
+) -> int:
+    def work(connection: Connection) -> int:
+        # The first write comes before the first request: a disk that is full is known by now.
+        check_revision(connection)
+        check_rights(connection)
+        now = clock(connection)
+        latest = now + job.policy.latest
+        attempts.set_down(connection, now, latest=latest)
+        verifications.set_down(connection, now, latest=latest)
+        windows_.set_down(connection, account=job.account, now=now)
+        if job.allowance.requests:
+            slots.open_gate(connection, job.allowance, now)
+        return runs.begin(
+            connection,
+            command=command,
+            account=job.account,
+            version=__version__,
+            worker=worker,
+            asked=asked,
+            now=now,
+        )
+
+    return transact(engine, work, doing="starting the run")
+
+
+def _judge(
+    job: Job, counts: Counts, left: int, *, error: EtlError | None, stop: StopFlag
+) -> tuple[EtlError | None, int]:
+    """Choose the exit code: of several that apply, the first of the documented order."""
+    if error is not None:
+        return error, error.exit_code
+    if stop.signal is not None:
+        return None, 128 + stop.signal
+    if stop.late() and counts.throttled and not counts.progress:
+        msg = "The API answered 429 for the whole time limit; somebody else uses the allowance."
+        return Throttled(msg), Exit.TRY_LATER
+    if stop.late() and left and not counts.progress:
+        msg = (
+            f"The time limit passed with nothing done, and {left:,} SIDs wait: other runs list them "
+            "or use the allowance, or the limit is too short."
+        )
+        return NoSlot(msg), Exit.TRY_LATER
+    if job.strict and (counts.dead or counts.differences):
+        return None, Exit.DATA
+    return None, Exit.OK

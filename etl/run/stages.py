@@ -1,0 +1,96 @@
+"""Put the stages of a run in their order; ``pipeline`` imports this when something waits."""
+
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection
+
+from etl.database.transact import transact
+from etl.errors import DatabaseBusy, Stop
+from etl.fetch.drain import Drain
+from etl.job.tools import Job, Tools
+from etl.listing.discover import Discover, DiscoverOptions
+from etl.listing.pages import Lister
+from etl.listing.reconcile import DayLine, Reconcile
+from etl.listing.reconcile import ReconcileOptions as Compared
+from etl.listing.sweep import Sweeper
+from etl.listing.verifications import Verifications
+from etl.queue import attempts
+from etl.queue.waiting import count_urgent
+
+REPLAN_AFTER: Final = 20
+"""So many rows that come due or are enqueued while others are fetched are worth a new plan."""
+
+
+def drain(tools: Tools, job: Job) -> None:
+    """Go the cheapest way and drain the rest; again when more came due meanwhile.
+
+    Raises ``Interrupted`` when the run shall end, and what ends a run.
+    """
+    singly = partial(Drain, tools, concurrency=job.concurrency)
+    if job.strategy == "fetch" or job.limit is not None:
+        rest = singly(limit=job.limit)
+        rest.run()
+        _judge(Verifications(Lister(tools, largest_page=job.page_size)).run(), rest)
+        return
+    while True:
+        lister = Lister(tools, largest_page=job.page_size)
+        if _count_urgent(tools):
+            Sweeper(lister, strategy=job.strategy, urgent=True).run()
+        if urgent := _count_urgent(tools):
+            singly(limit=urgent, patient=False).run()
+        verifier = Verifications(lister)
+        sweeper = Sweeper(lister, strategy=job.strategy, named=verifier.due)
+        sweeper.run()
+        if sweeper.swept_everything:
+            verifier.covered(sweeper.shown)
+        deaf = verifier.run()
+        rest = singly(planned=_count_pending(tools), replan_after=REPLAN_AFTER)
+        if not rest.run():
+            _judge(deaf, rest)
+            return
+        _promote_all(tools)
+
+
+def _judge(deaf: Stop | None, rest: Drain) -> None:
+    """Raise what kept a run from all that it was to do, when it has done the rest."""
+    if deaf is not None:
+        raise deaf
+    if rest.left_locked:
+        msg = "SIDs that wait are locked by another program's transaction, which does not end."
+        raise DatabaseBusy(msg, hint="Nothing is lost; end that transaction and run it again.")
+
+
+def discover(tools: Tools, job: Job, asked: DiscoverOptions) -> None:
+    """Load every attempt of a window."""
+    Discover(Lister(tools, largest_page=job.page_size)).run(asked)
+
+
+def reconcile(tools: Tools, job: Job, asked: Compared, found: list[DayLine]) -> None:
+    """Hold a window's rows to Twilio's Summary."""
+    Reconcile(Lister(tools, largest_page=job.page_size), found).run(asked)
+
+
+def _promote_all(tools: Tools) -> None:
+    def work(connection: Connection) -> attempts.Promoted:
+        return attempts.promote(connection, tools.clock(connection))
+
+    while True:
+        promoted = transact(tools.engine, work, doing="bringing due rows in")
+        tools.counts.dead += promoted.dead
+        if promoted.changed < attempts.PROMOTE_LIMIT:
+            return
+
+
+def _count_pending(tools: Tools) -> int:
+    def work(connection: Connection) -> int:
+        return attempts.pending(connection, tools.accounts)
+
+    return transact(tools.engine, work, doing="counting what waits")
+
+
+def _count_urgent(tools: Tools) -> int:
+    def work(connection: Connection) -> int:
+        return count_urgent(connection, accounts=tools.accounts, now=tools.clock(connection))
+
+    return transact(tools.engine, work, doing="counting what is about to be lost")

@@ -1,0 +1,297 @@
+"""Spoil answers: in what they say (`spoil`), or in how they travel (`send_badly`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import zlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .answers import JSON_TYPE, Answer, encode, not_found, problem, too_many
+from .answers import unauthorized as unauthorized_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .faults import Fault
+    from .wire import RequestLine
+
+_ELSEWHERE = "https://elsewhere.example.com/v2/Attempts?PageSize=50&Page=1&PageToken=x"
+_MEGABYTE = 1 << 20
+_BOMB = 289_000_000
+_BIG_HEADER = 10 * _MEGABYTE
+_HUGE = 1 << 30
+_DEEP = 100_000
+# Seconds unless the fault says otherwise, and how often a leaving client is looked for.
+_WAITS = {"slow": 1.0, "hang": 600.0}
+_LOOK = 0.1
+_DRIP = 0.5
+_PAGE = "<!doctype html>\n<html><head><title>Sign in</title></head><body>Sign in</body></html>\n"
+
+
+class Spoiled(NamedTuple):
+    """What a fault may need of the request: its path, and the answer to another fetch instead."""
+
+    path: str
+    other: Callable[[], Answer]
+
+
+def spoil(fault: Fault, answer: Answer, asked: Spoiled) -> Answer:
+    """Return what is said instead of the answer; the answer itself for faults of other kinds."""
+    change = _CHANGES.get(fault.kind)
+    if change is not None:
+        return _edited(answer, change, fault)
+    replace = _REPLACEMENTS.get(fault.kind)
+    return answer if replace is None else replace(fault, answer, asked)
+
+
+def send_badly(fault: Fault, answer: Answer, line: RequestLine) -> bool:
+    """Send the answer as the fault has it; return False where the fault is not of this sort.
+
+    The connection is of no use afterwards. Whatever lasts ends with the server or the client.
+    """
+    act = _ACTS.get(fault.kind)
+    if act is None:
+        return False
+    act(fault, answer, line)
+    return True
+
+
+def dawdle(fault: Fault, line: RequestLine) -> None:
+    """Wait as `slow` and `hang` do: their seconds, or until the server or the client ends."""
+    if fault.kind not in _WAITS:
+        return
+    left = _WAITS[fault.kind] if fault.seconds is None else fault.seconds
+    while left > 0 and not line.stopping.wait(min(left, _LOOK)) and not _gone(line.sock):
+        left -= _LOOK
+
+
+# What is said instead.
+
+
+def _throttle(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
+    refused = too_many(None if fault.retry_after is None else str(fault.retry_after))
+    return refused._replace(status=fault.status or refused.status)
+
+
+def _error(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
+    return problem(fault.status or 500, fault.code or 20500, "An internal server error occurred")
+
+
+def _html(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
+    return Answer(fault.status or 200, _PAGE.encode(), content_type="text/html; charset=utf-8")
+
+
+def _forbidden(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
+    return problem(fault.status or 403, fault.code or 20403, "Forbidden")
+
+
+def _redirect(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
+    headers = (("Location", fault.location or _ELSEWHERE),)
+    return Answer(fault.status or 302, b"", headers, "text/html")
+
+
+def _big_header(fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
+    return answer._replace(headers=(("X-Big", "x" * (fault.size or _BIG_HEADER)),))
+
+
+def _bad_gzip(_fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
+    return answer._replace(headers=(("Content-Encoding", "gzip"),))
+
+
+def _gzip_bomb(fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
+    bomb = _bomb(fault.size or _BOMB)
+    return answer._replace(body=bomb, headers=(("Content-Encoding", "gzip"),))
+
+
+@lru_cache(maxsize=2)
+def _bomb(size: int) -> bytes:
+    """Compress about `size` blanks: one flushed block, repeated, is as good as compressing all."""
+    block = b" " * _MEGABYTE
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = squeeze.compress(block) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    count = -(-size // _MEGABYTE)
+    check = 0
+    for _ in range(count):
+        check = zlib.crc32(block, check)
+    head = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"
+    tail = struct.pack("<II", check, count * _MEGABYTE & 0xFFFFFFFF)
+    return head + packed * count + b"\x03\x00" + tail
+
+
+def _doubled(_fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
+    return answer._replace(body=answer.body[:-1] + b',"sid":"VL' + b"0" * 32 + b'"}')
+
+
+def _deep(_fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
+    return answer._replace(body=b"[" * _DEEP + b"]" * _DEEP)
+
+
+_REPLACEMENTS: dict[str, Callable[[Fault, Answer, Spoiled], Answer]] = {
+    "throttle": _throttle,
+    "error": _error,
+    "html": _html,
+    "forbidden": _forbidden,
+    "redirect": _redirect,
+    "big_header": _big_header,
+    "bad_gzip": _bad_gzip,
+    "gzip_bomb": _gzip_bomb,
+    "duplicate_keys": _doubled,
+    "deep": _deep,
+    "unauthorized": lambda _fault, _answer, _asked: unauthorized_answer(),
+    "not_found": lambda _fault, _answer, asked: not_found(asked.path),
+    "wrong_sid": lambda _fault, _answer, asked: asked.other(),
+    "empty": lambda fault, _answer, _asked: Answer(fault.status or 200, b""),
+    "array": lambda _fault, answer, _asked: answer._replace(body=b"[" + answer.body + b"]"),
+    "null": lambda _fault, answer, _asked: answer._replace(body=b"null"),
+    "body": lambda fault, answer, _asked: answer._replace(body=(fault.body or "").encode()),
+}
+
+
+# What is changed inside the document.
+
+
+def _edited(
+    answer: Answer, change: Callable[[dict[str, Any], Fault], None], fault: Fault
+) -> Answer:
+    """Change the JSON object of an answer; errors and what is no object stay as they are."""
+    document = json.loads(answer.body)
+    if answer.status != 200 or not isinstance(document, dict):  # noqa: PLR2004 - HTTP's OK
+        return answer
+    change(document, fault)
+    return answer._replace(body=encode(document))
+
+
+def _nan(document: dict[str, Any], _fault: Fault) -> None:
+    for attempt in document.get("attempts", [document]):
+        attempt["price"] = {"value": float("nan"), "currency": "usd"}
+
+
+def _no_sid(document: dict[str, Any], _fault: Fault) -> None:
+    document.pop("sid", None)
+
+
+def _foreign_next(document: dict[str, Any], fault: Fault) -> None:
+    document.get("meta", {})["next_page_url"] = fault.location or _ELSEWHERE
+
+
+def _self_next(document: dict[str, Any], _fault: Fault) -> None:
+    meta = document.get("meta", {})
+    meta["next_page_url"] = meta.get("url")
+
+
+def _endless_next(document: dict[str, Any], _fault: Fault) -> None:
+    meta = document.get("meta", {"page": 0, "url": ""})
+    here, after = f"&Page={meta['page']}", f"&Page={meta['page'] + 1}"
+    meta["next_page_url"] = f"{meta['url']}&".replace(f"{here}&", f"{after}&")[:-1]
+
+
+_CHANGES: dict[str, Callable[[dict[str, Any], Fault], None]] = {
+    "nan": _nan,
+    "no_sid": _no_sid,
+    "foreign_next": _foreign_next,
+    "self_next": _self_next,
+    "endless_next": _endless_next,
+}
+
+
+# How the answer travels.
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection with RST: lingering for no time drops what is on its way."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # Detached first: the stream read from still holds the socket and would delay the closing.
+    os.close(sock.detach())
+
+
+def _reset(_fault: Fault, _answer: Answer, line: RequestLine) -> None:
+    reset(line.sock)
+
+
+def _half(answer: Answer) -> bytes:
+    return answer.body[: max(1, len(answer.body) // 2)]
+
+
+def _reset_body(_fault: Fault, answer: Answer, line: RequestLine) -> None:
+    line.sock.sendall(answer.head() + _half(answer))
+    # A reset overtakes what is not yet read, and would be one before the headers.
+    line.stopping.wait(0.05)
+    reset(line.sock)
+
+
+def _short(_fault: Fault, answer: Answer, line: RequestLine) -> None:
+    line.sock.sendall(answer.head() + _half(answer))
+
+
+def _chunked(answer: Answer) -> bytes:
+    return answer._replace(headers=(("Transfer-Encoding", "chunked"),)).head(length=-1)
+
+
+def _chunk(part: bytes) -> bytes:
+    return f"{len(part):x}\r\n".encode() + part + b"\r\n"
+
+
+def _cut_chunks(_fault: Fault, answer: Answer, line: RequestLine) -> None:
+    line.sock.sendall(_chunked(answer) + _chunk(_half(answer)))
+
+
+def _endless_chunks(_fault: Fault, answer: Answer, line: RequestLine) -> None:
+    line.sock.sendall(_chunked(answer))
+    part = _chunk(b" " * 65_536)
+    while not line.stopping.is_set():
+        line.sock.sendall(part)
+
+
+def _huge(fault: Fault, answer: Answer, line: RequestLine) -> None:
+    left = fault.size or _HUGE
+    line.sock.sendall(answer.head(length=left))
+    block = b" " * 65_536
+    while left > 0 and not line.stopping.is_set():
+        line.sock.sendall(block[:left])
+        left -= len(block)
+
+
+def _drip(fault: Fault, line: RequestLine) -> None:
+    while not line.stopping.wait(_DRIP if fault.seconds is None else fault.seconds):
+        line.sock.sendall(b" ")
+
+
+def _drip_headers(fault: Fault, _answer: Answer, line: RequestLine) -> None:
+    line.sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Type: {JSON_TYPE}\r\nX-Drip:".encode())
+    _drip(fault, line)
+
+
+def _drip_body(fault: Fault, answer: Answer, line: RequestLine) -> None:
+    line.sock.sendall(answer.head(length=_HUGE))
+    _drip(fault, line)
+
+
+def _nothing(_fault: Fault, _answer: Answer, _line: RequestLine) -> None:
+    """Send nothing: `dawdle` has done the waiting."""
+
+
+def _gone(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+_ACTS: dict[str, Callable[[Fault, Answer, RequestLine], None]] = {
+    "reset": _reset,
+    "reset_body": _reset_body,
+    "short": _short,
+    "cut_chunks": _cut_chunks,
+    "endless_chunks": _endless_chunks,
+    "huge": _huge,
+    "drip_headers": _drip_headers,
+    "drip_body": _drip_body,
+    "hang": _nothing,
+}
+SENT_BADLY = frozenset(_ACTS)

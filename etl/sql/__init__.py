@@ -1,0 +1,1 @@
+"""Hold what all SQL text shares."""

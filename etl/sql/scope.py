@@ -1,0 +1,137 @@
+"""Say which rows a SELECT reads, whose days it counts in, and which keys it keeps.
+
+A view reads every row, counts in days of UTC and keeps every key. A report is the same SELECT in
+another scope, so the two cannot drift apart.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from textwrap import dedent, indent
+from typing import Final
+
+from etl.sql.dialects import Dialect
+from etl.sql.spans import DAY_S, HOUR_S
+
+__all__ = ["DAY_S", "HOUR_S", "UTC", "Offset", "Scope", "Statement", "tidy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Hold a zone's distance east of UTC, in seconds, until a moment (None: for ever)."""
+
+    seconds: int
+    until: int | None = None
+
+
+UTC: Final = (Offset(0),)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Hold a SELECT in parts: the common table expressions, in order, and what reads them."""
+
+    ctes: tuple[tuple[str, str], ...]
+    body: str
+
+    def sql(self) -> str:
+        """Write it as one statement."""
+        if not self.ctes:
+            return tidy(self.body)
+        parts = [f"{name} AS (\n{indent(tidy(text), '    ')}\n)" for name, text in self.ctes]
+        return "WITH " + ", ".join(parts) + "\n" + tidy(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Narrow a SELECT; the values themselves are bound when it runs.
+
+    ``since`` and ``until`` are moments in whole or broken seconds since 1970. ``by`` None keeps
+    every key. ``attempts`` and ``channel_data`` are what is read in place of those tables;
+    whoever changes them sets ``raw``, so that no roll-up is read. ``as_of`` (epoch milliseconds)
+    says that they are as they were known then, ``seen_since`` that only what was seen later is
+    asked for. ``names`` are those of the bound moments of the window.
+    """
+
+    dialect: Dialect
+    since: float | None = None
+    until: float | None = None
+    services: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    countries: tuple[str, ...] = ()
+    zone: tuple[Offset, ...] = UTC
+    by: tuple[str, ...] | None = None
+    attempts: str = "attempts"
+    channel_data: str = "attempt_channel_data"
+    ctes: tuple[tuple[str, str], ...] = field(default=())
+    as_of: int | None = None
+    seen_since: int | None = None
+    raw: bool = False
+    names: tuple[str, str] = ("since", "until")
+
+    def kept(self, keys: Iterable[str]) -> list[str]:
+        """Give those of the optional keys that this scope keeps."""
+        return [key for key in keys if self.by is None or key in self.by]
+
+    def day(self, at: str) -> str:
+        """Give the day of a moment in the scope's zone."""
+        if len(self.zone) == 1:
+            return self.dialect.day(at, self.zone[0].seconds)
+        cases = "".join(
+            f" WHEN {at} < {self.dialect.instant(offset.until)} "
+            f"THEN {self.dialect.day(at, offset.seconds)}"
+            for offset in self.zone
+            if offset.until is not None
+        )
+        return f"CASE{cases} ELSE {self.dialect.day(at, self.zone[-1].seconds)} END"
+
+    def source(self, columns: Sequence[str], where: Sequence[str] = ()) -> str:
+        """Write the SELECT that every count begins with: attempts `a` and channel data `d`."""
+        return "\n".join(
+            [
+                "SELECT",
+                "    " + ",\n    ".join(columns),
+                f"FROM {self.attempts} a",
+                f"LEFT JOIN {self.channel_data} d ON d.attempt_sid = a.sid",
+                self.where(where),
+            ]
+        )
+
+    def where(self, conditions: Sequence[str]) -> str:
+        """Write a WHERE, or nothing."""
+        return "WHERE " + "\n  AND ".join(conditions) if conditions else ""
+
+    def window(self, at: str) -> list[str]:
+        """Keep moments from `since` (inclusive) to `until` (exclusive); NULL is in no window."""
+        since, until = self.names
+        found = [f"{at} >= @{since}@"] if self.since is not None else []
+        return found + ([f"{at} < @{until}@"] if self.until is not None else [])
+
+    def only(self, service: str, channel: str, country: str) -> list[str]:
+        """Keep the services, channels and countries asked for."""
+        return [
+            *_any_of(service, "service", len(self.services)),
+            *_any_of(channel, "channel", len(self.channels)),
+            *_any_of(country, "country", len(self.countries)),
+        ]
+
+    def rows(self) -> list[str]:
+        """Keep the attempts asked for."""
+        return [
+            *self.window("a.date_created"),
+            *self.only("a.service_sid", "a.channel", "d.country"),
+        ]
+
+    def select(self, keys: Sequence[str], measures: Sequence[str], source: str) -> str:
+        """Write SELECT … GROUP BY for these keys and measures."""
+        lines = "SELECT\n    " + ",\n    ".join([*keys, *measures]) + f"\nFROM {source}"
+        return lines + (f"\nGROUP BY {', '.join(keys)}" if keys else "\nHAVING COUNT(*) > 0")
+
+
+def _any_of(column: str, name: str, count: int) -> list[str]:
+    places = ", ".join(f"@{name}_{number}@" for number in range(count))
+    return [f"{column} IN ({places})"] if count else []
+
+
+def tidy(text: str) -> str:
+    """Remove the indentation of the Python around a piece of SQL, and empty lines."""
+    return "\n".join(line.rstrip() for line in dedent(text).splitlines() if line.strip())

@@ -1,0 +1,64 @@
+"""Cut a time zone into stretches of one offset, so that no database needs zone tables of its own.
+
+A report in another zone shifts each moment by the offset that held at it; the offsets come from
+Python's `zoneinfo`, daylight saving time included.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from etl.errors import OptionError
+from etl.sql.scope import Offset
+
+# No zone has changed twice within less; each step is looked at once.
+_STEP_S = 6 * 3600
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """Find a zone by its IANA name; raise ``OptionError`` when there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        msg = f"there is no time zone {name!r} here."
+        raise OptionError(
+            msg, hint="Write an IANA name such as Europe/Berlin, or install the tzdata package."
+        ) from error
+
+
+def offsets(zone: ZoneInfo, first_s: float, last_s: float) -> tuple[Offset, ...]:
+    """Give the offsets that held between two moments (seconds since 1970), in order.
+
+    Each says until when it held; the last one is for ever.
+    """
+    return tuple(_stretches(zone, int(first_s), max(int(last_s), int(first_s))))
+
+
+def _stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[Offset]:
+    at, offset = start, _offset(zone, start)
+    while at < end:
+        step = min(at + _STEP_S, end)
+        if _offset(zone, step) != offset:
+            change = _change(zone, at, step)
+            yield Offset(offset, change)
+            step, offset = change, _offset(zone, change)
+        at = step
+    yield Offset(offset)
+
+
+def _change(zone: ZoneInfo, low: int, high: int) -> int:
+    """Find the first second of the new offset between two moments that differ."""
+    before = _offset(zone, low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _offset(zone, middle) == before:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _offset(zone: ZoneInfo, at: int) -> int:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=at)
+    found = moment.astimezone(zone).utcoffset()
+    return int(found.total_seconds()) if found is not None else 0

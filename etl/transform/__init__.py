@@ -1,0 +1,1 @@
+"""Turn a payload into an attempt, or a reason why not."""
