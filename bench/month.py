@@ -41,7 +41,7 @@ from etl.sandbox import Sandbox, World
 from etl.sandbox.limiter import Limiter
 from etl.sandbox.payload import Payload
 from etl.transform.attempt import transform
-from tests.harness import as_held, expected_of
+from tests.support.harness import as_held, expected_of
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized

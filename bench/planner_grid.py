@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.planner_world import KNOWLEDGE, Situation, best, bound, grid, spent
+from tests.support.planner_world import KNOWLEDGE, Situation, best, bound, grid, spent
 
 _Row = tuple[Situation, float, int]
 

@@ -30,7 +30,7 @@ from etl.database.schema import attempt_channel_data, attempt_queue, attempts
 from etl.records import Attempt
 from etl.sandbox import World
 from etl.transform.attempt import transform
-from tests.harness import as_held, expected_of
+from tests.support.harness import as_held, expected_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RETENTION_MS: Final = 30 * 86_400_000

@@ -24,8 +24,8 @@ from sqlalchemy import Engine
 
 from etl.database.engine import open_engine
 from etl.extract import Api
-from tests.databases import Server, start
-from tests.harness import PATIENCE_S, SCALE, scaled
+from tests.support.databases import Server, start
+from tests.support.harness import PATIENCE_S, SCALE, MakeApi, scaled
 
 pytest_plugins = ["tests.support.memory", "tests.support.parts", "tests.support.progress"]
 
@@ -34,7 +34,6 @@ settings.register_profile("any machine", deadline=None, max_examples=scaled(100)
 settings.load_profile("any machine")
 
 _Servers = Callable[[str], Server]
-MakeApi = Callable[..., Api]
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from etl.database.schema import attempt_queue as q
 from etl.database.schema import sync_runs
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
-from tests.harness import assert_loaded, environment, run_json, verify_etl
+from tests.support.harness import assert_loaded, environment, run_json, verify_etl
 
 COUNT = 10_000
 _NONSENSE = (

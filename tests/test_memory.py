@@ -11,7 +11,7 @@ from etl.database.engine import open_engine
 from etl.database.schema import attempt_queue as q
 from etl.migrate.upgrade import upgrade
 from etl.sandbox import Sandbox, World
-from tests.harness import environment, fill, states
+from tests.support.harness import environment, fill, states
 
 
 @pytest.mark.soak

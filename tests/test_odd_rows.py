@@ -27,8 +27,8 @@ from etl.database.times import moment
 from etl.errors import EtlError
 from etl.reports import REPORTS
 from etl.sandbox import Sandbox, World
-from tests.harness import in_process
-from tests.queue_rows import Servers, own_engine
+from tests.support.harness import in_process
+from tests.support.queue_rows import Servers, own_engine
 
 NONE_OF_OURS = [
     "nonsense", "../../../evil", "/evil", "", "now", "12:00", "99999-01-01 00:00:00", "0000-01-01",

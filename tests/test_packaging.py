@@ -161,7 +161,7 @@ def test_an_editable_install_finds_the_scripts(tree: Path, tmp_path: Path) -> No
     shown = run(
         home / "bin" / "python",
         "-c",
-        "from etl import migrate; print(migrate.script_location()); print(migrate.head())",
+        "from etl.migrate.upgrade import head, script_location; print(script_location()); print(head())",
         cwd=Path("/"),
     )
     assert shown.splitlines() == [str(tree / "migrations"), head()]

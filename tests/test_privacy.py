@@ -12,8 +12,8 @@ from hypothesis import given
 from etl import privacy
 from etl.database.schema import attempt_channel_data, attempts
 from etl.load.upsert import TRACKED
-from tests.hiding import SECRETS, leaks
-from tests.payloads import SID, URL
+from tests.support.hiding import SECRETS, leaks
+from tests.support.payloads import SID, URL
 
 SIDS: list[object] = ["VE" + "0" * 32, "AC0123456789abcdefABCDEF0123456789"]
 HARMLESS: dict[str, list[object]] = {

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine, inspect
 
 from etl.records import SID_PATTERN
-from tests.harness import ROOT
-from tests.test_cli import parse
+from tests.support.command_lines import parse
+from tests.support.harness import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README)

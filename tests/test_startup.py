@@ -10,7 +10,7 @@ import pytest
 from bench.startup import ROUNDS, measure
 from etl.database.engine import open_engine
 from etl.migrate.upgrade import upgrade
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 
 HEAVY = {
     "alembic", "rich", "psycopg", "pymysql", "pyarrow", "mako", "twilio",

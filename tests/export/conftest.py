@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from etl.sandbox import World
-from tests.export.world import FIRST, ODD, store
+from tests.support.export_world import FIRST, ODD, store
 
 
 @pytest.fixture

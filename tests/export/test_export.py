@@ -17,7 +17,7 @@ from etl.export import UNDATED, ExportOptions, export, rows
 from etl.export.folder import FILE, MANIFEST
 from etl.load import redact
 from etl.sandbox import World
-from tests.export.world import DAYS, SENT, counts, exported, ours, store
+from tests.support.export_world import DAYS, SENT, counts, exported, ours, store
 
 SECOND = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC))
 

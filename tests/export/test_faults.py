@@ -22,8 +22,8 @@ from etl.errors import ConfigError, EtlError, Exit, StorageError, TryAgain
 from etl.export import ExportOptions, export, rows
 from etl.export.folder import MANIFEST, Folder
 from etl.sandbox import World
-from tests.export.world import DAYS, SENT, counts, expected, exported, ours, store
-from tests.harness import PATIENCE_S, ROOT
+from tests.support.export_world import DAYS, SENT, counts, expected, exported, ours, store
+from tests.support.harness import PATIENCE_S, ROOT
 
 DOCS = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine
 
 from etl.export import UNDATED, ExportOptions, export
-from tests.export.world import expected
-from tests.harness import ROOT
+from tests.support.export_world import expected
+from tests.support.harness import ROOT
 
 DOCS = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 SQL = re.findall(r"(?ms)^```sql\n(.*?)^```$", DOCS)

@@ -9,9 +9,9 @@ from sqlalchemy import Engine, text
 from etl.database.engine import open_engine
 from etl.migrate.upgrade import upgrade
 from etl.rollups.refresh import mark_everything
-from tests.harness import until
-from tests.page.conftest import Open, choices, colours, pick, pictures, tables, text_of
-from tests.reports.world import make, store
+from tests.support.browser import Open, choices, colours, pick, pictures, tables, text_of
+from tests.support.harness import until
+from tests.support.report_world import make, store
 
 EVIL = "</script><img src=x onerror=document.title='owned'>\u2028<!--"
 CHARTS = {

@@ -10,10 +10,10 @@ from etl.reports.query import Question, ask
 from etl.reports.questions.conversion import CONVERSION_DAILY
 from etl.rollups.refresh import mark_everything
 from etl.sql.as_of import AsOf
-from tests.harness import in_process
-from tests.page.conftest import Open, tables, text_of
-from tests.reports import history
-from tests.reports.world import make, store
+from tests.support import history
+from tests.support.browser import Open, tables, text_of
+from tests.support.harness import in_process
+from tests.support.report_world import make, store
 
 
 @pytest.fixture

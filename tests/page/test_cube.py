@@ -15,8 +15,8 @@ from etl.errors import ConfigError
 from etl.page.grid import BLOCK, MONDAY, WEEK, Fold, Grid, ladder
 from etl.page.pack import packed
 from etl.page.render import html
-from tests.page.busy import busy, known
-from tests.page.conftest import Open, tables
+from tests.support.browser import Open, tables
+from tests.support.busy_page import busy, known
 
 MOST_BYTES = 5_000_000
 Cells = dict[tuple[int, ...], list[int]]

@@ -7,9 +7,9 @@ from sqlalchemy import Engine, text
 
 from etl.reports import find
 from etl.reports.query import Question, ask
-from tests.page.conftest import Open, pick, tables, text_of
-from tests.page.oracle import NAMES, Asked, Truth, day_of, name
-from tests.reports.world import CHANNELS, SERVICES, World, make, store
+from tests.support.browser import Open, pick, tables, text_of
+from tests.support.page_oracle import NAMES, Asked, Truth, day_of, name
+from tests.support.report_world import CHANNELS, SERVICES, World, make, store
 
 
 def days_of(world: World) -> tuple[date, date]:

@@ -17,10 +17,10 @@ from etl.load import upsert
 from etl.reports import REPORTS, Report
 from etl.reports.query import Question, ask, undated
 from etl.sql.as_of import TRACKED, AsOf, first_known
-from tests.databases import Server
-from tests.reports import history
-from tests.reports.history import MOMENTS, Fetch
-from tests.reports.world import FEES
+from tests.support import history
+from tests.support.databases import Server
+from tests.support.history import MOMENTS, Fetch
+from tests.support.report_world import FEES
 
 QUEUE: Final = {"waiting", "to_retry", "to_refresh", "last_known", "lost", "dead"}
 FINALITY: Final = {"final", "not_final"}

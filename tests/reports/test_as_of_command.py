@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 
 from etl.errors import OptionError
 from etl.reports import REPORTS
-from tests.harness import in_process
-from tests.reports import history
-from tests.reports.history import MOMENTS, make
+from tests.support import history
+from tests.support.harness import in_process
+from tests.support.history import MOMENTS, make
 
 Call = Callable[..., Result]
 WHEN = MOMENTS[2].strftime("%Y-%m-%dT%H:%MZ")

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from etl.database.engine import READ_ONLY
 from etl.reports.describe import markdown
-from tests.reports.world import make, store
+from tests.support.report_world import make, store
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
 QUESTIONS: Final = dict(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from etl.reports.files import replaced
-from tests.harness import PATIENCE_S
+from tests.support.harness import PATIENCE_S
 
 
 def write(output: Path | str, text: bytes = b"new") -> None:

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Engine, text
 from etl.database.engine import READ_ONLY
 from etl.reports import REPORTS, Report
 from etl.reports.query import Question, _value, ask
-from tests.reports import oracle, oracle_changes, oracle_groups
-from tests.reports.oracle import Answer, Asked
-from tests.reports.world import SERVICES, World, make, store
+from tests.support import oracle, oracle_changes, oracle_groups
+from tests.support.oracle import Answer, Asked
+from tests.support.report_world import SERVICES, World, make, store
 
 ORACLES: Final[dict[str, Callable[[World, Asked], Answer]]] = {
     "conversion-daily": oracle.conversion_daily,

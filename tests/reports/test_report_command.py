@@ -14,8 +14,8 @@ from etl.errors import EtlError
 from etl.reports import REPORTS, find
 from etl.reports.model import ColumnKind
 from etl.reports.query import Question, ask
-from tests.harness import in_process
-from tests.reports.world import make, store
+from tests.support.harness import in_process
+from tests.support.report_world import make, store
 
 Call = Callable[..., Result]
 

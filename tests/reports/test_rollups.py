@@ -29,9 +29,9 @@ from etl.rollups.tables import rollups as rollups_of
 from etl.run import pipeline
 from etl.sandbox import Sandbox, World
 from etl.sql.spans import DAY_S
-from tests.harness import PATIENCE_S, fill
-from tests.in_process import run_here
-from tests.reports.world import CHANNELS, FEES, NOW, SERVICES, Made, make
+from tests.support.harness import PATIENCE_S, fill
+from tests.support.in_process import run_here
+from tests.support.report_world import CHANNELS, FEES, NOW, SERVICES, Made, make
 
 ROW_BY_ROW: Final = {
     "attempts", "verification-outcome", "repeat-destinations", "changes", "changes-daily",

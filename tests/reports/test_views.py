@@ -9,7 +9,7 @@ from etl.reports import REPORTS, Column, find
 from etl.reports.query import _value
 from etl.reports.views import comment_statements, create_statements
 from etl.rollups.cubes import ROLLUPS
-from tests.reports.world import make, store
+from tests.support.report_world import make, store
 
 DIALECTS = ("sqlite", "postgresql", "mysql")
 

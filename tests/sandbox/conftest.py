@@ -14,7 +14,7 @@ from twilio.http.http_client import TwilioHttpClient  # type: ignore[import-unty
 from twilio.rest import Client  # type: ignore[import-untyped]
 
 from etl.sandbox import Sandbox, World
-from tests.harness import PATIENCE_S
+from tests.support.harness import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

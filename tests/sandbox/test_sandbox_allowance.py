@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from etl.sandbox.limiter import Limiter
-from tests.harness import PATIENCE_S
+from tests.support.harness import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

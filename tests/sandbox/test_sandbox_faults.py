@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from etl.sandbox import KINDS, Fault, Faults, Sandbox
-from tests.harness import PATIENCE_S, until
+from tests.support.harness import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

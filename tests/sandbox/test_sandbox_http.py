@@ -15,7 +15,7 @@ import requests
 
 import etl.sandbox
 from etl.sandbox import Fault, Sandbox, World
-from tests.harness import PATIENCE_S, until
+from tests.support.harness import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import pytest
 
-from tests.databases import KINDS
+from tests.support.databases import KINDS
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
