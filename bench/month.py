@@ -28,8 +28,8 @@ from etl.allowance.slots import Allowance
 from etl.database.engine import open_engine
 from etl.database.schema import attempt_channel_data, attempt_queue, attempts
 from etl.database.times import moment, moment_ms
-from etl.decide.verdict import Policy
 from etl.extract import Api
+from etl.final import Policy
 from etl.job.stop import StopFlag
 from etl.job.tools import Job
 from etl.listing.discover import DiscoverOptions

@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.cli.context import snapshots
 from etl.database.engine import open_engine
+from etl.final import Policy
 from etl.migrate.upgrade import upgrade
 from etl.reports import REPORTS, Report
 from etl.reports.query import Question, ask
@@ -191,7 +192,7 @@ def fill(url: str, rows: int) -> None:
     # Connections and all: those that follow are as shipped.
     engine.dispose()
     begun = time.perf_counter()
-    days = refresh.refresh(engine, everything=True)
+    days = refresh.refresh(engine, policy=Policy(), everything=True)
     print(f"{days} days rolled up in {time.perf_counter() - begun:.0f} s", flush=True)
     with engine.connect() as connection:
         _statistics(connection)

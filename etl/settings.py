@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from etl.errors import ConfigError
+from etl.final import Policy
 
 DEFAULT_DATABASE_URL: Final = "sqlite:///verify-attempts.db"
 DEFAULT_API_URL: Final = "https://verify.twilio.com"
@@ -126,6 +127,9 @@ Count = Annotated[int, BeforeValidator(_refuse_boolean)]
 """A whole number."""
 
 
+_POLICY: Final = Policy()
+
+
 class Settings(BaseModel):
     """Hold every setting, resolved; all durations in milliseconds."""
 
@@ -140,13 +144,18 @@ class Settings(BaseModel):
     allowance: Annotated[Count, Field(ge=0, le=100_000)] = 100
     allowance_window: Annotated[Duration, Field(gt=0)] = 60_000
     concurrency: Annotated[Count, Field(ge=1, le=256)] = 16
-    settle_after: Duration = 86_400_000
-    price_grace: Duration = 3 * 86_400_000
-    refresh_round: Annotated[Duration, Field(gt=0)] = 3_600_000
-    retention: Annotated[Duration, Field(gt=0)] = 30 * 86_400_000
+    settle_after: Duration = _POLICY.settle_after
+    price_grace: Duration = _POLICY.price_grace
+    refresh_round: Annotated[Duration, Field(gt=0)] = _POLICY.refresh_round
+    retention: Annotated[Duration, Field(gt=0)] = _POLICY.retention
     page_size: Annotated[Count, Field(ge=1, le=1000)] = 1000
     proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] = SecretStr("")
     ca_bundle: str = ""
+
+    @property
+    def policy(self) -> Policy:
+        """Give the ages at which things settle."""
+        return Policy(self.settle_after, self.price_grace, self.refresh_round, self.retention)
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:

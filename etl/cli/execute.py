@@ -111,19 +111,13 @@ def build_job(
 ) -> "Job":
     """Turn settings into what the pipeline is asked; raise ``ConfigError`` without credentials."""
     from etl.allowance.slots import Allowance
-    from etl.decide.verdict import Policy
     from etl.job.tools import Job
 
     settings.credentials()
     return Job(
         account=settings.account_sid,
         allowance=Allowance(settings.account_sid, settings.allowance, settings.allowance_window),
-        policy=Policy(
-            settle_after=settings.settle_after,
-            price_grace=settings.price_grace,
-            refresh_round=settings.refresh_round,
-            retention=settings.retention,
-        ),
+        policy=settings.policy,
         concurrency=settings.concurrency,
         limit=limit,
         max_seconds=max_seconds,

@@ -1,19 +1,12 @@
-"""Decide what becomes of a lease, purely, and write the decision.
-
-A row is *final* once it was fetched at an age when neither price nor conversion can change any
-more: at ``settle_after`` with a price, at ``price_grace`` without one. All times are epoch
-milliseconds UTC.
-"""
+"""Decide what becomes of a lease, purely. All times are epoch milliseconds UTC."""
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from etl.final import DAY_MS, Policy, believed, is_final, next_look
 from etl.records import Failed, Failure, Lease, Outcome, State, Verdict
 
-DAY_MS: Final = 86_400_000
-REFRESH_EVERY_MS: Final = DAY_MS
 EXHAUSTED_TRIES: Final = 12
 # 90 s doubled eleven times is 51 hours: twelve tries never take less than two days.
 FIRST_BACKOFF_MS: Final = 90_000
@@ -37,48 +30,6 @@ _AT_ONCE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Hold the ages, in milliseconds, at which things settle."""
-
-    settle_after: int
-    price_grace: int
-    refresh_round: int
-    retention: int
-
-    @property
-    def latest(self) -> int:
-        """Say after how long at the most anything is looked at again, generously."""
-        return self.retention + self.settle_after + self.refresh_round + REFRESH_EVERY_MS
-
-
-def is_final(policy: Policy, *, sent_at: int, known_from: int, has_price: bool) -> bool:
-    """Say whether a fetch sent at ``sent_at`` saw values that cannot change any more.
-
-    ``known_from`` is the creation time, or for an unknown age ``enqueued_at``, its lower bound.
-    """
-    age = sent_at - known_from
-    return age >= (policy.settle_after if has_price else policy.price_grace)
-
-
-def known_from(policy: Policy, *, created_at: int | None, expires_at: int, enqueued_at: int) -> int:
-    """Return the time to count a row's age from: creation, else what the inserter knew of it.
-
-    ``expires_at`` as ``believed``.
-    """
-    if created_at is not None:
-        return created_at
-    return expires_at - policy.retention if expires_at else enqueued_at
-
-
-def believed(policy: Policy, expires_at: int, now: int) -> int:
-    """Return when the API forgets a row, 0 if unknown: no later than a retention from now.
-
-    Others write the column, too; a time beyond that would keep a row from ever coming to rest.
-    """
-    return expires_at if expires_at <= now + policy.retention else 0
-
-
 def after_fetch(
     policy: Policy, *, sent_at: int, known_from: int, expires_at: int, has_price: bool
 ) -> Verdict:
@@ -89,15 +40,8 @@ def after_fetch(
     known_from = min(known_from, sent_at)
     if is_final(policy, sent_at=sent_at, known_from=known_from, has_price=has_price):
         return Verdict(State.SETTLED, 0, expires_at, 0, Outcome.FINAL, None)
-    due_at = known_from + policy.settle_after
-    if due_at <= sent_at:
-        due_at = sent_at + REFRESH_EVERY_MS
-    return Verdict(State.REFRESH, round_up(due_at, policy.refresh_round), expires_at, 0, None, None)
-
-
-def round_up(when: int, step: int) -> int:
-    """Round a time up to a multiple of ``step``, so that due times meet."""
-    return -(-when // step) * step
+    due_at = next_look(policy, known_from=known_from, now=sent_at)
+    return Verdict(State.REFRESH, due_at, expires_at, 0, None, None)
 
 
 def after_failure(

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 from etl.allowance.permits import Permits
 from etl.allowance.slots import Allowance
 from etl.database.times import Clock
-from etl.decide.verdict import Policy
 from etl.extract import Api
+from etl.final import Policy
 from etl.job.breaker import Breaker
 from etl.job.counts import Counts
 from etl.job.stop import StopFlag

@@ -15,7 +15,6 @@ from typing import Final
 from sqlalchemy import Connection
 
 from etl.database.transact import check_revision, transact
-from etl.decide.verdict import round_up
 from etl.errors import (
     ApiContractBroken,
     ApiUnreachable,
@@ -26,6 +25,7 @@ from etl.errors import (
     TransientFailure,
 )
 from etl.extract import Page
+from etl.final import next_look
 from etl.job.stop import Interrupted
 from etl.listing.endless import Bound, no_end
 from etl.listing.pages import Lister
@@ -91,8 +91,7 @@ class Verifications:
         transact(self._tools.engine, work, doing="noting Verifications as listed")
 
     def _later(self, now: int) -> int:
-        policy = self._tools.policy
-        return round_up(now + policy.settle_after, policy.refresh_round)
+        return next_look(self._tools.policy, known_from=now, now=now)
 
     def run(self) -> Deaf | None:
         """List until none is due but others'; return what is wrong when lists do not work.

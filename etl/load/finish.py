@@ -12,12 +12,13 @@ from typing import TypeAlias
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import DBAPIError
 
+from etl import final
 from etl.database.engine import carefully
 from etl.database.errors import Fault, classify, first
 from etl.database.schema import attempt_queue as q
 from etl.database.times import Clock
-from etl.decide import verdict as verdict_
-from etl.decide.verdict import Policy
+from etl.decide.verdict import after_failure, after_fetch
+from etl.final import Policy
 from etl.load import upsert
 from etl.load.upsert import Known, Merged
 from etl.queue import attempts, verifications
@@ -71,7 +72,7 @@ def finish(
     rows = _merge(connection, fetched, done)
     good, refused = write_all(connection, rows, policy, done, before=refusals)
     failures = [
-        (r.lease, verdict_.after_failure(policy, r.lease, r.failed, now=done.now))
+        (r.lease, after_failure(policy, r.lease, r.failed, now=done.now))
         for r in mine
         if r.failed is not None
     ]
@@ -221,7 +222,7 @@ def write_all(  # noqa: PLR0913 - whose rows these are
     )
     done.refused = [lease for (lease, _, _), _ in refused]
     return [(lease, verdict) for lease, _, verdict in taken], [
-        (lease, verdict_.after_failure(policy, lease, _reject(why), now=done.now))
+        (lease, after_failure(policy, lease, _reject(why), now=done.now))
         for (lease, _, _), why in refused
     ]
 
@@ -281,19 +282,19 @@ def _judge(lease: Lease, merged: Merged, policy: Policy) -> Verdict:
     if merged.is_final:
         return Verdict(State.SETTLED, 0, lease.expires_at, 0, Outcome.FINAL, None)
     created_at = merged.attempt.created_ms
-    if created_at is not None and created_at > merged.sent_at + verdict_.DAY_MS:
+    if created_at is not None and created_at > merged.sent_at + final.DAY_MS:
         # Nothing was created tomorrow: such a time says nothing of its age.
         created_at = None
     # It was there when it was fetched first, whatever was written of when it was enqueued.
     known = merged.known
     first = None if known is None else known.first_fetched_at
-    known_from = verdict_.known_from(
+    known_from = final.known_from(
         policy,
         created_at=created_at,
-        expires_at=verdict_.believed(policy, lease.expires_at, merged.sent_at),
+        expires_at=final.believed(policy, lease.expires_at, merged.sent_at),
         enqueued_at=lease.enqueued_at if first is None else min(lease.enqueued_at, first),
     )
-    return verdict_.after_fetch(
+    return after_fetch(
         policy,
         sent_at=merged.sent_at,
         known_from=known_from,

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Insert, Select, func, insert, literal, select
 
+from etl import final
 from etl.database import bulk
 from etl.database.engine import as_text
 from etl.database.locks import lock_alone, lock_shared
 from etl.database.schema import attempts, rollup_marks
 from etl.database.times import moment_ms
+from etl.final import Policy
 from etl.rollups.cubes import UNKNOWN, quarter
-from etl.sql.spans import DAY_S, HOUR_S, QUARTER_S
+from etl.sql.spans import DAY_S, QUARTER_S
 
 _KEY: Final = 0x726F6C6C757073  # "rollups"
 # A page has a thousand times, in some dozens of quarters. To the minute where that is all that the
@@ -34,8 +36,6 @@ _ROUNDED: Final = {
     "mysql": func.date_format(attempts.c.date_created, "%Y-%m-%d %H:%i"),
 }
 _CHUNK: Final = 1_000
-SETTLING_S: Final = 26 * HOUR_S
-"""So long after a day's end its attempts have been looked at again, with the usual settings."""
 
 
 def enter(connection: Connection) -> None:
@@ -53,13 +53,13 @@ def settled(connection: Connection) -> int:
     return connection.execute(select(func.max(rollup_marks.c.id))).scalar() or 0
 
 
-def quiet_before(now: int) -> int:
-    """Give the end (seconds) of the days that are summed: those whose rows are not still coming.
+def quiet_before(policy: Policy, now: int) -> int:
+    """Return the end (seconds) of the last day that no longer changes.
 
-    Days change until their attempts were looked at again; to sum them after each load would cost
-    as much as the loading, and reports read two days raw in no time.
+    To sum a day after each load would cost as much as the loading, and reports read the newest
+    days raw in no time.
     """
-    return (now // 1000 - SETTLING_S) // DAY_S * DAY_S
+    return final.quiet_before(policy, now) // 1000 // DAY_S * DAY_S
 
 
 def any_before(connection: Connection, end: int) -> bool:

@@ -19,6 +19,7 @@ from etl.database.locks import locked
 from etl.database.schema import attempts, rollup_marks
 from etl.database.times import Clock, clock
 from etl.database.transact import transact
+from etl.final import Policy
 from etl.rollups import marks
 from etl.rollups.cubes import UNKNOWN
 from etl.rollups.facts import FACTS
@@ -34,9 +35,10 @@ _FOREVER: Final = 1 << 60
 _log = logging.getLogger(__name__)
 
 
-def refresh(
+def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
     engine: Engine,
     *,
+    policy: Policy,
     clock: Clock = clock,
     everything: bool = False,
     patience_s: float = 30,
@@ -50,7 +52,7 @@ def refresh(
     """
 
     def due(connection: Connection) -> int | None:
-        end = _FOREVER if everything else marks.quiet_before(clock(connection))
+        end = _FOREVER if everything else marks.quiet_before(policy, clock(connection))
         return end if marks.any_before(connection, end) else None
 
     end = transact(engine, due, doing=_DOING, patience_s=patience_s)

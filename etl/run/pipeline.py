@@ -349,7 +349,9 @@ def _roll_up(tools: Tools) -> None:
     """
 
     def due(connection: Connection) -> bool:
-        return marks.any_before(connection, marks.quiet_before(tools.clock(connection)))
+        return marks.any_before(
+            connection, marks.quiet_before(tools.policy, tools.clock(connection))
+        )
 
     until = time.monotonic() + SUM_SHARE * (time.monotonic() - tools.counts.started)
 
@@ -365,7 +367,9 @@ def _roll_up(tools: Tools) -> None:
 
     # Somebody else is busy: the next run will do it.
     with suppress(DatabaseBusy):
-        refresh.refresh(tools.engine, clock=tools.clock, patience_s=5, stop=stop)
+        refresh.refresh(
+            tools.engine, policy=tools.policy, clock=tools.clock, patience_s=5, stop=stop
+        )
 
 
 def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says

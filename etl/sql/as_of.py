@@ -17,13 +17,14 @@ No tables of its own and no common table expressions: each value is a CASE that 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, Table, text
 
 from etl.database.schema import attempt_channel_data, attempts
+from etl.final import Policy, final_sql
 from etl.sql.scope import Scope
 
 TRACKED: Final = frozenset((
@@ -35,11 +36,10 @@ TRACKED: Final = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """Hold the moment (seconds since 1970), and the ages (milliseconds) at which rows settle."""
+    """Hold the moment (seconds since 1970), and the ages at which rows are final."""
 
     at: float
-    settle_after: int = 86_400_000
-    price_grace: int = 3 * 86_400_000
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def at_ms(self) -> int:
@@ -128,8 +128,7 @@ def _shown_final(scope: Scope, as_of: AsOf) -> str:
     # Seconds are whole: rounded up, so that no age is taken for more than it was.
     age = f"{_SHOWN} - ({scope.dialect.seconds('r.date_created')} + 1) * 1000"
     price = _value("price_amount", "r.sid", _MOVED)
-    wanted = f"CASE WHEN ({price}) IS NULL THEN {as_of.price_grace} ELSE {as_of.settle_after} END"
-    return f"{age} >= {wanted}"
+    return final_sql(as_of.policy, age=age, price=price)
 
 
 def first_known(connection: Connection) -> datetime | None:

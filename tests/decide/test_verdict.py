@@ -3,8 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from etl.decide import verdict as verdict_
-from etl.decide.verdict import EXHAUSTED_TRIES, LAST_CHANCE_MS, NOT_FOUND_TRIES, Policy
+from etl import final
+from etl.decide.verdict import (
+    EXHAUSTED_TRIES,
+    LAST_CHANCE_MS,
+    NOT_FOUND_TRIES,
+    after_failure,
+    after_fetch,
+)
+from etl.final import Policy
 from etl.queue.leases import write_verdicts
 from etl.records import Failed, Failure, Lease, Outcome, State, Verdict
 from tests.support.queue_rows import DAY, HOUR, NOW, claim, put, read, sid
@@ -16,7 +23,7 @@ LEASE = Lease(1, sid(1), 1, NOW + 1, 0, NOW - HOUR, 0, 0, 0)
 
 def fetched(age: int, *, has_price: bool, expires_at: int = 0) -> Verdict:
     """Judge a fetch at ``NOW`` of an attempt of this age."""
-    return verdict_.after_fetch(
+    return after_fetch(
         POLICY, sent_at=NOW, known_from=NOW - age, expires_at=expires_at, has_price=has_price
     )
 
@@ -25,9 +32,7 @@ def failed(
     failure: Failure, lease: Lease = LEASE, *, now: int = NOW, jitter: float = 0.5, error: str = "x"
 ) -> Verdict:
     """Judge a failure."""
-    return verdict_.after_failure(
-        POLICY, lease, Failed(failure, error), now=now, jitter=lambda: jitter
-    )
+    return after_failure(POLICY, lease, Failed(failure, error), now=now, jitter=lambda: jitter)
 
 
 def again(lease: Lease, verdict: Verdict) -> Lease:
@@ -54,12 +59,10 @@ def test_a_fetch_is_final_at_the_age_that_its_price_allows(
 ) -> None:
     """With a price from ``settle_after`` on, without one from ``price_grace`` on, to the ms."""
     verdict = fetched(age, has_price=has_price)
-    final = state is State.SETTLED
-    assert (verdict.state, verdict.outcome) == (state, Outcome.FINAL if final else None)
+    rests = state is State.SETTLED
+    assert (verdict.state, verdict.outcome) == (state, Outcome.FINAL if rests else None)
     assert (verdict.attempts, verdict.error) == (0, None)
-    assert (
-        verdict_.is_final(POLICY, sent_at=NOW, known_from=NOW - age, has_price=has_price) == final
-    )
+    assert final.is_final(POLICY, sent_at=NOW, known_from=NOW - age, has_price=has_price) == rests
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_a_refresh_is_due_when_it_can_have_become_final(age: int, due_in: int) -
 @pytest.mark.parametrize(("when", "expected"), [(0, 0), (1, 60), (60, 60), (61, 120), (-1, 0)])
 def test_rounding_up(when: int, expected: int) -> None:
     """A time that is a multiple stays, any other moves to the next one."""
-    assert verdict_.round_up(when, 60) == expected
+    assert final.round_up(when, 60) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_an_age_counts_from_the_best_that_is_known(
     created_at: int | None, expires_at: int, expected: int
 ) -> None:
     """Creation, else what the inserter knew, else the time of enqueueing."""
-    found = verdict_.known_from(POLICY, created_at=created_at, expires_at=expires_at, enqueued_at=7)
+    found = final.known_from(POLICY, created_at=created_at, expires_at=expires_at, enqueued_at=7)
     assert found == expected
 
 
@@ -95,7 +98,7 @@ def test_nobody_knows_of_a_time_beyond_the_retention() -> None:
     """An attempt created now is forgotten a retention from now, and none is created later."""
     latest = NOW + POLICY.retention
     asked = (0, 1, NOW, latest, latest + 1, 2**62)
-    assert [verdict_.believed(POLICY, each, NOW) for each in asked] == [0, 1, NOW, latest, 0, 0]
+    assert [final.believed(POLICY, each, NOW) for each in asked] == [0, 1, NOW, latest, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_any_failure_has_a_legal_verdict(
 @given(st.integers(0, 2**60), st.integers(-(2**60), 2**60), st.booleans())
 def test_any_fetch_has_a_legal_verdict(sent_at: int, known_from: int, has_price: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
     """A fetch settles a row, or asks again within ``settle_after`` or a day, and an hour."""
-    verdict = verdict_.after_fetch(
+    verdict = after_fetch(
         POLICY, sent_at=sent_at, known_from=known_from, expires_at=3, has_price=has_price
     )
     assert (verdict.attempts, verdict.expires_at, verdict.error) == (0, 3, None)

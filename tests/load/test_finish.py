@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from etl.database.schema import attempts
-from etl.decide.verdict import Policy
+from etl.final import Policy
 from etl.load.finish import finish_page
 from etl.records import Attempt, Done
 from tests.support.queue_rows import DAY, HOUR, NOW, attempt, put, read, sid

@@ -21,6 +21,7 @@ from etl.database.schema import (
 )
 from etl.database.times import moment
 from etl.export import ExportOptions, export
+from etl.final import Policy
 from etl.load import redact as redact_
 from etl.load import upsert
 from etl.records import Attempt, Fetched
@@ -87,11 +88,11 @@ def test_no_secret_is_left_in_any_table(engine: Engine, batch: list[dict[str, An
     put(engine, batch)
     # Each attempt changes, so that what it was is kept as well, and is added up.
     put(engine, [*batch[1:], EXAMPLE], sent_at=NOW + 1)
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     assert leaks(cells(engine))
     redact(engine)
     assert leaks(cells(engine)) == []
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     assert leaks(cells(engine)) == []
     assert redact(engine) == {}
 
@@ -121,7 +122,7 @@ def test_what_is_harmless_stays(engine: Engine) -> None:
     put(engine, [{**EXAMPLE, "channel_data": EXAMPLE_DATA | extra}])
     put(engine, [{**EXAMPLE, "price": {"value": "0.01", "currency": "EUR"}}], sent_at=NOW + 1)
     put(engine, [{**EXAMPLE, "channel_data": EXAMPLE_DATA | extra}], sent_at=NOW + 2)
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     before = cells(engine)
     own = f"https://verify.twilio.com/v2/Attempts/{sid(0)}"
     with engine.begin() as connection:

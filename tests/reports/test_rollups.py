@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from etl.database.engine import READ_ONLY
 from etl.database.schema import rollup_marks
+from etl.final import DAY_MS, Policy
 from etl.load import redact, upsert
 from etl.records import Attempt, Fetched
 from etl.reports import REPORTS, Report
@@ -142,7 +143,7 @@ def _crash(engine: Engine, monkeypatch: pytest.MonkeyPatch, random: Random) -> N
     with monkeypatch.context() as patched:
         patched.setattr(refresh, "_sum_facts", cut)
         try:
-            refresh.refresh(engine, everything=True)
+            refresh.refresh(engine, policy=Policy(), everything=True)
         except InterruptedError:
             return
 
@@ -171,18 +172,18 @@ def test_roll_ups_equal_the_raw_rows(
         _write(engine, [there[place] for place in batch], sent_at + step)
         if step % 4 == 1:
             days = 2 + (random.random() < 0.5)
-            refresh.refresh(engine, everything=True, stop=days.__le__)
+            refresh.refresh(engine, policy=Policy(), everything=True, stop=days.__le__)
         elif step % 4 == 2:
             _crash(engine, monkeypatch, random)
         elif step % 4 == 3:
-            refresh.refresh(engine, everything=True)
+            refresh.refresh(engine, policy=Policy(), everything=True)
             with engine.begin() as connection:
                 redact.redact(connection, before=sent_at, after="", write=True)
         if step in {2, 5, 9}:
             assert _differences(engine, random.sample(QUESTIONS, 4)) == []
     assert _marked(engine) > 0
     assert _differences(engine) == []
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     assert _marked(engine) == 0
     assert _differences(engine) == []
 
@@ -191,7 +192,7 @@ def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
     """With all rows gone behind our back, whole days still answer, and marking them mends it."""
     rows = [(_as_attempt(row), row.is_final) for row in make(3, 40).rows]
     _write(engine, rows, 1)
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     question = Question(since=DAYS[0], until=DAYS[1])
     with engine.connect() as connection:
         before = [Counter(_rows(connection, report, question)) for report in SUMMARIES]
@@ -202,23 +203,26 @@ def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
     with engine.begin() as connection:
         refresh.mark_everything(connection)
     assert _differences(engine) == []
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     with engine.connect() as connection:
         for cube in ROLLUPS:
             assert connection.execute(text(f"SELECT COUNT(*) FROM {cube.table}")).scalar() == 0
 
 
-def test_days_wait_until_they_are_quiet(engine: Engine) -> None:
-    """A day is summed once its attempts were looked at again; the unknown time at once."""
+@pytest.mark.parametrize(("settle_after", "summed"), [(1, 3), (2, 2), (5, 1)])
+def test_days_wait_until_they_are_quiet(engine: Engine, settle_after: int, summed: int) -> None:
+    """A day is summed once its attempts were looked at again, the unknown time at once."""
+    policy = Policy(settle_after=settle_after * DAY_MS, price_grace=6 * DAY_MS)
     row = _as_attempt(make(1, 5).rows[0])
     noon = NOW.replace(hour=12)
     days = [None, *(noon - timedelta(days=ago) for ago in (0, 1, 2, 3))]
     made = [row._replace(sid=f"VL{n}", date_created=at) for n, at in enumerate(days)]
     _write(engine, [(attempt, True) for attempt in made], 1)
-    assert refresh.refresh(engine, clock=lambda _: int(noon.timestamp() * 1000)) == 3
+    now = int(noon.timestamp() * 1000)
+    assert refresh.refresh(engine, policy=policy, clock=lambda _: now) == summed
     with engine.connect() as connection:
         left = connection.execute(select(rollup_marks.c.start).distinct()).scalars().all()
-    assert sorted(left) == [noon.timestamp() - DAY_S, noon.timestamp()]
+    assert sorted(left) == [noon.timestamp() - ago * DAY_S for ago in reversed(range(5 - summed))]
     assert _differences(engine) == []
 
 
@@ -248,7 +252,7 @@ def test_a_run_sums_no_longer_than_its_share(
 def test_few_prefixes_are_looked_for_in_few_hours(engine: Engine) -> None:
     """Where roll-ups are whole, so many rows of the newest hours say where to begin."""
     _write(engine, [(_as_attempt(row), row.is_final) for row in make(3, 40).rows], 1)
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     with engine.connect() as connection:
         scope = scope_of(connection, Question())
         every = FRAUD_PREFIX_HOURLY.newest(scope, 1), FRAUD_PREFIX_HOURLY.newest(scope, 10_000)
@@ -265,7 +269,9 @@ def test_marks_are_thinned(engine: Engine) -> None:
     old = row._replace(sid="VLold", date_created=None)
     _write(engine, [(old, True)], 1)
     assert _marked(engine) == 6
-    assert refresh.refresh(engine, clock=lambda _: int(NOW.timestamp() * 1000)) == 1
+    assert (
+        refresh.refresh(engine, policy=Policy(), clock=lambda _: int(NOW.timestamp() * 1000)) == 1
+    )
     assert _marked(engine) == 1
 
 
@@ -281,7 +287,7 @@ def test_a_loader_in_the_middle_is_waited_for(engine: Engine) -> None:
         _write_in(open_one, [(later, True)], 1)
         _write(engine, [(first, True)], 1)
         refreshing = threading.Thread(
-            target=refresh.refresh, args=(engine,), kwargs={"everything": True}
+            target=refresh.refresh, args=(engine,), kwargs={"policy": Policy(), "everything": True}
         )
         refreshing.start()
         refreshing.join(0.5)
@@ -309,7 +315,7 @@ def test_a_loader_during_the_sums_keeps_its_mark(
 
     sent = [900 - n for n in range(900)]
     monkeypatch.setattr(refresh, "_sum_facts", meanwhile)
-    refresh.refresh(engine, everything=True)
+    refresh.refresh(engine, policy=Policy(), everything=True)
     monkeypatch.undo()
     assert _marked(engine) > 0
     assert _differences(engine, QUESTIONS[:5]) == []
@@ -319,7 +325,9 @@ def test_two_at_once_do_not_collide(engine: Engine) -> None:
     """Of several that sum the same days, each does some or none, and nothing is there twice."""
     _write(engine, [(_as_attempt(row), row.is_final) for row in make(2, 60).rows], 1)
     threads = [
-        threading.Thread(target=refresh.refresh, args=(engine,), kwargs={"everything": True})
+        threading.Thread(
+            target=refresh.refresh, args=(engine,), kwargs={"policy": Policy(), "everything": True}
+        )
         for _ in range(3)
     ]
     for thread in threads:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from etl.decide.verdict import Policy, is_final
+from etl.final import Policy, is_final
 from etl.load import upsert
 from etl.records import Attempt, Fetched
 

@@ -44,13 +44,14 @@ def upgrade(context: Context, *, sql: bool) -> None:
     from etl.migrate import upgrade as upgrade_
     from etl.rollups import refresh
 
+    settings = context.settings()
     if sql:
-        url = context.settings().database_url.get_secret_value()
+        url = settings.database_url.get_secret_value()
         click.echo(upgrade_.upgrade_sql(url), nl=False)
         return
     with _engine(context, create=True) as engine:
         done = upgrade_.upgrade(engine)
-        if days := refresh.refresh(engine):
+        if days := refresh.refresh(engine, policy=settings.policy):
             done.append(f"roll-ups: {counted(days, 'day')}")
     for line in done:
         _log.info("%s", line)
@@ -83,7 +84,7 @@ def rollups(context: Context, *, everything: bool) -> None:
     with _engine(context) as engine:
         patient = engine.execution_options(**PATIENT)
         transact(patient, work, doing="marking days to sum")
-        days = refresh.refresh(engine, everything=True)
+        days = refresh.refresh(engine, policy=context.settings().policy, everything=True)
     _log.info("%s summed.", counted(days, "day"))
 
 

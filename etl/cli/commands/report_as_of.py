@@ -52,7 +52,7 @@ def asked(
     if since is not None and at is not None and since >= at:
         msg = "--seen-since must be before --as-of"
         raise click.UsageError(msg)
-    past = None if at is None else AsOf(at, settings.settle_after, settings.price_grace)
+    past = None if at is None else AsOf(at, settings.policy)
     return {"as_of": past, "seen_since": since}
 
 
