@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -19,24 +19,25 @@ from etl.cli import messages
 from etl.cli.context import Context
 from etl.cli.exits import StdoutClosed, ended, words_of_exits
 
-_COMMANDS = {
-    "backfill": "etl.cli.commands.backfill:backfill",
-    "db": "etl.cli.commands.db:db",
-    "demo": "etl.cli.commands.demo:demo",
-    "discover": "etl.cli.commands.discover:discover",
-    "doctor": "etl.cli.commands.doctor:doctor",
-    "export": "etl.cli.commands.export:export",
-    "plan": "etl.cli.commands.plan:plan",
-    "prune": "etl.cli.commands.prune:prune",
-    "reconcile": "etl.cli.commands.reconcile:reconcile",
-    "redact": "etl.cli.commands.redact:redact",
-    "report": "etl.cli.commands.report:report",
-    "retry": "etl.cli.commands.retry:retry",
-    "run": "etl.cli.commands.run:run",
-    "runs": "etl.cli.commands.runs:runs",
-    "sandbox": "etl.cli.commands.sandbox:sandbox",
-    "status": "etl.cli.commands.status:status",
+_COMMANDS: Final = {
+    "backfill": "Enqueue attempt SIDs from files, `-` being standard input.",
+    "db": "Build, show and check the tables.",
+    "demo": "Show the whole job; no account is needed.",
+    "discover": "Load every attempt of a window; no queue is needed.",
+    "doctor": "Say what is wrong, and what mends it.",
+    "export": "Write the attempts to Parquet files by day.",
+    "plan": "Show what run would do, and what it would cost.",
+    "prune": "Take settled rows out of the queue.",
+    "reconcile": "Compare the rows with Twilio's own counts.",
+    "redact": "Remove personal data of old attempts.",
+    "report": "Answer a question from the rows, or list the questions.",
+    "retry": "Put dead SIDs back to pending.",
+    "run": "Drain the queue: store every pending SID's attempt.",
+    "runs": "Show the history of runs.",
+    "sandbox": "Serve a local Verify Attempts API.",
+    "status": "Show how the queue stands.",
 }
+"""Say in short what each command does; its module in ``commands`` bears its name."""
 
 # click would not go below 50 columns, and the terminal would then break the lines anywhere.
 _NARROW = 52
@@ -65,10 +66,15 @@ class _Lazy(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        module, name = _COMMANDS[cmd_name].split(":")
-        command = getattr(import_module(module), name)
+        command = getattr(import_module(f"etl.cli.commands.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing one."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def make_context(
         self,

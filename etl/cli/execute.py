@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etl.allowance.slots import Allowance
 from etl.cli.context import Context
+from etl.cli.progress import ProgressLine
 from etl.cli.words import counted
+from etl.job.stop import StopFlag
+from etl.job.tools import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +21,6 @@ if TYPE_CHECKING:
 
     from etl.decide.values import Strategy
     from etl.extract import Api
-    from etl.job.stop import StopFlag
-    from etl.job.tools import Job
     from etl.run.pipeline import RunReport, Watch
     from etl.settings import Settings
 
@@ -81,9 +83,6 @@ def carry_out(
     printing: "Callable[[dict[str, Any]], None]" = say,
 ) -> None:
     """Build the parts, act, print the report, and leave with its exit code."""
-    from etl.cli.progress import ProgressLine
-    from etl.job.stop import StopFlag
-
     with ExitStack() as stack:
         api = context.api(settings)
         stack.callback(api.close)
@@ -110,9 +109,6 @@ def build_job(
     strategy: "Strategy" = "auto",
 ) -> "Job":
     """Turn settings into what the pipeline is asked; raise ``ConfigError`` without credentials."""
-    from etl.allowance.slots import Allowance
-    from etl.job.tools import Job
-
     settings.credentials()
     return Job(
         account=settings.account_sid,

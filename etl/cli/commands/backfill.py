@@ -3,11 +3,17 @@
 import json
 import logging
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from etl.backfill.enqueue import check, load, refusal
+from etl.backfill.files import STDIN, replayable
+from etl.backfill.lines import ATTEMPTS, VERIFICATIONS
+from etl.cli.commands.run import run_now
 from etl.cli.words import counted
+from etl.database.transact import check_revision, transact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,8 +71,6 @@ def backfill(
     elif not as_json and not context.quiet:
         click.echo(_summary([counts for _, counts in loaded]))
     if then_run:
-        from etl.cli.commands.run import run_now
-
         run_now(context, settings, as_json=as_json, within=_as_dict(loaded))
 
 
@@ -80,13 +84,6 @@ def _enqueue(
     of_verifications: bool,
 ) -> "list[tuple[str, Loaded]]":
     """Check every file, then enqueue every file. Raises ``InputError`` for bad lines."""
-    from pathlib import Path
-
-    from etl.backfill.enqueue import check, load, refusal
-    from etl.backfill.files import STDIN, replayable
-    from etl.backfill.lines import ATTEMPTS, VERIFICATIONS
-    from etl.database.transact import check_revision, transact
-
     kind = VERIFICATIONS if of_verifications else ATTEMPTS
 
     with ExitStack() as stack:

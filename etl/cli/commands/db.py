@@ -10,6 +10,10 @@ import click
 
 from etl.cli.context import Context
 from etl.cli.words import counted
+from etl.database.bounds import PATIENT
+from etl.database.transact import check_revision, transact
+from etl.migrate import upgrade as upgrade_
+from etl.rollups import refresh
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -41,9 +45,6 @@ def upgrade(context: Context, *, sql: bool) -> None:
       verify-etl db upgrade
       verify-etl db upgrade --sql > schema.sql
     """  # noqa: D301 - \b is click's mark
-    from etl.migrate import upgrade as upgrade_
-    from etl.rollups import refresh
-
     settings = context.settings()
     if sql:
         url = settings.database_url.get_secret_value()
@@ -72,9 +73,6 @@ def rollups(context: Context, *, everything: bool) -> None:
       verify-etl db rollups
       verify-etl db rollups --all
     """  # noqa: D301 - \b is click's mark
-    from etl.database.bounds import PATIENT
-    from etl.database.transact import check_revision, transact
-    from etl.rollups import refresh
 
     def work(connection: "Connection") -> None:
         check_revision(connection)
@@ -98,8 +96,6 @@ def current(context: Context, *, as_json: bool) -> None:
     Example:
       verify-etl db current --json
     """  # noqa: D301 - \b is click's mark
-    from etl.migrate import upgrade as upgrade_
-
     with _engine(context) as engine:
         found = upgrade_.current(engine)
     if as_json:
@@ -118,8 +114,6 @@ def check(context: Context, *, as_json: bool) -> None:
     Example:
       verify-etl db check && verify-etl run
     """  # noqa: D301 - \b is click's mark
-    from etl.migrate import upgrade as upgrade_
-
     with _engine(context) as engine:
         found = upgrade_.current(engine)
     if as_json:

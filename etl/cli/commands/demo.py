@@ -5,10 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import text
 
+from etl.backfill.enqueue import load_file
 from etl.cli import table
+from etl.cli.commands.run import run_now
 from etl.cli.context import Context
 from etl.cli.words import counted
+from etl.migrate.upgrade import upgrade
+from etl.sandbox import Sandbox, World
+from etl.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +40,7 @@ FROM attempts GROUP BY 1 ORDER BY 1
 """
 
 
-@click.command(short_help="Show the whole job; no account is needed.")
+@click.command()
 @click.option("--keep", type=click.Path(file_okay=False), help="Keep the files in this folder.")
 @click.pass_obj
 def demo(context: Context, *, keep: str | None) -> None:
@@ -53,11 +59,6 @@ def demo(context: Context, *, keep: str | None) -> None:
 
 
 def _tour(context: Context, folder: Path) -> None:
-    from etl.backfill.enqueue import load_file
-    from etl.cli.commands.run import run_now
-    from etl.migrate.upgrade import upgrade
-    from etl.sandbox import Sandbox, World
-    from etl.settings import load
 
     database = folder / "attempts.db"
     database.unlink(missing_ok=True)
@@ -81,15 +82,12 @@ def _tour(context: Context, folder: Path) -> None:
 
 def _sample(world: object) -> "Sequence[str]":
     """Take SIDs from all over the world's thirty days."""
-    from etl.sandbox import World
-
     assert isinstance(world, World)  # noqa: S101 - for the type checker
     step = max(world.size // SIDS, 1)
     return [world.sid(n) for n in range(0, world.size, step)][:SIDS]
 
 
 def _report(engine: "Engine") -> None:
-    from sqlalchemy import text
 
     with engine.connect() as connection:
         channels = connection.execute(text(_BY_CHANNEL)).all()

@@ -9,6 +9,8 @@ import click
 from etl.cli.context import Context
 from etl.cli.execute import build_job, carry_out, max_seconds_option
 from etl.cli.types import Since
+from etl.listing.discover import DiscoverOptions
+from etl.run import pipeline
 
 _HOUR_MS = 3_600_000
 
@@ -41,9 +43,6 @@ def discover(
     Example:
       verify-etl discover --since 7d
     """  # noqa: D301 - \b is click's mark
-    from etl.listing.discover import DiscoverOptions
-    from etl.run import pipeline
-
     if since is not None and until is not None and until <= since:
         msg = "--since must be before --until."
         raise click.UsageError(msg)

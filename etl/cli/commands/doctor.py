@@ -6,21 +6,33 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
+from etl import __version__
+from etl.allowance import slots
+from etl.allowance.permits import Permits
+from etl.allowance.slots import Allowance
 from etl.cli import messages, table
 from etl.cli.context import Context
+from etl.database.engine import READ_ONLY
+from etl.database.times import clock
+from etl.database.transact import check_revision, transact
 from etl.errors import (
     ApiContractBroken,
     BadBody,
     ConfigError,
     EtlError,
     Exit,
+    SchemaError,
+    StorageError,
     Throttled,
     TransientFailure,
 )
+from etl.queue import runs
+from etl.run.rights import check_rights
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -45,7 +57,7 @@ class Finding:
     exit_code: int = 0
 
 
-@click.command(short_help="Say what is wrong, and what mends it.")
+@click.command()
 @click.option("--offline", is_flag=True, help="Send no request to the API.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array (docs/cli.md).")
 @click.pass_obj
@@ -99,9 +111,6 @@ def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
 
 
 def _database(engine: "Engine") -> Iterator[Finding]:
-    from etl.database.engine import READ_ONLY
-    from etl.database.times import clock
-    from etl.database.transact import check_revision, transact
 
     reading = engine.execution_options(**READ_ONLY)
     address = engine.url.render_as_string(hide_password=True)
@@ -140,11 +149,6 @@ def _write(engine: "Engine") -> None:
     the rows in the file when they are written, and the commit that leaves none of them goes
     through the log. SQLite writes to the file what its cache has no room for.
     """
-    from etl import __version__
-    from etl.database.times import clock
-    from etl.database.transact import transact
-    from etl.queue import runs
-    from etl.run.rights import check_rights
 
     def work(connection: "Connection") -> None:
         check_rights(connection)
@@ -176,7 +180,6 @@ def _small_cache(connection: "Connection") -> "Iterator[None]":
 
 def _api(context: Context, settings: "Settings", engines: "list[Engine]") -> Finding:
     """Send the smallest request there is: a page of one attempt."""
-    from datetime import UTC, datetime, timedelta
 
     def ask() -> None:
         for engine in engines:
@@ -193,13 +196,6 @@ def _api(context: Context, settings: "Settings", engines: "list[Engine]") -> Fin
 
 def _take_slot(engine: "Engine", settings: "Settings") -> None:
     """Count the request against the allowance; on tables that are not ours, do without."""
-    from etl.allowance import slots
-    from etl.allowance.permits import Permits
-    from etl.allowance.slots import Allowance
-    from etl.database.times import clock
-    from etl.database.transact import check_revision, transact
-    from etl.errors import SchemaError, StorageError
-
     allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
     try:
         transact(engine, check_revision, doing="reading the schema's revision", patience_s=0)

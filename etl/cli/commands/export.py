@@ -1,10 +1,13 @@
 """``verify-etl export``: Parquet files by day for what takes over where a database ends."""
 
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from etl import export as export_
 from etl.cli.context import Context
 from etl.cli.types import Since
 from etl.cli.words import counted, sized
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 _DAY_MS = 86_400_000
 
 
-@click.command(short_help="Write the attempts to Parquet files by day.")
+@click.command()
 @click.option("--format", "form", type=click.Choice(["parquet"]), default="parquet",
               show_default=True, help="What to write.")  # fmt: skip
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False), metavar="DIR",
@@ -52,10 +55,6 @@ def export(
       verify-etl export -o attempts
       verify-etl export --format parquet -o /srv/lake/attempts --since 90d
     """  # noqa: D301 - \b is click's mark
-    from pathlib import Path
-
-    from etl import export as export_
-
     del form  # the only one so far
     if since is not None and until is not None and until <= since:
         msg = "--since must be before --until."
@@ -84,7 +83,6 @@ def _line(done: "Exported") -> str:
 
 
 def _day(ms: int | None) -> "date | None":
-    from datetime import UTC, datetime
 
     return (
         None if ms is None else datetime.fromtimestamp(ms // _DAY_MS * _DAY_MS / 1000, UTC).date()

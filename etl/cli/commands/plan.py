@@ -8,6 +8,13 @@ import click
 
 from etl.cli.context import Context
 from etl.cli.words import counted
+from etl.database.bounds import PATIENT
+from etl.database.engine import READ_ONLY
+from etl.database.times import clock, moment
+from etl.database.transact import check_revision, transact
+from etl.decide.plan import plan as make_plan
+from etl.decide.plan import seconds
+from etl.queue.waiting import read_density, read_waiting
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -48,14 +55,6 @@ def show(
     limit: int | None = None,
 ) -> None:
     """Print the plan for what waits now and what is due; ``limit``: for so many SIDs, singly."""
-    from etl.database.bounds import PATIENT
-    from etl.database.engine import READ_ONLY
-    from etl.database.times import clock
-    from etl.database.transact import check_revision, transact
-    from etl.decide.plan import plan as make_plan
-    from etl.decide.plan import seconds
-    from etl.queue.waiting import read_density, read_waiting
-
     engine = context.engine(settings).execution_options(**READ_ONLY, **PATIENT)
 
     def work(connection: "Connection") -> "tuple[Plan, int]":
@@ -111,7 +110,6 @@ def _limited(made: "Plan", limit: int, verifications: int) -> "Plan":
 
 
 def _lines(made: "Plan", named: int) -> list[str]:
-    from etl.database.times import moment
 
     least = _AT_LEAST if made.guessed else ""
     lines = [

@@ -9,6 +9,9 @@ import click
 from etl.cli.context import Context
 from etl.cli.types import AGE
 from etl.cli.words import counted
+from etl.database.times import clock
+from etl.database.transact import check_revision, transact
+from etl.queue import prune as prune_
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@click.command(short_help="Take settled rows out of the queue.")
+@click.command()
 @click.option(
     "--settled-before", "age", type=AGE, required=True, metavar="AGE",
     help="How long ago they settled, such as 90d.",
@@ -36,10 +39,6 @@ def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     Example:
       verify-etl prune --settled-before 90d --dry-run
     """  # noqa: D301 - \b is click's mark
-    from etl.database.times import clock
-    from etl.database.transact import check_revision, transact
-    from etl.queue import prune as prune_
-
     settings = context.settings()
     if age < settings.retention:
         _log.warning(

@@ -3,6 +3,7 @@
 import json
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,18 +11,28 @@ import click
 from etl.cli import table
 from etl.cli.context import Context
 from etl.cli.execute import build_job, max_seconds_option
+from etl.cli.progress import ProgressLine
 from etl.cli.types import Since
+from etl.database.bounds import PATIENT
+from etl.database.transact import transact
+from etl.job.stop import StopFlag
+from etl.listing.reconcile import By, Finding, ReconcileOptions, commands, undated
+from etl.reports.model import Column, ColumnKind
+from etl.reports.table import draw
+from etl.run import pipeline
+
+if TYPE_CHECKING:
+    from etl.listing.reconcile import DayLine, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from etl.job.tools import Job
-    from etl.listing.reconcile import By, DayLine, ReconcileOptions, Totals
     from etl.run.pipeline import RunReport
     from etl.settings import Settings
 
 
-@click.command(short_help="Compare the rows with Twilio's own counts.")
+@click.command()
 @click.option(
     "--since", type=Since(), required=True, metavar="TIME",
     help="From which UTC day: a date, a time, or how long ago (7d, 2w).",
@@ -55,8 +66,6 @@ def reconcile(
       verify-etl reconcile --since 7d --by service
       verify-etl reconcile --since 7d --until 1d --strict
     """  # noqa: D301 - \b is click's mark
-    from etl.listing.reconcile import By, ReconcileOptions
-
     if until is not None and until <= since:
         msg = "--since must be before --until."
         raise click.UsageError(msg)
@@ -79,14 +88,6 @@ def reconcile(
 def _compare(
     context: Context, settings: "Settings", job: "Job", asked: "ReconcileOptions"
 ) -> "tuple[RunReport, list[DayLine], int]":
-    from functools import partial
-
-    from etl.cli.progress import ProgressLine
-    from etl.database.bounds import PATIENT
-    from etl.database.transact import transact
-    from etl.job.stop import StopFlag
-    from etl.listing.reconcile import undated
-    from etl.run import pipeline
 
     lines: list[DayLine] = []
     with ExitStack() as stack:
@@ -103,9 +104,6 @@ def _compare(
 def _draw(lines: "Sequence[DayLine]", by: "By | None") -> None:
     """Print the table, as wide as the terminal; piped, as wide as it gets."""
     from rich.console import Console
-
-    from etl.reports.model import Column, ColumnKind
-    from etl.reports.table import draw
 
     console = Console()
     columns = [
@@ -150,8 +148,6 @@ def _say(
     report: "RunReport", by: "By | None", lines: "Sequence[DayLine]", undated: int
 ) -> "Iterator[str]":
     """Say below the table what it comes to, and what to do."""
-    from etl.listing.reconcile import Finding, commands
-
     totals = [line for line in lines if line.is_total]
     of = {found: [line for line in totals if line.finding is found] for found in Finding}
     yield ""
@@ -198,7 +194,6 @@ def _folded(text: str) -> str:
 def _document(
     report: "RunReport", asked: "ReconcileOptions", lines: "Sequence[DayLine]", undated: int
 ) -> dict[str, Any]:
-    from etl.listing.reconcile import commands
 
     return {
         "run_id": report.run_id,

@@ -9,6 +9,9 @@ import click
 from etl.cli.context import Context
 from etl.cli.types import AGE
 from etl.cli.words import counted
+from etl.database.times import clock
+from etl.database.transact import check_revision, transact
+from etl.load import redact as redact_
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@click.command(short_help="Remove personal data of old attempts.")
+@click.command()
 @click.option(
     "--older-than", "age", type=AGE, required=True, metavar="AGE",
     help="The attempts' age, such as 30d.",
@@ -59,9 +62,6 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
 
 
 def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
-    from etl.database.times import clock
-    from etl.database.transact import check_revision, transact
-    from etl.load import redact as redact_
 
     before = transact(engine, clock, doing="reading the clock") - age
     counts = dict.fromkeys(("attempts", "destinations", "extras", "columns", "changes", "rows"), 0)
@@ -86,8 +86,6 @@ def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
 
 
 def _redact_others(engine: "Engine", name: str, before: int, *, dry_run: bool) -> int:
-    from etl.database.transact import check_revision, transact
-    from etl.load import redact as redact_
 
     rows = 0
     last: int | None = 0

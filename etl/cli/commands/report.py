@@ -1,11 +1,18 @@
 """``verify-etl report``: the questions that the rows answer."""
 
+import io
 import logging
 import sys
+import time
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
+from sqlalchemy.exc import DBAPIError
 
 from etl.cli import table
 from etl.cli.commands import report_as_of
@@ -13,15 +20,27 @@ from etl.cli.commands.report_html import html
 from etl.cli.context import Context, snapshots
 from etl.cli.types import Word
 from etl.cli.words import counted
+from etl.database.errors import explain
+from etl.database.transact import check_revision, transact
+from etl.reports import REPORTS, find
+from etl.reports import fees as fees_
+from etl.reports.files import replaced
+from etl.reports.output import WRITERS
+from etl.reports.query import Question, ask, undated
+from etl.reports.table import draw
+from etl.reports.window import moment
+from etl.sql.odd import say
+from etl.sql.zones import zone_named
+
+if TYPE_CHECKING:
+    from etl.reports.query import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from zoneinfo import ZoneInfo
 
     from sqlalchemy import Connection, Engine
 
     from etl.reports.model import Report
-    from etl.reports.query import Question, Rows
     from etl.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -35,14 +54,10 @@ class _Reports(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the reports, and what else stands under `report`."""
-        from etl.reports import REPORTS
-
         return [report.name for report in REPORTS] + super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Build one report's command; its view's name will do."""
-        from etl.reports import find
-
         found = super().get_command(ctx, cmd_name)
         if found is None and (report := find(cmd_name)):
             return _command(report)
@@ -59,8 +74,6 @@ def report(ctx: click.Context) -> None:
       verify-etl report conversion-daily --since 7d --channel sms
     """  # noqa: D301 - \b is click's mark
     if ctx.invoked_subcommand is None:
-        from etl.reports import REPORTS
-
         others = [command for name, command in sorted(report.commands.items())]
         formatter = ctx.make_formatter()
         formatter.write_dl([(found.name, found.sentence) for found in REPORTS])
@@ -79,11 +92,6 @@ def fees(context: Context, *, file: str) -> None:
     Example:
       verify-etl report fees config/fees.example.toml
     """  # noqa: D301 - \b is click's mark
-    from pathlib import Path
-
-    from etl.database.transact import check_revision, transact
-    from etl.reports import fees as fees_
-
     found = fees_.read(Path(file))
 
     def work(connection: "Connection") -> int:
@@ -189,12 +197,6 @@ def _question(
     limit: int | None = None,
     **past: str | None,
 ) -> "tuple[Question, ZoneInfo]":
-    import time
-    from zoneinfo import ZoneInfo
-
-    from etl.reports.query import Question
-    from etl.reports.window import moment
-    from etl.sql.zones import zone_named
 
     zone = zone_named(timezone) if timezone else ZoneInfo("UTC")
     now = time.time()
@@ -237,15 +239,6 @@ def _asked(
     context: Context, engine: "Engine", report: "Report", question: "Question", zone: "ZoneInfo"
 ) -> "Iterator[Rows]":
     """Ask within a transaction that writes nothing, and say the database's errors in words."""
-    from dataclasses import replace
-    from datetime import datetime
-
-    from sqlalchemy.exc import DBAPIError
-
-    from etl.database.errors import explain
-    from etl.database.transact import check_revision
-    from etl.reports.query import ask, undated
-    from etl.sql.odd import say
 
     def local(value: Any) -> Any:  # noqa: ANN401 - any cell
         return value.astimezone(zone) if isinstance(value, datetime) else value
@@ -277,12 +270,8 @@ def _table(
     zone: "ZoneInfo",
     output: str | None,
 ) -> None:
-    import io
 
     from rich.console import Console
-
-    from etl.reports.files import replaced
-    from etl.reports.table import draw
 
     with _asked(context, engine, report, question, zone) as answer:
         rows = list(answer.rows)
@@ -312,8 +301,6 @@ def _file(
     form: str,
     output: str | None,
 ) -> None:
-    from etl.reports.files import replaced
-    from etl.reports.output import WRITERS
 
     output = output or "-"
     if output == "-" and form == "parquet" and sys.stdout.isatty():

@@ -1,9 +1,14 @@
 """Ask a report about the past: `--as-of` and `--seen-since`, and what is said about the answer."""
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from etl.reports.model import Column, ColumnKind
+from etl.reports.window import moment
+from etl.sql.as_of import AsOf, first_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +20,6 @@ if TYPE_CHECKING:
     from etl.reports.model import Report
     from etl.reports.query import Question, Rows
     from etl.settings import Settings
-    from etl.sql.as_of import AsOf
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +43,6 @@ def asked(
     seen_since: str | None = None,
 ) -> dict[str, Any]:
     """Read the options into what a question holds; the future is a usage error."""
-    from etl.reports.window import moment
-    from etl.sql.as_of import AsOf
-
     at = moment(as_of, option="--as-of", zone=zone, now_s=now_s) if as_of else None
     since = (
         moment(seen_since, option="--seen-since", zone=zone, now_s=now_s) if seen_since else None
@@ -71,8 +72,6 @@ def say(connection: "Connection", report: "Report", as_of: "AsOf", zone: "ZoneIn
 
 def say_moment(connection: "Connection", as_of: "AsOf", zone: "ZoneInfo") -> bool:
     """Say on stderr which moment was used; return whether anything was known then."""
-    from etl.sql.as_of import first_known
-
     _log.info("As known at %s.", _shown(as_of.moment, zone))
     begun = first_known(connection)
     if begun is not None and begun <= as_of.moment:
@@ -88,10 +87,6 @@ def _shown(at: "datetime", zone: "ZoneInfo") -> str:
 
 def stamped(answer: "Rows", question: "Question", zone: "ZoneInfo") -> "Rows":
     """Put the moment before every row, so that a file says of when it is."""
-    from dataclasses import replace
-
-    from etl.reports.model import Column, ColumnKind
-
     if question.as_of is None:
         return answer
     moment = question.as_of.moment.astimezone(zone)

@@ -1,12 +1,22 @@
 """``verify-etl report html``: the page, in one file that opens offline."""
 
 import logging
+import time
+from zoneinfo import ZoneInfo
 
 import click
+from sqlalchemy.exc import DBAPIError
 
 from etl.cli.commands import report_as_of
 from etl.cli.context import Context
 from etl.cli.words import sized
+from etl.database.errors import explain
+from etl.database.transact import check_revision
+from etl.page import collect, write
+from etl.reports.files import replaced
+from etl.reports.query import Question
+from etl.reports.window import moment
+from etl.sql.odd import say
 
 _log = logging.getLogger(__name__)
 
@@ -42,19 +52,6 @@ def html(
     Example:
       verify-etl report html -o verify.html --since 90d
     """  # noqa: D301 - \b is click's mark
-    import time
-    from zoneinfo import ZoneInfo
-
-    from sqlalchemy.exc import DBAPIError
-
-    from etl.database.errors import explain
-    from etl.database.transact import check_revision
-    from etl.page import collect, write
-    from etl.reports.files import replaced
-    from etl.reports.query import Question
-    from etl.reports.window import moment
-    from etl.sql.odd import say
-
     zone, now = ZoneInfo("UTC"), time.time()
     start = moment(since, option="--since", zone=zone, now_s=now) if since else None
     end = moment(until, option="--until", zone=zone, now_s=now) if until else None

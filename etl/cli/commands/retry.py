@@ -7,12 +7,16 @@ import click
 
 from etl.cli.context import Context
 from etl.cli.types import Word
+from etl.database.bounds import PATIENT
+from etl.database.transact import check_revision, transact
+from etl.queue import attempts, verifications
+from etl.records import Outcome
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-@click.command(short_help="Put dead SIDs back to pending.")
+@click.command()
 @click.argument("sids", nargs=-1, metavar="[SID]...", type=Word())
 @click.option("--outcome", "outcomes", multiple=True, help="All dead for this reason; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="All that are dead.")
@@ -42,10 +46,6 @@ def retry(
     if everything and (sids or outcomes):
         msg = "--all goes with neither SIDs nor --outcome."
         raise click.UsageError(msg)
-    from etl.database.bounds import PATIENT
-    from etl.database.transact import check_revision, transact
-    from etl.queue import attempts, verifications
-    from etl.records import Outcome
 
     known = {outcome.value for outcome in Outcome}
     if unknown := sorted(set(outcomes) - known):

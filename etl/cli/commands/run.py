@@ -6,6 +6,7 @@ import click
 
 from etl.cli.context import Context
 from etl.cli.execute import build_job, carry_out, max_seconds_option, prefaced
+from etl.run import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,8 +95,6 @@ def run_now(
 
     As JSON ``within`` another object, it is its key ``run``: null when it could not even begin.
     """
-    from etl.run import pipeline
-
     with prefaced(within if as_json else None) as printing:
         job = build_job(
             settings, limit=limit, max_seconds=max_seconds, strict=strict, strategy=strategy

@@ -8,6 +8,9 @@ import click
 
 from etl.cli import table
 from etl.cli.context import Context
+from etl.database.transact import check_revision, transact
+from etl.queue import runs as runs_
+from etl.queue import status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +24,7 @@ _NAMES = ("run", "command", "started", "seconds", "exit", "requests", "fetched",
 _SPARE = ("dead", "final", "requests", "command", "seconds")
 
 
-@click.command(short_help="Show the history of runs.")
+@click.command()
 @click.option(
     "--limit", type=click.IntRange(min=1, max=100_000), default=20, show_default=True,
     help="The newest so many.",
@@ -35,9 +38,6 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
     Example:
       verify-etl runs --limit 5
     """  # noqa: D301 - \b is click's mark
-    from etl.database.transact import check_revision, transact
-    from etl.queue import runs as runs_
-    from etl.queue import status
 
     def work(connection: "Connection") -> "list[dict[str, Any]]":
         check_revision(connection)

@@ -8,14 +8,14 @@ import click
 from etl.cli.context import Context
 from etl.cli.types import DURATION
 from etl.errors import StorageError
+from etl.job.stop import StopFlag
+from etl.sandbox import Fault, Sandbox, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from etl.sandbox import Fault
 
-
-@click.command(short_help="Serve a local Verify Attempts API.")
+@click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: any free port.")
 @click.option(
     "--size", type=click.IntRange(min=0), default=1000, show_default=True,
@@ -59,8 +59,6 @@ def sandbox(
       verify-etl sandbox --port 8321 --sids sids.txt
     """  # noqa: D301 - \b is click's mark
     del context
-    from etl.job.stop import StopFlag
-    from etl.sandbox import Sandbox, World
 
     parsed = _parsed(faults)
     world = World(seed=seed, size=size)
@@ -87,7 +85,6 @@ def sandbox(
 
 
 def _parsed(faults: "Sequence[str]") -> "list[Fault]":
-    from etl.sandbox import Fault
 
     found = []
     for fault in faults:

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from etl.allowance.slots import Allowance
 from etl.cli import table
 from etl.cli.context import Context
+from etl.database.times import clock
+from etl.database.transact import check_revision, transact
+from etl.queue import status as status_
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +24,7 @@ _INDENT = 17
 _SHOWN_RUNS = 3
 
 
-@click.command(short_help="Show how the queue stands.")
+@click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
 @click.pass_obj
 def status(context: Context, *, as_json: bool) -> None:
@@ -31,11 +35,6 @@ def status(context: Context, *, as_json: bool) -> None:
       verify-etl status
       verify-etl status --json
     """  # noqa: D301 - \b is click's mark
-    from etl.allowance.slots import Allowance
-    from etl.database.times import clock
-    from etl.database.transact import check_revision, transact
-    from etl.queue import status as status_
-
     settings = context.settings()
     allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
 
