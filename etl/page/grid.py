@@ -169,7 +169,7 @@ class Grid:
     def sorted_columns(self) -> dict[str, list[int]]:
         """Give `day`, the keys and the measures as columns, sorted by the keys, then by day.
 
-        So sorted, neighbours are alike: a column of differences is mostly zeros and ones.
+        So sorted, neighbours are alike, and columns compress well.
         """
         order = sorted(self._rows)
         found = {"day": [packed & _MASK for packed in order]}

@@ -1,6 +1,6 @@
 import base64
+import gzip
 import json
-import zlib
 from collections import defaultdict
 from itertools import pairwise
 from random import Random
@@ -92,35 +92,27 @@ def test_packing_is_exact() -> None:
     cube, _ = filled(10_000)
     columns = cube.sorted_columns()
     found = packed(cube, most=10**9, parts={"part": "count"}, amounts={"money": "count"})
-    bytes_ = zlib.decompress(base64.b64decode(found["data"]))
-    at, read = 0, []
-    for planes in found["planes"]:
-        values = [0] * found["rows"]
-        for plane in range(planes):
-            for row, byte in enumerate(bytes_[at : at + found["rows"]]):
-                values[row] |= byte << 8 * plane
-            at += found["rows"]
-        read.append(values)
-    day, name, place, count, part, units, beside, rest = read
-    assert [sum(map(unzigzag, day[: row + 1])) for row in range(50)] == columns["day"][:50]
-    assert [sum(map(unzigzag, name[: row + 1])) for row in range(50)] == columns["name"][:50]
-    assert count == columns["count"]
-    whole = [n - unzigzag(lack) for n, lack in zip(count, part, strict=True)]
+    bytes_ = gzip.decompress(base64.b64decode(found["data"]))
+    at, rows, read = 0, found["rows"], {}
+    for name, size in found["columns"]:
+        planes = [bytes_[start : start + rows] for start in range(at, at + size * rows, rows)]
+        read[name] = [int.from_bytes(c, "little", signed=True) for c in zip(*planes, strict=True)]
+        at += size * rows
+    assert at == len(bytes_)
+    assert len(read["place"]) == len(cube)
+    assert {name: read[name] for name in ("day", "name", "place", "count")} == {
+        name: columns[name] for name in ("day", "name", "place", "count")
+    }
+    whole = [n - lack for n, lack in zip(read["count"], read["part"], strict=True)]
     assert whole == columns["part"]
     amounts = [
-        (unzigzag(u) * 10**6 + b) * (n or 1) + r
-        for u, b, r, n in zip(units, beside, rest, count, strict=True)
+        mean * (n or 1) + rest
+        for mean, rest, n in zip(read["money"], read["money_rest"], read["count"], strict=True)
     ]
     assert amounts == [
         unit * 10**6 + millionth
         for unit, millionth in zip(columns["money_units"], columns["money"], strict=True)
     ]
-    assert len(place) == len(cube)
-
-
-def unzigzag(value: int) -> int:
-    """Give the signed number back."""
-    return value // 2 if value % 2 == 0 else -(value + 1) // 2
 
 
 def thread_seconds(page: Page) -> float:
