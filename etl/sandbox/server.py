@@ -1,116 +1,47 @@
-"""Serve a world over HTTP on loopback as Twilio's Verify Attempts API would.
-
-    read | authenticate | allowance | draw a fault | answer | send, or send badly
-
-The order matters to clients: wrong credentials cost nothing of the allowance, and a fault strikes
-only what the allowance let pass.
-"""
+"""Serve a world over HTTP on loopback: connections, threads, and sending well or badly."""
 
 from __future__ import annotations
 
-import binascii
-import hmac
 import itertools
-import math
-import re
 import sys
-import time
-from base64 import b64decode, b64encode
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from .answers import Answer, encode, json_answer, not_found, problem, too_many, unauthorized
+from .api import Api
 from .control import PREFIX, control
-from .faults import Fault, Faults
-from .limiter import Limiter
-from .listing import AttemptList
-from .query import BadRequest, parse_query
 from .sids import derive
-from .spoil import SENT_BADLY, Spoiled, dawdle, send_badly, spoil
-from .stats import Stats
-from .timeline import DAY
+from .spoil import send_badly
 from .transport import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from .answers import Answer
     from .wire import Request, RequestLine
     from .world import World
 
-_LIST = "/v2/Attempts"
-_SUMMARY = "/v2/Attempts/Summary"
-_FETCH = re.compile(r"/v2/Attempts/(VL[0-9a-fA-F]{32})")
-_HOST = re.compile(r"[0-9A-Za-z.:\[\]-]+")
-_CACHED_BYTES = 256_000_000
-_OK = 200
 
+class Sandbox(Api):
+    """A local Verify Attempts API over a world: the API behind a server of its own.
 
-class _Call(NamedTuple):
-    """A request understood: its kind (fetch, list, summary, other) and the SID of a fetch."""
-
-    request: Request
-    kind: str
-    sid: str | None
-
-
-class Sandbox:
-    """A local Verify Attempts API over a world: with its allowance, its faults and its counts.
-
-    A context manager; `url`, credentials and `environ()` say how to reach it. `latency` (seconds),
-    `limit`, `world` and `faults` may be changed while it runs.
+    A context manager; `url`, credentials and `environ()` say how to reach it.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a setting of its own, given by name
+    def __init__(
         self,
         world: World,
         *,
         port: int = 0,
-        limit: int = 100,
-        window: float = 60.0,
-        latency: float = 0.0,
-        retention: float = 30 * DAY,
-        account_sid: str | None = None,
-        auth_token: str | None = None,
-        order: str = "desc",
-        fixed_window: bool = False,
-        send_retry_after: bool = False,
-        track_sids: bool = False,
         verbose: bool = False,
-        clock: Callable[[], float] = time.monotonic,
+        **settings: Any,  # noqa: ANN401 - the API's own
     ) -> None:
         """Prepare a server on 127.0.0.1 (port 0: any free one); `start()` or `with` runs it.
 
-        `limit` requests in any `window` seconds, 0 for no limit; with `send_retry_after` a 429
-        says in whole seconds when to come back. `account_sid` becomes the world's. `clock`
-        (seconds) is what windows are measured by. Raises ValueError for an unknown order.
+        The other settings are the API's.
         """
-        self.world = world
-        if account_sid is not None:
-            world.account_sid = account_sid
-        self.account_sid = world.account_sid
-        self.auth_token = auth_token or derive("not-a-secret token", world.seed)
-        self.api_key = "SK" + derive("key", world.seed)
-        self.api_secret = derive("not-a-secret secret", world.seed)
-        self.latency = latency
+        super().__init__(world, **settings)
         self.verbose = verbose
-        self.send_retry_after = send_retry_after
-        self.faults = Faults(world.seed)
-        self._allowance = Limiter(limit, window, fixed=fixed_window, clock=clock)
-        self._listing = AttemptList(world, retention, order)
-        self._stats = Stats(track_sids=track_sids)
-        self._rendered: dict[str, bytes] = {}
-        self._rendered_bytes = 0
-        self._numbers = itertools.count(1)
-        self._run = derive("requests", world.seed)[:16]
         self._port = port
         self._server: Listener | None = None
-        self._credentials = (
-            f"{self.account_sid}:{self.auth_token}".encode(),
-            f"{self.api_key}:{self.api_secret}".encode(),
-        )
-        # Compared first, as they are sent by nearly everybody.
-        self._headers = frozenset(
-            f"Basic {b64encode(pair).decode('ascii')}" for pair in self._credentials
-        )
+        self._numbers = itertools.count(1)
+        self._run = derive("requests", world.seed)[:16]
 
     def start(self) -> Self:
         """Bind and serve in the background; OSError where the port is taken."""
@@ -118,6 +49,7 @@ class Sandbox:
             self._server = Listener(
                 self.handle, self._stats.connected, self._port, verbose=self.verbose
             )
+            self.base = f"http://127.0.0.1:{self._server.server_port}"
             self._server.run()
         return self
 
@@ -141,16 +73,7 @@ class Sandbox:
         if self._server is None:
             message = "the sandbox is not running"
             raise RuntimeError(message)
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    @property
-    def limit(self) -> int:
-        """Return the allowance in requests a window; 0 means none."""
-        return self._allowance.limit
-
-    @limit.setter
-    def limit(self, limit: int) -> None:
-        self._allowance.limit = limit
+        return self.base
 
     def environ(self) -> dict[str, str]:
         """Return the environment with which verify-etl talks to this server."""
@@ -160,124 +83,16 @@ class Sandbox:
             "VERIFY_ETL_API_URL": self.url,
         }
 
-    def stats(self) -> dict[str, Any]:
-        """Return the counts since the start or the last reset.
-
-        `requests` = `accepted` + `throttled` + `unauthorized`; `peak_in_window` is the most
-        accepted in any window, `peak_seen_in_window` the most that came with good credentials;
-        in `by_status` 0 stands for an answer that was not sent whole.
-        """
-        return {
-            **self._stats.report(),
-            "accepted": self._allowance.accepted,
-            "throttled": self._allowance.refused,
-            "peak_in_window": self._allowance.peak,
-            "peak_seen_in_window": self._allowance.peak_seen,
-        }
-
-    def reset_stats(self) -> None:
-        """Set all counts to nought; the allowance used so far stays used."""
-        self._stats.reset()
-        self._allowance.reset()
-
     def handle(self, request: Request, line: RequestLine) -> bool:
         """Answer one request on a connection; return whether it can carry another."""
         if request.path.startswith(PREFIX):
             self._send(line, request, control(self, request))
             return request.keep_alive
-        match = _FETCH.fullmatch(request.path)
-        sid = match[1] if match else None
-        kinds = {_LIST: "list", _SUMMARY: "summary"}
-        call = _Call(request, "fetch" if sid else kinds.get(request.path, "other"), sid)
-        concurrency = self._stats.begin(sid)
-        status = 0
-        try:
-            answer, fault = self._decide(call, line)
-            status = 0 if fault is not None and fault.kind in SENT_BADLY else answer.status
-        finally:
-            # Before anything is sent: whoever has the answer finds it counted, and may well ask
-            # for the same SID again without that being twice at once.
-            self._stats.end(sid, status)
+        answer, fault, concurrency = self.decide(request, line)
         if fault is not None and send_badly(fault, answer, line):
             return False
         self._send(line, request, answer, concurrency)
         return request.keep_alive
-
-    def _decide(self, call: _Call, line: RequestLine) -> tuple[Answer, Fault | None]:
-        """Authenticate, take from the allowance, draw a fault, and find the answer."""
-        if not self._is_known(call.request.headers.get("authorization", "")):
-            self._stats.refuse()
-            return unauthorized(), None
-        wait = self._allowance.admit()
-        if wait:
-            return too_many(str(math.ceil(wait)) if self.send_retry_after else None), None
-        self._stats.accept(call.kind, call.sid)
-        if self.latency:
-            line.stopping.wait(self.latency)
-        fault = self.faults.draw(call.kind, call.sid)
-        if fault is None:
-            return self._answer(call), None
-        self._stats.fault(fault.kind)
-        dawdle(fault, line)
-        asked = Spoiled(call.request.path, lambda: self._neighbour(call))
-        return spoil(fault, self._answer(call), asked), fault
-
-    def _is_known(self, header: str) -> bool:
-        if header in self._headers:
-            return True
-        scheme, _, pair = header.partition(" ")
-        try:
-            given = b64decode(pair.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        known = [hmac.compare_digest(given, pair) for pair in self._credentials]
-        return scheme.lower() == "basic" and any(known)
-
-    def _answer(self, call: _Call) -> Answer:
-        """Return the true answer to a request; a 500 that says why where an override fails."""
-        try:
-            return self._true_answer(call)
-        except BadRequest as error:
-            return problem(400, 60200, str(error))
-        except Exception as error:  # noqa: BLE001 - a test's override may raise anything
-            return problem(500, 20500, f"The sandbox failed: {error!r}")
-
-    def _true_answer(self, call: _Call) -> Answer:
-        request = call.request
-        if request.method not in {"GET", "HEAD"}:
-            return problem(405, 20004, "Method not allowed", (("Allow", "GET"),))
-        if call.sid is not None:
-            payload = self._listing.fetch(call.sid)
-            return not_found(request.path) if payload is None else json_answer(payload)
-        if call.kind == "other":
-            return not_found(request.path)
-        return Answer(_OK, self._collection(call))
-
-    def _collection(self, call: _Call) -> bytes:
-        """Render a page or a summary, once for each URL where neither time nor tests change it."""
-        request = call.request
-        host = request.headers.get("host", "")
-        base = f"http://{host}" if _HOST.fullmatch(host) else self.url
-        name = f"{base}{request.target}"
-        lasting = self.world.static_at is not None and self._listing.plain
-        if lasting and name in self._rendered:
-            return self._rendered[name]
-        query = parse_query(request.query, self.world.size)
-        if call.kind == "list":
-            body = encode(self._listing.page(query, request.query, base))
-        else:
-            body = encode(self._listing.summary(query, f"{base}{_SUMMARY}"))
-        if lasting and self._rendered_bytes + len(body) <= _CACHED_BYTES:
-            self._rendered_bytes += len(body)
-            self._rendered[name] = body
-        return body
-
-    def _neighbour(self, call: _Call) -> Answer:
-        """Return the answer to a fetch of the next attempt: another one than was asked for."""
-        index = self.world.index(call.sid or "")
-        if index is None or self.world.size < 2:  # noqa: PLR2004 - there is no other
-            return self._answer(call)
-        return json_answer(self.world.attempt((index + 1) % self.world.size))
 
     def _send(
         self, line: RequestLine, request: Request, answer: Answer, concurrency: int = 0
