@@ -3,13 +3,12 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-GAP = "  "
 _NUMBER = re.compile(r"(-?[\d.,]+%?)?", re.ASCII)
 
 
@@ -29,69 +28,23 @@ def aligned(
     *,
     columns: int | None = None,
     spare: Sequence[str] = (),
-) -> Iterator[str]:
-    """Yield lines: numbers to the right, text to the left, no blanks at the end.
+) -> tuple[list[str], list[str]]:
+    """Return the lines of a table, and the names of the columns that were left out.
 
-    Where a line would not fit into ``columns``, those named in ``spare`` are left out, the first
-    named first; where that is not enough, each row becomes a block of name and value.
+    A table that does not fit into ``columns`` loses those named in ``spare``, the first named
+    first. If it still does not fit, each row becomes a block of name and value.
     """
-    table = _fitted(names, rows, columns, spare)
-    if table is None:
-        yield from _blocks(names, [[_text(value) for value in row] for row in rows])
-        return
-    widths = _widths(table)
-    right = [
-        all(_NUMBER.fullmatch(cell) for cell in cells[1:]) for cells in zip(*table, strict=True)
-    ]
-    for line in table:
-        yield GAP.join(
-            cell.rjust(size) if to_right else cell.ljust(size)
-            for cell, size, to_right in zip(line, widths, right, strict=True)
-        ).rstrip()
+    from etl.reports.table import GAP, Cells, lay_out
 
-
-def left_out(
-    names: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    *,
-    columns: int | None = None,
-    spare: Sequence[str] = (),
-) -> list[str]:
-    """Return the names of the columns that ``aligned`` leaves out for want of width."""
-    table = _fitted(names, rows, columns, spare)
-    return [] if table is None else [name for name in names if name not in table[0]]
-
-
-def _fitted(
-    names: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    columns: int | None,
-    spare: Sequence[str],
-) -> list[list[str]] | None:
-    """Return the cells, names first, less the columns that had to go; None if none would do."""
-    columns = width() if columns is None else columns
-    table = [[*names], *([_text(value) for value in row] for row in rows)]
-    for name in ("", *spare):
-        if name in table[0]:
-            at = table[0].index(name)
-            table = [line[:at] + line[at + 1 :] for line in table]
-        if sum(widths := _widths(table)) + len(GAP) * (len(widths) - 1) <= columns:
-            return table
-    return None
-
-
-def _widths(table: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(len, cells)) for cells in zip(*table, strict=True)]
-
-
-def _blocks(names: Sequence[str], cells: Sequence[Sequence[str]]) -> Iterator[str]:
-    size = max(map(len, names))
-    for number, row in enumerate(cells):
-        if number:
-            yield ""
-        for name, cell in zip(names, row, strict=True):
-            if cell:
-                yield f"{name.ljust(size)}{GAP}{cell}"
+    drawn = []
+    for place, name in enumerate(names):
+        cells = [_text(row[place]) for row in rows]
+        right = all(map(_NUMBER.fullmatch, cells))
+        rank = len(spare) - spare.index(name) if name in spare else 0
+        drawn.append(Cells(name, cells, right, rank))
+    lines, left_out = lay_out(drawn, width() if columns is None else columns)
+    # Blocks need no line for an empty cell.
+    return [(bold + rest).rstrip() for bold, rest in lines if rest != GAP], left_out
 
 
 def _text(value: object) -> str:

@@ -1,52 +1,61 @@
-"""Draw a report for a person: numbers aligned, rates as percentages, as wide as the terminal.
+"""Draw a table for a person: numbers aligned, rates as percentages, as wide as the terminal.
 
-What does not fit is first shortened (SIDs), then left out (spare columns) and named, and at last
-turned: one line for each value.
+Too wide a table is first shortened (SIDs), then loses spare columns, which are named, and is at
+last turned: one line for each value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 from textwrap import wrap
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from etl.reports.model import Column, ColumnKind
 from etl.reports.query import Row, Value
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 NOTHING: Final = "-"
+GAP: Final = "  "
 _NUMBERS: Final = frozenset(
     {ColumnKind.COUNT, ColumnKind.RATE, ColumnKind.RATIO, ColumnKind.MONEY, ColumnKind.SECONDS}
 )
 _SID_LENGTH: Final = 34
-_GAP: Final = 2
 _LEAST_DECIMALS: Final = 2
 _LONGEST: Final = 60
+_NARROWEST: Final = 20
+
+Line = tuple[str, str]
+"""A line: what is bold, and the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """Hold a column with its cells as they will be read."""
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Hold a column as it will be read. The highest ``spare`` is left out first, 0 never."""
 
-    column: Column
+    name: str
     cells: Sequence[str]
+    right: bool
+    spare: int = 0
 
-    @property
+    @cached_property
     def header(self) -> Sequence[str]:
-        return self.column.name.split("_")
+        """Return the lines above the cells."""
+        return self.name.split("_")
 
-    @property
+    @cached_property
     def width(self) -> int:
-        return max(map(len, [*self.header, *self.cells]), default=0)
+        """Return how many columns of a terminal it takes."""
+        return max(map(cell_len, [*self.header, *self.cells]))
 
 
 def draw(
-    console: Console,
+    console: "Console",
     columns: Sequence[Column],
     rows: Sequence[Row],
     *,
@@ -55,29 +64,47 @@ def draw(
 ) -> list[str]:
     """Print the rows; return the names of the columns that were left out.
 
-    ``currency`` names the column that the amounts' currency is in; it is written beside each
-    amount. ``width`` None: as wide as it gets.
+    ``currency`` names the column with the amounts' currency, which stands beside each amount.
+    ``width`` None: as wide as it gets.
     """
-    drawn = _drawn(columns, rows, currency)
-    left_out: list[str] = []
-    if width is not None and _total(drawn) > width:
-        drawn = [_shortened(part) for part in drawn]
-        fitting, left_out = _narrowed(drawn, width)
-        if _total(fitting) > width:
-            _records(console, drawn, width)
-            return []
-        drawn = fitting
-    _print(console, drawn, len(rows), width)
+    lines, left_out = lay_out(_drawn(columns, rows, currency), width)
+    for bold, rest in lines:
+        console.out(bold, style="bold", end="", highlight=False)
+        # Beside or below its name a value stands in colours; in a table that would be too many.
+        console.out(rest, highlight=bool(bold))
     return left_out
 
 
-def _drawn(columns: Sequence[Column], rows: Sequence[Row], currency: str) -> list[_Drawn]:
+def lay_out(drawn: Sequence[Cells], width: int | None) -> tuple[list[Line], list[str]]:
+    """Return the lines, and the names of the columns that were left out."""
+    if width is None or _total(drawn) <= width:
+        return list(_table(drawn)), []
+    kept = drawn = [_shortened(part) for part in drawn]
+    # The most spare first, the empty ones before others, then from the right.
+    candidates = sorted(
+        (part for part in drawn if part.spare),
+        key=lambda part: (part.spare, all(cell == NOTHING for cell in part.cells)),
+    )
+    while candidates and _total(kept) > width:
+        gone = candidates.pop()
+        kept = [part for part in kept if part is not gone]
+    if _total(kept) > width:
+        return list(_turned(drawn, max(width, _NARROWEST))), []
+    return list(_table(kept)), [part.name for part in drawn if part not in kept]
+
+
+def _drawn(columns: Sequence[Column], rows: Sequence[Row], currency: str) -> list[Cells]:
     names = [column.name for column in columns]
     has_money = any(column.kind is ColumnKind.MONEY for column in columns)
     place = names.index(currency) if has_money and currency in names else None
     units = [str(row[place] or "") if place is not None else "" for row in rows]
     return [
-        _Drawn(column, _cells(column, [row[number] for row in rows], units))
+        Cells(
+            column.name,
+            _cells(column, [row[number] for row in rows], units),
+            right=column.kind in _NUMBERS,
+            spare=column.spare,
+        )
         for number, column in enumerate(columns)
         if number != place
     ]
@@ -118,61 +145,41 @@ def _printable(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _total(drawn: Sequence[_Drawn]) -> int:
-    return sum(part.width + _GAP for part in drawn) - _GAP
+def _total(drawn: Sequence[Cells]) -> int:
+    return sum(part.width + len(GAP) for part in drawn) - len(GAP)
 
 
-def _shortened(part: _Drawn) -> _Drawn:
+def _shortened(part: Cells) -> Cells:
     """Shorten SIDs: their first and last characters tell them apart."""
-    if part.column.kind is not ColumnKind.TEXT or not part.column.name.endswith("sid"):
+    if not part.name.endswith("sid"):
         return part
     cells = [c if len(c) < _SID_LENGTH else f"{c[:6]}…{c[-4:]}" for c in part.cells]
-    return _Drawn(part.column, cells)
+    return Cells(part.name, cells, part.right, part.spare)
 
 
-def _narrowed(drawn: Sequence[_Drawn], width: int) -> tuple[list[_Drawn], list[str]]:
-    kept = list(drawn)
-    # The most spare first, the empty ones before others, then from the right.
-    candidates = sorted(
-        (part for part in kept if part.column.spare),
-        key=lambda part: (part.column.spare, all(cell == NOTHING for cell in part.cells)),
-    )
-    while candidates and _total(kept) > width:
-        kept.remove(candidates.pop())
-    names = [part.column.name for part in drawn if part not in kept]
-    return kept, names
+def _table(drawn: Sequence[Cells]) -> Iterator[Line]:
+    tall = max(len(part.header) for part in drawn)
+    columns = [[""] * (tall - len(part.header)) + [*part.header, *part.cells] for part in drawn]
+    for number, line in enumerate(zip(*columns, strict=True)):
+        text = GAP.join(map(_padded, line, drawn))
+        yield (text, "") if number < tall else ("", text)
 
 
-def _print(console: Console, drawn: Sequence[_Drawn], count: int, width: int | None) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for part in drawn:
-        table.add_column(
-            Text("\n".join(part.header)),
-            justify="right" if part.column.kind in _NUMBERS else "left",
-            no_wrap=True,
-            vertical="bottom",
-            header_style="bold",
-            min_width=part.width,
-        )
-    for number in range(count):
-        table.add_row(*(Text(part.cells[number]) for part in drawn))
-    if width is None:
-        # Where nobody looks it takes itself for 80 wide, and would leave columns out unsaid.
-        console.width = width = _total(drawn) + 2 * len(drawn)
-    console.print(table, width=width, crop=False)
+def _padded(cell: str, part: Cells) -> str:
+    blanks = " " * (part.width - cell_len(cell))
+    return blanks + cell if part.right else cell + blanks
 
 
-def _records(console: Console, drawn: Sequence[_Drawn], width: int) -> None:
-    """Print each row as lines of name and value; a value that is too long stands below."""
-    label = max(len(part.column.name) for part in drawn)
+def _turned(drawn: Sequence[Cells], width: int) -> Iterator[Line]:
+    """Write each row as lines of name and value; a value that is too long stands below."""
+    label = max(len(part.name) for part in drawn)
     for number in range(len(drawn[0].cells)):
         if number:
-            console.print()
+            yield "", ""
         for part in drawn:
-            name, cell = part.column.name, part.cells[number]
-            if label + _GAP + len(cell) <= width:
-                lines = [f"[bold]{name.ljust(label)}[/bold]  {escape(cell)}"]
+            cell = part.cells[number]
+            if label + len(GAP) + cell_len(cell) <= width:
+                yield part.name.ljust(label), GAP + cell
             else:
-                below = wrap(cell, max(width - _GAP, 1))
-                lines = [f"[bold]{name}[/bold]", *(escape(f"  {line}") for line in below)]
-            console.print("\n".join(lines), soft_wrap=True)
+                yield part.name, ""
+                yield from ((GAP, line) for line in wrap(cell, width - len(GAP)))

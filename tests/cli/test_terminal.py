@@ -184,12 +184,13 @@ def test_json_is_ascii_and_one_line(filled: Mapping[str, str]) -> None:
 def test_a_table_that_does_not_fit() -> None:
     """Columns that may be spared go first, then each row becomes a block."""
     names, rows = ("name", "count", "note"), [("one", 1_234, None), ("two", 5, "x" * 12)]
-    assert list(aligned(names, rows, columns=80)) == [
+    assert aligned(names, rows, columns=80)[0] == [
         "name  count  note", "one   1,234", "two       5  " + "x" * 12,
     ]  # fmt: skip
-    spared = list(aligned(names, rows, columns=15, spare=("note",)))
+    spared, left_out = aligned(names, rows, columns=15, spare=("note",))
     assert spared == ["name  count", "one   1,234", "two       5"]
-    blocks = list(aligned(names, rows, columns=8, spare=("note",)))
+    assert left_out == ["note"]
+    blocks, _ = aligned(names, rows, columns=8, spare=("note",))
     assert blocks[:3] == ["name   one", "count  1,234", ""]
 
 

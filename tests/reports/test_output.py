@@ -186,6 +186,17 @@ def test_a_pipe_is_as_wide_as_it_needs() -> None:
     assert "VA" + "1" * 32 in "".join(lines)
 
 
+def test_characters_of_two_columns_are_not_cut() -> None:
+    """A name in Chinese takes two columns a character, and stands whole and aligned."""
+    columns = (Column("carrier", ColumnKind.TEXT, ""), Column("attempts", ColumnKind.COUNT, ""))
+    buffer = io.StringIO()
+    rows: list[Row] = [("\u4e2d\u56fd\u79fb\u52a8", 12), ("EE", 3)]
+    draw(Console(file=buffer), columns, rows, currency="currency", width=None)
+    assert buffer.getvalue().splitlines() == [
+        "carrier   attempts", "\u4e2d\u56fd\u79fb\u52a8        12", "EE               3",
+    ]  # fmt: skip
+
+
 def test_data_cannot_steer_the_terminal() -> None:
     """Control characters and markup in the data are shown, not obeyed."""
     columns = (Column("carrier", ColumnKind.TEXT, ""),)

@@ -106,10 +106,11 @@ def _report(engine: "Engine") -> None:
 
 def _show(names: "Sequence[str]", rows: "Sequence[Sequence[object]]") -> None:
     named = [(row[0] or "(none)", *row[1:]) for row in rows]
-    columns, spare = table.width() - 2, ("unpriced", "EUR", "final")
-    for line in table.aligned(names, named, columns=columns, spare=spare):
+    spare = ("unpriced", "EUR", "final")
+    lines, gone = table.aligned(names, named, columns=table.width() - 2, spare=spare)
+    for line in lines:
         click.echo(f"  {line}" if line else "")
-    if gone := table.left_out(names, named, columns=columns, spare=spare):
+    if gone:
         click.echo(table.wrapped("", f"Left out for want of width: {', '.join(gone)}.", indent=2))
 
 

@@ -49,9 +49,9 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
         click.echo(json.dumps(found, default=str))
     elif found:
         rows = [_row(run) for run in found]
-        lines = [*table.aligned(_NAMES, rows, spare=_SPARE), *_errors(found)]
-        click.echo("\n".join(lines))
-        if gone := table.left_out(_NAMES, rows, spare=_SPARE):
+        lines, gone = table.aligned(_NAMES, rows, spare=_SPARE)
+        click.echo("\n".join([*lines, *_errors(found)]))
+        if gone:
             _log.info("Left out for want of width: %s. --json has them.", ", ".join(gone))
     else:
         _log.info("No run yet.")
