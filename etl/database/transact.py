@@ -46,40 +46,20 @@ def transact(
     pool has waited long enough for a connection, ``StorageError``, ``SchemaError``,
     ``WriteRefused`` or ``ConfigError`` with ``doing`` in words.
     """
-    tried_at = time.monotonic()
-    stood = False
-
-    def over(state: tenacity.RetryCallState) -> bool:
-        nonlocal stood
-        if (state.seconds_since_start or 0) < patience_s:
-            return False
-        # Once more, if it was we who stood still: the server has ended the session meanwhile.
-        again = not stood and time.monotonic() - tried_at >= bounds.IDLE_S and patience_s > 0
-        stood = stood or again
-        return not again
-
-    careful = False
-
-    def again(error: BaseException) -> bool:
-        nonlocal careful
-        refused = isinstance(error, DBAPIError) and classify(error) is Fault.REFUSED
-        first_time, careful = refused and not careful, refused or careful
-        return first_time or _passes(error)
-
+    tries = _Tries(patience_s)
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(again),
+        retry=tenacity.retry_if_exception(tries.again),
         wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
-        stop=over,
+        stop=tries.over,
         sleep=sleep,
         reraise=True,
     )
 
     def once() -> T:
-        nonlocal tried_at
-        tried_at = time.monotonic()
+        tries.began_at = time.monotonic()
         with engine.connect() as connection:
             info = connection.info
-            info[CAREFUL] = careful
+            info[CAREFUL] = tries.careful
             if not bounds.is_patient(connection):
                 options = connection.get_execution_options()
                 info[bounds.IMPATIENT] = options.get(bounds.IMPATIENT, bounds.ANSWER_S)
@@ -101,5 +81,31 @@ def transact(
         raise explain(error, doing) from error
 
 
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and classify(error) in {Fault.BUSY, Fault.LOST}
+class _Tries:
+    """Decide after each try of a transaction whether to try again."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.began_at = time.monotonic()
+        self.careful = False
+        self._patience_s = patience_s
+        self._stood = False
+
+    def again(self, error: BaseException) -> bool:
+        """Say whether another try may help; a refusal is tried once more, carefully."""
+        if not isinstance(error, DBAPIError):
+            return False
+        fault = classify(error)
+        if fault is Fault.REFUSED:
+            first_time, self.careful = not self.careful, True
+            return first_time
+        return fault in {Fault.BUSY, Fault.LOST}
+
+    def over(self, state: tenacity.RetryCallState) -> bool:
+        """Say whether patience has run out."""
+        if (state.seconds_since_start or 0) < self._patience_s:
+            return False
+        # If it was we who stood still, the server has ended the session: once more.
+        still = time.monotonic() - self.began_at >= bounds.IDLE_S
+        again = still and not self._stood and self._patience_s > 0
+        self._stood = self._stood or again
+        return not again

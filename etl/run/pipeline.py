@@ -47,10 +47,6 @@ from etl.errors import (
     ApiUnreachable,
     DatabaseBusy,
     EtlError,
-    Exit,
-    NoSlot,
-    StorageError,
-    Throttled,
     WriteRefused,
 )
 from etl.extract import Api
@@ -58,10 +54,10 @@ from etl.job.breaker import Breaker
 from etl.job.counts import Counts
 from etl.job.stop import Interrupted, StopFlag
 from etl.job.tools import Job, Tools
-from etl.queue import attempts, refusals, runs, verifications
+from etl.queue import attempts, runs, verifications
 from etl.queue import windows as windows_
-from etl.queue.leases import give_back_strays
 from etl.rollups import marks
+from etl.run.ending import end_badly, judge, leave, take_back
 from etl.run.rights import check_rights
 
 if TYPE_CHECKING:
@@ -220,11 +216,11 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
     with stop.listening():
         error = _go(tools, run_id, go) or _go(tools, run_id, _roll_up)
     if isinstance(error, WriteRefused):
-        _take_back(tools)
+        take_back(tools)
 
     def end(connection: Connection) -> RunReport:
         left = attempts.pending(connection, job.accounts)
-        ended_by, code = _judge(job, counts, left, error=error, stop=stop)
+        ended_by, code = judge(job, counts, left, error=error, stop=stop)
         did = counts.as_dict()
         words = None if ended_by is None else str(ended_by)
         runs.end(connection, run_id, did=did, exit_code=code, error=words, now=clock(connection))
@@ -246,81 +242,13 @@ def _go(tools: Tools, run_id: int, go: Callable[[Tools], None]) -> EtlError | No
     except Interrupted:
         return None
     except EtlError as ended_by:
-        _leave(tools)
+        leave(tools)
         return ended_by
     except BaseException as bug:
-        _leave(tools)
-        _end_badly(tools, run_id, bug)
+        leave(tools)
+        end_badly(tools, run_id, bug)
         raise
     return None
-
-
-def _leave(tools: Tools) -> None:
-    """Give back what this worker still holds, with nothing counted, if the database lets us.
-
-    If it does not, leases run out by themselves; then the end of the run's row tells the next one
-    that no row brought this worker down. When that cannot be written either, nothing tells.
-    """
-
-    def windows(connection: Connection) -> int:
-        now = tools.clock(connection)
-        return windows_.leave(connection, account=tools.account, worker=tools.worker, now=now)
-
-    with suppress(Exception):
-        _give_back(tools)
-        transact(tools.engine, windows, doing="leaving windows", patience_s=5)
-
-
-def _give_back(tools: Tools) -> None:
-    most = attempts.PROMOTE_LIMIT
-
-    def work(connection: Connection) -> int:
-        return give_back_strays(connection, tools.worker, tools.struck, most=most)
-
-    given = most
-    while given == most:
-        try:
-            given = transact(tools.engine, work, doing="giving leases back", patience_s=5)
-        except StorageError:
-            if most == 1:
-                raise
-            # A disk that is full may have room for one row, as it had for the claim of one.
-            given = most = 1
-        else:
-            tools.counts.given_back += given
-
-
-def _end_badly(tools: Tools, run_id: int, bug: BaseException) -> None:
-    """Complete the row of a run that a bug ended, if the database lets us.
-
-    By name only: what a bug says may quote what the API sent.
-    """
-
-    def work(connection: Connection) -> None:
-        runs.end(
-            connection, run_id, did=tools.counts.as_dict(), exit_code=code,
-            error=f"ended by {type(bug).__name__}", now=tools.clock(connection),
-        )  # fmt: skip
-
-    code = Exit.IO if isinstance(bug, OSError) else Exit.BUG
-    if isinstance(bug, KeyboardInterrupt):
-        code = Exit.SIGINT
-    with suppress(Exception):
-        transact(tools.engine, work, doing="ending the run", patience_s=5)
-
-
-def _take_back(tools: Tools) -> None:
-    """Let wait again what was refused before it was certain that no row was to blame."""
-    counts = tools.counts
-
-    def work(connection: Connection) -> int:
-        return refusals.take_back(connection, counts.refused)
-
-    # What keeps them dead is said already, by whatever ended the run.
-    with suppress(EtlError):
-        back = transact(tools.engine, work, doing="taking refused rows back", patience_s=5)
-        counts.dead -= back
-        counts.given_back += back
 
 
 def _anything_waits(tools: Tools) -> bool:
@@ -402,25 +330,3 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
         )
 
     return transact(engine, work, doing="starting the run")
-
-
-def _judge(
-    job: Job, counts: Counts, left: int, *, error: EtlError | None, stop: StopFlag
-) -> tuple[EtlError | None, int]:
-    """Choose the exit code: of several that apply, the first of the documented order."""
-    if error is not None:
-        return error, error.exit_code
-    if stop.signal is not None:
-        return None, 128 + stop.signal
-    if stop.late() and counts.throttled and not counts.progress:
-        msg = "The API answered 429 for the whole time limit; somebody else uses the allowance."
-        return Throttled(msg), Exit.TRY_LATER
-    if stop.late() and left and not counts.progress:
-        msg = (
-            f"The time limit passed with nothing done, and {left:,} SIDs wait: other runs list them "
-            "or use the allowance, or the limit is too short."
-        )
-        return NoSlot(msg), Exit.TRY_LATER
-    if job.strict and (counts.dead or counts.differences):
-        return None, Exit.DATA
-    return None, Exit.OK

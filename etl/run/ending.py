@@ -1,0 +1,110 @@
+"""End a run: give back what it holds, complete its row, and choose the exit code."""
+
+from contextlib import suppress
+
+from sqlalchemy import Connection
+
+from etl.database.transact import transact
+from etl.errors import (
+    EtlError,
+    Exit,
+    NoSlot,
+    StorageError,
+    Throttled,
+)
+from etl.job.counts import Counts
+from etl.job.stop import StopFlag
+from etl.job.tools import Job, Tools
+from etl.queue import attempts, refusals, runs
+from etl.queue import windows as windows_
+from etl.queue.leases import give_back_strays
+
+
+def leave(tools: Tools) -> None:
+    """Give back what this worker still holds, with nothing counted, if the database lets us.
+
+    If it does not, leases run out by themselves; then the end of the run's row tells the next one
+    that no row brought this worker down. When that cannot be written either, nothing tells.
+    """
+
+    def windows(connection: Connection) -> int:
+        now = tools.clock(connection)
+        return windows_.leave(connection, account=tools.account, worker=tools.worker, now=now)
+
+    with suppress(Exception):
+        _give_back(tools)
+        transact(tools.engine, windows, doing="leaving windows", patience_s=5)
+
+
+def _give_back(tools: Tools) -> None:
+    most = attempts.PROMOTE_LIMIT
+
+    def work(connection: Connection) -> int:
+        return give_back_strays(connection, tools.worker, tools.struck, most=most)
+
+    given = most
+    while given == most:
+        try:
+            given = transact(tools.engine, work, doing="giving leases back", patience_s=5)
+        except StorageError:
+            if most == 1:
+                raise
+            # A disk that is full may have room for one row, as it had for the claim of one.
+            given = most = 1
+        else:
+            tools.counts.given_back += given
+
+
+def end_badly(tools: Tools, run_id: int, bug: BaseException) -> None:
+    """Complete the row of a run that a bug ended, if the database lets us.
+
+    By name only: what a bug says may quote what the API sent.
+    """
+
+    def work(connection: Connection) -> None:
+        runs.end(
+            connection, run_id, did=tools.counts.as_dict(), exit_code=code,
+            error=f"ended by {type(bug).__name__}", now=tools.clock(connection),
+        )  # fmt: skip
+
+    code = Exit.IO if isinstance(bug, OSError) else Exit.BUG
+    if isinstance(bug, KeyboardInterrupt):
+        code = Exit.SIGINT
+    with suppress(Exception):
+        transact(tools.engine, work, doing="ending the run", patience_s=5)
+
+
+def take_back(tools: Tools) -> None:
+    """Let wait again what was refused before it was certain that no row was to blame."""
+    counts = tools.counts
+
+    def work(connection: Connection) -> int:
+        return refusals.take_back(connection, counts.refused)
+
+    # What keeps them dead is said already, by whatever ended the run.
+    with suppress(EtlError):
+        back = transact(tools.engine, work, doing="taking refused rows back", patience_s=5)
+        counts.dead -= back
+        counts.given_back += back
+
+
+def judge(
+    job: Job, counts: Counts, left: int, *, error: EtlError | None, stop: StopFlag
+) -> tuple[EtlError | None, int]:
+    """Choose the exit code: of several that apply, the first of the documented order."""
+    if error is not None:
+        return error, error.exit_code
+    if stop.signal is not None:
+        return None, 128 + stop.signal
+    if stop.late() and counts.throttled and not counts.progress:
+        msg = "The API answered 429 for the whole time limit; somebody else uses the allowance."
+        return Throttled(msg), Exit.TRY_LATER
+    if stop.late() and left and not counts.progress:
+        msg = (
+            f"The time limit passed with nothing done, and {left:,} SIDs wait: other runs list them "
+            "or use the allowance, or the limit is too short."
+        )
+        return NoSlot(msg), Exit.TRY_LATER
+    if job.strict and (counts.dead or counts.differences):
+        return None, Exit.DATA
+    return None, Exit.OK
