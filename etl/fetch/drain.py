@@ -8,7 +8,6 @@ request, which is sent again.
 import logging
 import queue as queues
 import time
-from collections import deque
 from contextlib import suppress
 from typing import Final
 
@@ -19,7 +18,8 @@ from etl.database.transact import transact
 from etl.errors import ApiUnreachable, EtlError, WriteRefused
 from etl.fetch import claims
 from etl.fetch.claims import STORED, Claimed
-from etl.fetch.threads import UNSENT_BELOW_S, Threads
+from etl.fetch.doubts import Doubts
+from etl.fetch.threads import Threads
 from etl.job.tools import Tools
 from etl.load.finish import finish
 from etl.queue import attempts
@@ -31,9 +31,6 @@ FLUSH_S: Final = 0.5
 BATCH: Final = 500
 AHEAD_S: Final = 2.0
 """Without an allowance, a claim takes what the threads will send in this time (10 s at most)."""
-
-DOUBT_S: Final = attempts.LEASE_MS / 1000 - UNSENT_BELOW_S
-"""So long after their claim failures wait to learn whether they were the rows' or the API's."""
 
 LOCKED_S: Final = attempts.LEASE_MS / 1000
 """How long a run with nothing else to do waits for rows that another program has locked."""
@@ -67,7 +64,7 @@ class Drain:
         self._before = tools.counts.claimed - tools.counts.given_back
         self._held: dict[int, Lease] = {}
         self._arrived: list[Result] = []
-        self._doubtful: deque[Result] = deque()
+        self._doubts = Doubts(tools.breaker)
         self._spent: list[Spent] = []
         self._first_arrival = 0.0
         self._claim_at = 0.0
@@ -137,7 +134,7 @@ class Drain:
     # ---- claim
 
     def _want(self) -> int:
-        outstanding = len(self._held) - len(self._arrived) - len(self._doubtful)
+        outstanding = len(self._held) - len(self._arrived) - len(self._doubts)
         if self._limit is not None and self._left() <= 0:
             return 0
         if self._suspect_in_hand():
@@ -157,7 +154,7 @@ class Drain:
         return min(want, attempts.PROMOTE_LIMIT)
 
     def _suspect_in_hand(self) -> bool:
-        answered = {result.lease.id for result in self._doubtful}
+        answered = self._doubts.ids()
         return any(
             lease.lost_leases >= attempts.ALONE_AFTER and lease.id not in answered
             for lease in self._held.values()
@@ -204,8 +201,8 @@ class Drain:
 
     def _asks_what_is_stored(self) -> bool:
         """Say whether rows in doubt depend on it: it is no row itself, and no limit counts it."""
-        answered = len(self._arrived) + len(self._doubtful) == len(self._held)
-        return self._breaker.tripped and answered and bool(self._doubtful or self._breaker.probes)
+        answered = len(self._arrived) + len(self._doubts) == len(self._held)
+        return self._breaker.tripped and answered and bool(self._doubts or self._breaker.probes)
 
     def _stay(self, *, more: bool) -> None:
         """Look again later, and later each time, for what is locked or must be claimed alone."""
@@ -286,7 +283,7 @@ class Drain:
         if failure is Failure.NOT_FOUND:
             self._careful = False
         if failure in {Failure.TRANSIENT, Failure.BAD_BODY}:
-            self._doubtful.append(result)
+            self._doubts.add(result)
         else:
             self._arrive(result)
 
@@ -313,22 +310,11 @@ class Drain:
 
     def _clear_doubts(self) -> None:
         """Move failures on, once it is known whether the rows or the API are to blame."""
-        everything = len(self._doubtful) + len(self._arrived) == len(self._held)
+        everything = len(self._doubts) + len(self._arrived) == len(self._held)
         nothing_more = self._exhausted or self._stuck_since > 0
         over = everything and (self._ending() or (nothing_more and not self._breaker.tripped))
-        if over and self._doubtful:
-            self._breaker.nothing_left()
-        while self._doubtful:
-            result = self._doubtful[0]
-            if self._breaker.reason:
-                result.failed = None
-            elif self._breaker.streak and not over:
-                if time.monotonic() - result.claimed_at < DOUBT_S:
-                    return
-                # It is not known yet, and its lease is about to run out.
-                result.failed = None
+        for result in self._doubts.certain(over=over):
             self._arrive(result)
-            self._doubtful.popleft()
 
     def _flush(self) -> None:
         self._clear_doubts()
