@@ -86,14 +86,14 @@ def test_a_killed_export_is_completed(
         "from pathlib import Path\n"
         "from pyarrow import parquet\n"
         "from etl.database.engine import open_engine\n"
-        "from etl.export import Asked, export\n"
+        "from etl.export import ExportOptions, export\n"
         "real, calls = parquet.ParquetWriter.write_table, []\n"
         "def write_table(self, table):\n"
         "    calls.append(real(self, table))\n"
         "    if len(calls) == 2:\n"
         "        os.kill(os.getpid(), 9)\n"
         "parquet.ParquetWriter.write_table = write_table\n"
-        "export(open_engine(sys.argv[1]), Asked(Path(sys.argv[2])))\n"
+        "export(open_engine(sys.argv[1]), ExportOptions(Path(sys.argv[2])))\n"
     )
     done = subprocess.run(
         [sys.executable, str(program), database_url, str(folder)],
