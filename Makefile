@@ -51,7 +51,7 @@ install: $(VENV)/.installed-dev
 demo: $(VENV)/.installed
 	@$(RUN) -m etl demo
 
-PYTEST = $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST = $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal -o console_output_style=classic
 
 test: $(VENV)/.installed-dev
 	$(PYTEST) --part quick $(ARGS)

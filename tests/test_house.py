@@ -92,6 +92,40 @@ def test_every_test_has_a_sentence() -> None:
     assert found == []
 
 
+def test_tests_share_through_support_alone() -> None:
+    """No file imports a file of tests or of fixtures: what is shared stands in tests/support."""
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and re.match(r"tests(\.\w+)*\.(test_\w+|conftest)$", node.module or "")
+    ]
+    assert found == []
+
+
+def fixtures(path: Path) -> set[str]:
+    """Name the fixtures that a file defines."""
+    return {
+        node.name
+        for node in functions(path)
+        if any("pytest.fixture" in ast.unparse(each) for each in node.decorator_list)
+    }
+
+
+def test_a_fixture_means_one_thing() -> None:
+    """What a folder's conftest.py gives, no file in or below that folder calls something else."""
+    found = [
+        f"{name_of(path)}: {name}"
+        for shared in CODE
+        if shared.name == "conftest.py"
+        for path in CODE
+        if path != shared and path.is_relative_to(shared.parent)
+        for name in fixtures(shared) & fixtures(path)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     "word",
     # Written apart, so that this file does not hold them.

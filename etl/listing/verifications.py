@@ -115,23 +115,31 @@ class Verifications:
                 # A lease of one that has failed may have run out, and another's be ours again.
                 if sid in failed or not self._keep(sid):
                     continue
-                try:
-                    self._list(sid, tries=1 if in_a_row else TRIES)
-                except _UNLISTED as error:
-                    failed[sid] = error
-                    in_a_row += 1
-                    # They may be their own fault, and must not keep the others waiting.
-                    if in_a_row >= REFUSALS:
-                        if not self._lists_work():
-                            return self._given_up(error)
-                        in_a_row = 0
+                error = self._failure(sid, tries=1 if in_a_row else TRIES)
+                if error is None:
+                    in_a_row = 0
                 else:
+                    failed[sid] = error
+                    # A list without end says nothing of the others.
+                    in_a_row += not isinstance(error, ApiContractBroken)
+                # They may be their own fault, and must not keep the others waiting.
+                if in_a_row >= REFUSALS:
+                    if error is not None and not self._lists_work():
+                        return self._given_up(error)
                     in_a_row = 0
                 if not in_a_row:
                     self._put_off(failed)
         if in_a_row and self._lists_work():
             self._put_off(failed)
         return self._given_up(*failed.values()) if failed else None
+
+    def _failure(self, sid: str, *, tries: int) -> EtlError | None:
+        """List one Verification; return why it could not be."""
+        try:
+            self._list(sid, tries=tries)
+        except _UNLISTED as error:
+            return error
+        return None
 
     def _lists_work(self) -> bool:
         """Say whether the API is not to blame: a page that depends on no Verification can be read."""

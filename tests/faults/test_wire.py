@@ -26,13 +26,13 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def engine(servers: Callable[[str], Server], monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """Open an engine on SQLite alone: what the API does is the same for every database."""
+def database(servers: Callable[[str], Server], monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Open an database on SQLite alone: what the API does is the same for every database."""
     with servers("sqlite").database(migrated=True) as url:
         monkeypatch.setenv("DATABASE_URL", url)
-        engine = open_engine(url)
-        yield engine
-        engine.dispose()
+        database = open_engine(url)
+        yield database
+        database.dispose()
 
 
 @pytest.fixture
@@ -49,39 +49,39 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def _row(engine: Engine) -> Any:
-    with engine.connect() as connection:
+def _row(database: Engine) -> Any:
+    with database.connect() as connection:
         return connection.execute(select(q)).one()
 
 
 @pytest.mark.parametrize(("size", "name"), [(b"-5", "ValueError"), (b"-1", "IncompleteRead")])
-def test_a_negative_chunk_costs_a_try(engine: Engine, run: Run, size: bytes, name: str) -> None:
+def test_a_negative_chunk_costs_a_try(database: Engine, run: Run, size: bytes, name: str) -> None:
     """A chunk of less than nothing is a failure that passes; the next run stores the row."""
-    fill(engine, [SID])
+    fill(database, [SID])
     bad = then_close(CHUNKED + size + b"\r\n{}\r\n0\r\n\r\n")
     with RawServer(bad, bad, bad, OK) as server:
         first = run(server)
         assert (first.exit_code, len(server.requests)) == (0, 3), first.output
-        row = _row(engine)
+        row = _row(database)
         assert (row.state, row.attempts, row.lost_leases) == ("retry", 1, 0)
         assert name in row.last_error
         assert "Traceback" not in first.output
-        with engine.begin() as connection:
+        with database.begin() as connection:
             connection.execute(update(q).values(due_at=1))
         assert run(server).exit_code == 0
-    row = _row(engine)
+    row = _row(database)
     assert (row.state, row.attempts, row.fetches) == ("refresh", 0, 1)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         assert connection.execute(select(attempts.c.sid)).scalars().all() == [SID]
 
 
 @pytest.mark.parametrize("apart", [-3600, -50, 0, 50, 3600, 86_400])
 def test_a_pause_to_a_date_is_no_matter_of_clocks(
-    engine: Engine, run: Run, monkeypatch: pytest.MonkeyPatch, apart: int
+    database: Engine, run: Run, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
     """A 429 that names a date pauses as long as the API's own clock says, whatever ours shows."""
     monkeypatch.setenv("VERIFY_ETL_ALLOWANCE", "100")
-    fill(engine, [SID])
+    fill(database, [SID])
     there = time.time() + apart
     headers = [f"Date: {formatdate(there, usegmt=True)}"]
     headers.append(f"Retry-After: {formatdate(there + 300, usegmt=True)}")
@@ -91,21 +91,21 @@ def test_a_pause_to_a_date_is_no_matter_of_clocks(
         after = int(time.time() * 1000)
         assert isinstance(done.exception, Throttled)
         assert len(server.requests) == 1
-    with engine.connect() as connection:
+    with database.connect() as connection:
         gate = select(api_slots.c.free_at).where(api_slots.c.slot == -1)
         until = connection.execute(gate).scalar_one()
     assert before + 300_000 <= until <= after + 300_000
-    row = _row(engine)
+    row = _row(database)
     assert (row.state, row.attempts) == ("pending", 0)
 
 
-def test_headers_that_cannot_be_read_are_not_quoted(engine: Engine, run: Run) -> None:
+def test_headers_that_cannot_be_read_are_not_quoted(database: Engine, run: Run) -> None:
     """Of an answer whose headers break off nothing is said in its own words, nor a traceback."""
-    fill(engine, [SID])
+    fill(database, [SID])
     broken = f'HTTP/1.1 200 OK\r\nX: a\r\nY\r\n\r\n{{"to": "+{CANARY}", "sid"'.encode()
     with RawServer(then_close(broken)) as server:
         done = run(server)
-    assert (done.exit_code, _row(engine).state) == (0, "retry")
+    assert (done.exit_code, _row(database).state) == (0, "retry")
     for words in (CANARY, "Traceback", "unparsed"):
         assert words not in done.output
-        assert words not in _row(engine).last_error
+        assert words not in _row(database).last_error

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, select, update
-from sqlalchemy.exc import DBAPIError
 
 from etl.allowance.permits import Permits
 from etl.allowance.slots import Allowance
@@ -116,7 +115,8 @@ def test_a_suspect_in_doubt_holds_nobody_up(engine: Engine) -> None:
         box.faults.add(f"error:500:sid={suspect}")
         world.overrides.update(dict.fromkeys(list(world.sids())[3:], answer))
         report = run_here(engine, box)
-    assert meanwhile == ["leased"] * 3
+    # The first of them is asked for while the suspect waits; its answer clears the API.
+    assert (meanwhile[0], len(meanwhile)) == ("leased", 3)
     assert (report.counts["fetched"], report.counts["retry"]) == (5, 1)
 
 
@@ -267,7 +267,7 @@ def test_a_bug_in_a_thread_wastes_no_answer(
 
 
 def test_a_refusal_that_nobody_foresaw_ends_the_runs_row(engine: Engine) -> None:
-    """A rule of somebody else's on the queue ends the run with 1, and its row says so."""
+    """A rule of somebody else's on the queue ends the run with 78; its row names the table."""
     world = world_of(3)
     fill(engine, world.sids())
     with engine.begin() as connection:
@@ -275,10 +275,12 @@ def test_a_refusal_that_nobody_foresaw_ends_the_runs_row(engine: Engine) -> None
             "CREATE TRIGGER mine BEFORE UPDATE ON attempt_queue WHEN NEW.fetches > 0 "
             "BEGIN SELECT RAISE(ABORT, 'not now'); END"
         )
-    with Sandbox(world, limit=0) as box, pytest.raises(DBAPIError):
-        run_here(engine, box)
+    with Sandbox(world, limit=0) as box:
+        report = run_here(engine, box)
     run = last_run(engine)
-    assert (run.exit_code, run.error) == (1, "ended by IntegrityError")
+    assert (run.exit_code, report.exit_code, states(engine)) == (78, 78, {"pending": 3})
+    assert "table attempt_queue" in run.error
+    assert "not now" not in run.error
     assert run.ended_at is not None
 
 

@@ -42,7 +42,8 @@ class Progress:
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Write no letter for a test: a line says how many there were, and which failed."""
         if report.failed:
-            return "failed" if report.when == "call" else "error", "", ""
+            kind = "failed" if report.when == "call" else "error"
+            return kind, "", kind.upper()
         return ("passed", "", "") if report.when == "call" and report.passed else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
