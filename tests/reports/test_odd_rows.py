@@ -28,7 +28,6 @@ from etl.errors import EtlError
 from etl.reports import REPORTS
 from etl.sandbox import Sandbox, World
 from tests.support.harness import in_process
-from tests.support.queue_rows import Servers, own_engine
 
 NONE_OF_OURS = [
     "nonsense", "../../../evil", "/evil", "", "now", "12:00", "99999-01-01 00:00:00", "0000-01-01",
@@ -50,16 +49,9 @@ def world() -> World:
 
 
 @pytest.fixture
-def sqlite(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """Open an SQLite file, which keeps anything in any column."""
-    with own_engine(servers, "sqlite") as engine:
-        monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
-        yield engine
-
-
-@pytest.fixture
 def run(sqlite: Engine, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Load the world, and run the program beside its sandbox."""
+    monkeypatch.setenv("DATABASE_URL", sqlite.url.render_as_string(hide_password=False))
     monkeypatch.setenv("VERIFY_ETL_ALLOWANCE", "0")
     with Sandbox(world, limit=0) as box:
         for name, value in box.environ().items():
