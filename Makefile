@@ -60,7 +60,7 @@ test: $(VENV)/.installed-dev
 test-all: export VERIFY_ETL_TEST_POSTGRES_URL ?= postgresql://postgres@127.0.0.1:5432/postgres
 test-all: export VERIFY_ETL_TEST_MARIADB_URL ?= mariadb://root@127.0.0.1:3306/
 test-all: $(VENV)/.installed-dev
-	VERIFY_ETL_TEST_SCALE=1 $(PYTEST) --part $(PART) $(ARGS)
+	VERIFY_ETL_TEST_SCALE=$${VERIFY_ETL_TEST_SCALE:-1} $(PYTEST) --part $(PART) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

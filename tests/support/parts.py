@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import pytest
 
 from tests.support.databases import KINDS
+from tests.support.harness import SCALE
 
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -19,6 +20,7 @@ QUICK: Final = ("sqlite", "postgresql")
 _ASKED: Final = {"database_kind": (), "server_kind": ("sqlite",)}
 """What a test asks for to run once for each kind, and the kinds that are none of these."""
 
+TENTH: Final = 0.1
 _LONG: Final = {"chromium"}
 """What takes long to start, and is not on every machine."""
 
@@ -94,7 +96,8 @@ def _belongs(item: pytest.Item, part: str) -> bool:
     quick = kinds <= set(QUICK) and not _is_long(item)
     if part == "quick":
         return quick
-    return not quick or item.get_closest_marker("soak") is not None
+    # At a tenth it would be the same once more.
+    return not quick or (SCALE > TENTH and item.get_closest_marker("soak") is not None)
 
 
 @pytest.hookimpl(wrapper=True)
