@@ -242,7 +242,8 @@ def as_text(connection: Connection, read: Callable[[], T]) -> T:
     try:
         return read()
     except OperationalError as error:
-        if connection.dialect.name != "sqlite" or "decode" not in str(error.orig):
+        # Python's own error of text that is no UTF-8 has no code of SQLite's.
+        if connection.dialect.name != "sqlite" or hasattr(error.orig, "sqlite_errorcode"):
             raise
     with any_text(connection, "replace"):
         return read()
