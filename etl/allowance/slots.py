@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
-from etl.database.inserts import insert_ignore
+from etl.database.dialects import dialect
 from etl.database.locks import locked
 from etl.database.schema import api_slots as s
 from etl.errors import SchemaError
@@ -70,7 +70,7 @@ def open_gate(connection: Connection, allowance: Allowance, now: int) -> None:
     ]
     if rows:
         # Another worker that starts at the same moment sees the same rows missing.
-        connection.execute(insert_ignore(connection, s, "account", "slot"), rows)
+        connection.execute(dialect(connection).insert_ignore(s, "account", "slot"), rows)
 
 
 def lock_gate(connection: Connection, allowance: Allowance) -> int:

@@ -8,19 +8,18 @@
 or an error the same command again enqueues what is missing and changes nothing else.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from etl.backfill.files import Source, replayable
 from etl.backfill.lines import ATTEMPTS, VERIFICATIONS, BadLine, Block, SidKind
+from etl.database.dialects import dialect
 from etl.database.errors import hide_values
-from etl.database.inserts import mysql_insert
 from etl.database.schema import attempt_queue as q
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
@@ -39,27 +38,8 @@ QueueRow = tuple[str, int]
 OnProgress = Callable[[int, int], None]
 """Is told how many bytes of how many have been read."""
 
-_CHUNK: Final = 10_000
 _SOURCE_LENGTH: Final = 255
 _DAY_MS: Final = 86_400_000
-
-# One statement for a batch: AUTOINCREMENT's counter is then written once and not with each row.
-_SQLITE_INSERT: Final = """
-INSERT INTO attempt_queue (sid, expires_at, account, source)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?, ?
-FROM json_each(?) WHERE true ORDER BY key
-ON CONFLICT (sid) DO NOTHING"""
-
-_POSTGRES_STAGE: Final = (
-    "CREATE TEMPORARY TABLE IF NOT EXISTS verify_etl_stage"
-    " (place bigint, sid text, expires_at bigint) ON COMMIT DELETE ROWS"
-)
-_POSTGRES_COPY: Final = "COPY pg_temp.verify_etl_stage FROM STDIN"
-# ORDER BY comes before the defaults are worked out, so ids follow the file.
-_POSTGRES_INSERT: Final = """
-INSERT INTO attempt_queue (sid, expires_at, account, source)
-SELECT sid, expires_at, %s::text, %s::text FROM pg_temp.verify_etl_stage ORDER BY place
-ON CONFLICT (sid) DO NOTHING"""
 
 
 def enqueue(connection: Connection, rows: Sequence[QueueRow], *, account: str, source: str) -> int:
@@ -70,59 +50,13 @@ def enqueue(connection: Connection, rows: Sequence[QueueRow], *, account: str, s
     source = source[:_SOURCE_LENGTH]
     if not rows:
         return 0
-    return _INSERTS[connection.dialect.name](connection, rows, account, source)
-
-
-def _sqlite(connection: Connection, rows: Sequence[QueueRow], account: str, source: str) -> int:
-    new = 0
-    for start in range(0, len(rows), _CHUNK):
-        parameters = (account, source, json.dumps(rows[start : start + _CHUNK]))
-        new += connection.exec_driver_sql(_SQLITE_INSERT, parameters).rowcount
-    return new
-
-
-def _postgresql(connection: Connection, rows: Sequence[QueueRow], account: str, source: str) -> int:
-    connection.exec_driver_sql(_POSTGRES_STAGE)
-    driver: Any = connection.connection.driver_connection
     try:
-        with driver.cursor() as cursor, cursor.copy(_POSTGRES_COPY) as copy:
-            for place, (sid, expires_at) in enumerate(rows):
-                copy.write_row((place, sid, expires_at))
+        return dialect(connection).enqueue(connection, q, rows, account, source)
     except connection.dialect.loaded_dbapi.Error as error:
-        # As it comes from whatever else is executed.
-        wrapped = DBAPIError(_POSTGRES_COPY, None, error)
+        # Of what SQLAlchemy did not execute: as it comes from all else.
+        wrapped = DBAPIError("COPY", None, error)
         hide_values(wrapped)
         raise wrapped from error
-    return connection.exec_driver_sql(_POSTGRES_INSERT, (account, source)).rowcount
-
-
-def _mysql(connection: Connection, rows: Sequence[QueueRow], account: str, source: str) -> int:
-    """Look first: MySQL counts and locks the rows that it leaves alone like those it inserts."""
-    statement = mysql_insert(q)
-    statement = statement.on_duplicate_key_update(sid=q.c.sid)
-    new = 0
-    for start in range(0, len(rows), _CHUNK):
-        wanted: dict[str, int] = {}
-        for sid, expires_at in rows[start : start + _CHUNK]:
-            wanted.setdefault(sid, expires_at)
-        there = set(connection.scalars(select(q.c.sid).where(q.c.sid.in_(wanted))))
-        missing = [
-            {"sid": sid, "expires_at": expires_at, "account": account, "source": source}
-            for sid, expires_at in wanted.items()
-            if sid not in there
-        ]
-        if missing:
-            connection.execute(statement, missing)
-        new += len(missing)
-    return new
-
-
-_INSERTS: Final = {
-    "sqlite": _sqlite,
-    "postgresql": _postgresql,
-    "mysql": _mysql,
-    "mariadb": _mysql,
-}
 
 
 @dataclass(frozen=True, slots=True)

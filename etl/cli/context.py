@@ -49,11 +49,12 @@ class Context:
 
         Unless it may ``create`` one: an SQLite file that is not there would be made by looking.
         """
+        from etl.database.dialects import dialect
         from etl.database.engine import open_engine
 
         engine = open_engine(settings.database_url.get_secret_value())
         messages.hide((str(engine.url.password or ""),))
-        if not create and engine.dialect.name == "sqlite" and _absent(engine.url.database):
+        if not create and dialect(engine).is_file and _absent(engine.url.database):
             engine.dispose()
             msg = f"There is no database {engine.url.database} yet."
             raise SchemaError(msg, hint="Run: verify-etl db upgrade (or set DATABASE_URL).")
@@ -96,12 +97,9 @@ def snapshots(engine: "Engine") -> "Engine":
     """Give the engine for transactions that write nothing and see the database of one moment.
 
     The moment is that of the first statement; a loader that goes on meanwhile is not waited for.
-    SQLite's transactions are so by themselves.
     """
     from etl.database.bounds import PATIENT
+    from etl.database.dialects import dialect
     from etl.database.engine import READ_ONLY
 
-    options = READ_ONLY | PATIENT
-    if engine.dialect.name == "sqlite":
-        return engine.execution_options(**options)
-    return engine.execution_options(isolation_level="REPEATABLE READ", **options)
+    return engine.execution_options(**dialect(engine).snapshot, **READ_ONLY, **PATIENT)

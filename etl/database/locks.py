@@ -1,10 +1,10 @@
 """Lock rows, and hold named locks to the end of a transaction."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Select, text
 
+from etl.database.dialects import dialect
 from etl.database.schema import VERSION_TABLE
 
 
@@ -13,15 +13,7 @@ def locked(statement: Select[Any], *, skip: bool = False) -> Select[Any]:
     return statement.with_for_update(skip_locked=skip)
 
 
-# Fair locks: who wants one alone is not passed by for ever. MariaDB has no shared lock but a row's.
-_SHARED: Final = {
-    "postgresql": "SELECT pg_advisory_xact_lock_shared({key})",
-    "mysql": f"SELECT version_num FROM {VERSION_TABLE} LOCK IN SHARE MODE",  # noqa: S608 - a constant
-}
-_ALONE: Final = {
-    "postgresql": "SELECT pg_advisory_xact_lock({key})",
-    "mysql": f"SELECT version_num FROM {VERSION_TABLE} FOR UPDATE",  # noqa: S608 - a constant
-}
+# Fair locks: who wants one alone is not passed by for ever.
 
 
 def lock_shared(connection: Connection, key: int) -> None:
@@ -30,16 +22,15 @@ def lock_shared(connection: Connection, key: int) -> None:
     Take it before any other, or two may wait for each other. On MariaDB and MySQL all keys are one;
     SQLite's writers are alone anyway.
     """
-    _lock(connection, _SHARED, key)
+    _lock(connection, key, shared=True)
 
 
 def lock_alone(connection: Connection, key: int) -> None:
     """Hold a lock that nobody else holds, shared or alone, to the end of the transaction."""
-    _lock(connection, _ALONE, key)
+    _lock(connection, key, shared=False)
 
 
-def _lock(connection: Connection, statements: Mapping[str, str], key: int) -> None:
-    name = connection.dialect.name
-    statement = statements.get("mysql" if name == "mariadb" else name)
+def _lock(connection: Connection, key: int, *, shared: bool) -> None:
+    statement = dialect(connection).lock(key, VERSION_TABLE, shared=shared)
     if statement is not None:
-        connection.execute(text(statement.format(key=key))).all()
+        connection.execute(text(statement)).all()

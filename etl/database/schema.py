@@ -14,10 +14,6 @@ A SID's life, as ``attempt_queue.state``::
     pending, retry, refresh, dead --seen on a list page--> settled, refresh
 """
 
-from collections.abc import Callable
-from datetime import datetime
-from decimal import Decimal
-from math import isfinite
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -27,21 +23,18 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Date,
-    DateTime,
     ForeignKey,
     Index,
     Integer,
     MetaData,
-    Numeric,
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeEngine
+
+from etl.database.types import BigKey, Moment, Money
 
 REVISION: Final = "0002"
 """The revision of the schema that this version of the program reads and writes."""
@@ -53,70 +46,6 @@ CK_QUEUE_STATE: Final = "ck_attempt_queue_state"
 UQ_QUEUE_SID: Final = "uq_attempt_queue_sid"
 IX_QUEUE_CLAIM: Final = "ix_attempt_queue_claim"
 IX_QUEUE_DUE: Final = "ix_attempt_queue_due"
-
-BigKey: Final = BigInteger().with_variant(Integer, "sqlite")
-"""An autoincrement key: SQLite gives one to INTEGER only."""
-
-
-class Moment(TypeDecorator[datetime]):
-    """Store a time for people, UTC: TIMESTAMPTZ, DATETIME(3), or text on SQLite."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Keep milliseconds on MySQL, whose dialect is imported for it alone."""
-        if dialect.name in {"mysql", "mariadb"}:
-            from sqlalchemy.dialects.mysql import DATETIME  # noqa: PLC0415 - half as long as all else
-
-            return dialect.type_descriptor(DATETIME(fsp=3))
-        return dialect.type_descriptor(DateTime(timezone=True))
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
-        """Spell a time on SQLite as SQLAlchemy does, but faster: loading does it three times a row."""
-        return _spell if dialect.name == "sqlite" else super().bind_processor(dialect)
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
-        """Read as unknown what others wrote that is no time: SQLite keeps it as it is."""
-        return _read if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
-
-
-def _spell(value: datetime | None) -> str | None:
-    # SQLAlchemy leaves the offset off, too; all our times are UTC.
-    return None if value is None else value.isoformat(" ", "microseconds")[:26]
-
-
-def _read(value: Any) -> datetime | None:  # noqa: ANN401 - as the driver gives it
-    try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-
-
-class Money(TypeDecorator[Decimal]):
-    """Store an exact amount in NUMERIC(18,6).
-
-    SQLite keeps it as a REAL, which holds 15 digits exactly: it is bound as a float and read back
-    through the shortest decimal that means that float. Views there sum integer millionths.
-    """
-
-    impl = Numeric(18, 6)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Let SQLite deal in floats; its driver knows no decimals."""
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Numeric(18, 6, asdecimal=False))
-        return dialect.type_descriptor(Numeric(18, 6))
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ANN401 - as the driver gives it
-        """Return a ``Decimal`` of any number, and nothing of what SQLite keeps that is none."""
-        del dialect
-        if value is None or isinstance(value, Decimal):
-            return value
-        number = isinstance(value, int | float) and isfinite(value)
-        return Decimal(repr(value)) if number else None
-
 
 metadata = MetaData()
 

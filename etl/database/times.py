@@ -1,30 +1,20 @@
 """Read the database's clock, and turn times for people into milliseconds and back."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from etl.database.dialects import dialect
 
 Clock = Callable[[Connection], int]
 """Reads the time that decides leases, slots and due times: epoch milliseconds UTC."""
 
 
-_CLOCKS: Final = {
-    "postgresql": text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"),
-    "mysql": text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"),
-    "mariadb": text("SELECT CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"),
-}
-
-
 def clock(connection: Connection) -> int:
     """Read the database's clock; on SQLite that is the machine's. Call it after taking locks."""
-    statement = _CLOCKS.get(connection.dialect.name)
-    if statement is None:
-        return time.time_ns() // 1_000_000
-    return int(connection.execute(statement).scalar_one())
+    return dialect(connection).now_ms(connection)
 
 
 def moment(ms: int) -> datetime:

@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from etl.database import bounds
+from etl.database.dialects.driver import Fault
 from etl.database.engine import CAREFUL
-from etl.database.errors import Fault, classify, explain
+from etl.database.errors import classify, explain
 from etl.database.schema import REVISION, VERSION_TABLE
 from etl.errors import DatabaseBusy, SchemaError
 

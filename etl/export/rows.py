@@ -16,7 +16,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    String,
     Text,
     and_,
     case,
@@ -25,14 +24,13 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    type_coerce,
 )
 
 from etl import privacy
+from etl.database.dialects import dialect
 from etl.database.schema import attempt_channel_data as data
 from etl.database.schema import attempts
 from etl.errors import ConfigError
-from etl.sql.dialects import dialect
 
 BATCH: Final = 10_000
 """Rows of one read: as many Python objects as exist at a time."""
@@ -161,11 +159,11 @@ def marks(
     too. ``redact`` leaves them as they are: where an export holds what it removes, the values that
     are there are counted. What an export without destinations holds it leaves as it was.
     """
-    spelled = dialect(connection.dialect.name)
+    spelled = dialect(connection)
     day: ColumnElement[Any] = case(
         (_readable(connection), literal_column(spelled.day("attempts.date_created")))
     )
-    fetched_at = _whole(connection, attempts.c.fetched_at)
+    fetched_at = spelled.whole(attempts.c.fetched_at, _LATEST_MS)
     newest = func.max(fetched_at)
     signs: list[ColumnElement[Any]] = [func.count(), func.sum(fetched_at - _SINCE_MS)]
     tables: Any = attempts
@@ -193,7 +191,7 @@ def read(
 ) -> Batch:
     """Read the next rows of a window by creation time and SID."""
     names = [*_COLUMNS]
-    created = _comparable(connection, attempts.c.date_created)
+    created = dialect(connection).as_stored(attempts.c.date_created)
     place = [case((_readable(connection), created)), attempts.c.sid]
     selected = [_selected(connection, name) for name in names]
     asked = _after(connection, select(*place, *selected), window, after)
@@ -219,40 +217,26 @@ def _after(
         return statement.order_by(sid).limit(BATCH)
     where = [known, created >= window.start, created < window.end]
     if after is not None:
-        written = _comparable(connection, created)
+        written = dialect(connection).as_stored(created)
         where += [written >= after[0], or_(written > after[0], sid > after[1])]
     return statement.where(and_(*where)).order_by(created, sid).limit(BATCH)
 
 
 def _readable(connection: Connection) -> ColumnElement[bool]:
-    known = dialect(connection.dialect.name).readable("attempts.date_created")
+    known = dialect(connection).readable("attempts.date_created")
     return literal_column(f"({known})", Boolean)
-
-
-def _comparable(connection: Connection, at: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Give a time as it is written, for SQLite compares the text."""
-    return type_coerce(at, String) if connection.dialect.name == "sqlite" else at
-
-
-def _whole(connection: Connection, number: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Give a whole number of milliseconds; others may have written into SQLite what is none."""
-    if connection.dialect.name != "sqlite":
-        return number
-    sound = and_(func.typeof(number) == "integer", number.between(0, _LATEST_MS))
-    return case((sound, number), else_=0)
 
 
 def _selected(connection: Connection, name: str) -> ColumnElement[Any]:
     column, kind = _COLUMNS[name]
     if kind == "money":
         # Whole millionths, exact on every database, and an array of them costs no Decimal each.
-        spelled = dialect(connection.dialect.name).millionths("attempts.price_amount")
+        spelled = dialect(connection).millionths("attempts.price_amount")
         return literal_column(spelled, BigInteger)
     if kind == "epoch":
-        return _whole(connection, column)
-    if kind == "moment" and connection.dialect.name == "postgresql":
-        known = dialect("postgresql").readable(f"attempts.{name}")
-        return case((literal_column(f"({known})", Boolean), column))
+        return dialect(connection).whole(column, _LATEST_MS)
+    if kind == "moment":
+        return dialect(connection).if_readable(column, f"attempts.{name}")
     return column
 
 

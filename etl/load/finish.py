@@ -13,8 +13,9 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from etl import final
+from etl.database.dialects.driver import Fault
 from etl.database.engine import carefully
-from etl.database.errors import Fault, classify, first
+from etl.database.errors import classify, first
 from etl.database.schema import attempt_queue as q
 from etl.database.times import Clock
 from etl.decide.verdict import after_failure, after_fetch

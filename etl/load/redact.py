@@ -16,7 +16,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    String,
     Table,
     Text,
     and_,
@@ -27,12 +26,12 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    type_coerce,
     update,
 )
 
 from etl import privacy
 from etl.database.bulk import among
+from etl.database.dialects import dialect
 from etl.database.engine import any_text
 from etl.database.locks import locked
 from etl.database.schema import attempt_changes as changes
@@ -43,7 +42,6 @@ from etl.database.times import moment
 from etl.rollups import marks
 from etl.rollups.cubes import ROLLUPS
 from etl.rollups.tables import rollups
-from etl.sql.dialects import dialect
 
 REDACT_STEP: Final = 1_000
 """Rows that one transaction of a redaction looks at."""
@@ -86,7 +84,7 @@ def redact(
     last = _end_of_step(connection, attempts.c.sid, after, step)
     if last is None:
         return Redacted(0, 0, 0, 0, 0, None)
-    is_time = dialect(connection.dialect.name).readable("attempts.date_created")
+    is_time = dialect(connection).readable("attempts.date_created")
     dated: ColumnElement[bool] = literal_column(f"({is_time})", Boolean)
     created = attempts.c.date_created < moment(before)
     old = case((dated, created), else_=attempts.c.first_fetched_at < before)
@@ -97,7 +95,8 @@ def redact(
     if write and (found or ledger):
         # Before the first lock. Looked at without one, for most rows have nothing to lose.
         marks.enter(connection)
-        _overwrite(connection)
+        # Else SQLite leaves it in the file's free space.
+        dialect(connection).overwrite_deleted(connection)
         mine = among(connection, attempts.c.sid, [row["sid"] for row, _ in found])
         # The attempt's lock stands for both tables; a fetch may have changed them meanwhile.
         connection.execute(locked(select(attempts.c.sid).where(mine).order_by(attempts.c.sid)))
@@ -122,10 +121,8 @@ def _end_of_step(connection: Connection, key: ColumnElement[Any], after: object,
 
 
 def _attempts(connection: Connection, which: ColumnElement[bool]) -> Sequence[Values]:
-    created: ColumnElement[Any] = attempts.c.date_created
-    if connection.dialect.name == "sqlite":
-        # Others write it, too, and SQLite keeps any text.
-        created = type_coerce(created, String)
+    # Others write it, too, and SQLite keeps any text.
+    created = dialect(connection).as_stored(attempts.c.date_created)
     names = (*privacy.SHAPES, "url", "destination", "destination_prefix")
     columns = [(attempts if name in attempts.c else data).c[name] for name in names]
     statement = (
@@ -208,12 +205,6 @@ def _write(connection: Connection, table: Table, key: str, found: Sequence[Pair]
     connection.execute(update(table).where(which).values(values), rows)
 
 
-def _overwrite(connection: Connection) -> None:
-    """Let SQLite write zeros over what is taken away; else it stays in the file's free space."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA secure_delete = ON")
-
-
 @dataclass(frozen=True, slots=True)
 class _Others:
     """Describe a table that has no attempts, and may hold what somebody wrote."""
@@ -263,7 +254,8 @@ def redact_others(
     old = asked.table.c[asked.since] < moment(before)
     found = _others(connection, asked, and_(key > after, key <= last, old))
     if write and found:
-        _overwrite(connection)
+        # Else SQLite leaves it in the file's free space.
+        dialect(connection).overwrite_deleted(connection)
         # Others may be working with them.
         mine = key.in_([row["id"] for row, _ in found])
         found = _others(connection, asked, mine, lock=True)

@@ -17,20 +17,16 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     Insert,
-    Integer,
     RowMapping,
     Select,
     Table,
-    cast,
-    func,
-    insert,
     select,
 )
 
 from etl.database import bulk
-from etl.database.bulk import Columns, among, insert_rows
+from etl.database.bulk import among
+from etl.database.dialects import Columns, Dialect, dialect
 from etl.database.engine import as_text
-from etl.database.inserts import mysql_insert, sqlite_insert
 from etl.database.schema import attempt_changes, attempt_channel_data, attempts
 from etl.records import Attempt, Fetched
 from etl.rollups import marks
@@ -225,10 +221,9 @@ def _upsert(connection: Connection, newer: Sequence[tuple[Merged, bool]]) -> Seq
     it meanwhile; the upsert let that one stand, and its channel data must stand too.
     """
     done = _send(connection, _upsert_attempts, _attempt_columns(newer))
-    if connection.dialect.name == "sqlite":
-        # Its writers are alone.
+    if dialect(connection).writes_alone:
         return [merged for merged, _ in newer]
-    if connection.dialect.name == "postgresql":
+    if done.returns_rows:
         written = set(done.scalars())
         return [merged for merged, _ in newer if merged.attempt.sid in written]
     fresh = {merged.attempt.sid: merged.sent_at for merged, _ in newer if merged.known is None}
@@ -274,61 +269,23 @@ def _text(value: object) -> str | None:
 
 
 def _send(
-    connection: Connection, upsert: Callable[[str], Insert], columns: Columns
+    connection: Connection, upsert: Callable[[Dialect], Insert], columns: Columns
 ) -> CursorResult[Any]:
-    return bulk.execute(connection, upsert(connection.dialect.name), columns)
+    return bulk.execute(connection, upsert(dialect(connection)), columns)
 
 
 @cache
-def _upsert_attempts(dialect: str) -> Insert:
+def _upsert_attempts(dialect: Dialect) -> Insert:
     """Insert, or update if this fetch is newer; ``first_fetched_at`` stays."""
     names = [*_ATTEMPT_FIELDS[1:], "is_final", "fetched_at"]
-    if dialect in {"mysql", "mariadb"}:
-        statement = mysql_insert(attempts)
-        newer = statement.inserted.fetched_at > attempts.c.fetched_at
-        # MySQL assigns from left to right: the time that decides comes last.
-        return statement.on_duplicate_key_update(
-            [(n, func.if_(newer, statement.inserted[n], attempts.c[n])) for n in names]
-        )
-    if dialect == "postgresql":
-        upsert = insert_rows(attempts)
-        return upsert.on_conflict_do_update(
-            index_elements=[attempts.c.sid],
-            set_={n: upsert.excluded[n] for n in names},
-            where=upsert.excluded.fetched_at > attempts.c.fetched_at,
-        ).returning(attempts.c.sid)
-    insertion = sqlite_insert(attempts)
-    return insertion.on_conflict_do_update(
-        index_elements=[attempts.c.sid],
-        set_={n: insertion.excluded[n] for n in names},
-        # Text that others wrote is more than any number, unless it is made one.
-        where=insertion.excluded.fetched_at > cast(attempts.c.fetched_at, Integer),
-    )
+    return dialect.upsert(attempts, names, newer="fetched_at")
 
 
 @cache
-def _upsert_channel_data(dialect: str) -> Insert:
-    table = attempt_channel_data
-    if dialect in {"mysql", "mariadb"}:
-        statement = mysql_insert(table)
-        return statement.on_duplicate_key_update(
-            [(n, statement.inserted[n]) for n in _CHANNEL_FIELDS]
-        )
-    if dialect == "postgresql":
-        upsert = insert_rows(table)
-        return upsert.on_conflict_do_update(
-            index_elements=[table.c.attempt_sid],
-            set_={n: upsert.excluded[n] for n in _CHANNEL_FIELDS},
-        )
-    insertion = sqlite_insert(table)
-    return insertion.on_conflict_do_update(
-        index_elements=[table.c.attempt_sid],
-        set_={n: insertion.excluded[n] for n in _CHANNEL_FIELDS},
-    )
+def _upsert_channel_data(dialect: Dialect) -> Insert:
+    return dialect.upsert(attempt_channel_data, _CHANNEL_FIELDS)
 
 
 @cache
-def _insert_changes(dialect: str) -> Insert:
-    if dialect != "postgresql":
-        return insert(attempt_changes)
-    return insert_rows(attempt_changes, list(attempt_changes.c)[1:])
+def _insert_changes(dialect: Dialect) -> Insert:
+    return dialect.insert(attempt_changes, _CHANGE)

@@ -9,6 +9,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from etl.database.dialects import dialect
+
 # The owner's own privileges come with owning. PUBLIC is grantee 0.
 _GRANTS: Final = text("""
 SELECT a.privilege_type, quote_ident(t.attname), a.is_grantable,
@@ -54,7 +56,7 @@ Grants = dict[str, Rights]
 
 def read_grants(connection: Connection, names: list[str]) -> Grants:
     """Read what is granted on the views."""
-    if connection.dialect.name != "postgresql":
+    if dialect(connection).views_by_name:
         return {}
     return {name: _rights(connection, name) for name in names}
 

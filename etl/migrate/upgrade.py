@@ -8,7 +8,7 @@ that was cut off.
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -17,22 +17,20 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, inspect, select, text
+from sqlalchemy import Connection, Engine, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from etl.database.bounds import PATIENT
+from etl.database.dialects import dialect
+from etl.database.dialects.driver import Fault
 from etl.database.engine import READ_ONLY, parse_url
-from etl.database.errors import Fault, classify, explain
+from etl.database.errors import classify, explain
 from etl.database.schema import VERSION_TABLE, report_views
-from etl.errors import DatabaseBusy, EtlError, SchemaError, StorageError
+from etl.errors import EtlError, SchemaError, StorageError
 from etl.migrate.views import put_up, take_down, written
 from etl.rollups.tables import metadata
 
 MEND: Final = "Run: verify-etl db upgrade"
-
-_LOCK_KEY: Final = 0x76657269667965  # "verifye"
-_LOCK_NAME: Final = "CONCAT('verify_etl:', LEFT(SHA2(DATABASE(), 256), 40))"
-_LOCK_WAIT_S: Final = 300
 
 
 def script_location() -> Path:
@@ -111,12 +109,11 @@ def upgrade_sql(url: str) -> str:
     """
     buffer = io.StringIO()
     config = _config(output_buffer=buffer)
-    config.attributes["dialect"] = parse_url(url).get_backend_name()
+    name = config.attributes["dialect"] = parse_url(url).get_backend_name()
     command.upgrade(config, "head", sql=True)
-    views = [f"{statement};\n\n" for statement in written(config.attributes["dialect"])]
+    views = [f"{statement};\n\n" for statement in written(name)]
     # As the tables before them: the MariaDB family would commit after each anyway.
-    whole = config.attributes["dialect"] in {"sqlite", "postgresql"}
-    frame = ("BEGIN;\n\n", "COMMIT;\n") if whole else ("", "")
+    frame = ("BEGIN;\n\n", "COMMIT;\n") if dialect(name).ddl_in_transactions else ("", "")
     return "".join([buffer.getvalue(), frame[0], *views, frame[1]])
 
 
@@ -127,81 +124,10 @@ def exclusive(engine: Engine) -> Iterator[Connection]:
     Commits at the end, rolls back on any error, and says the database's errors in words. Whoever
     comes second waits, then finds nothing left to do.
     """
-    alone = _ALONE[engine.dialect.name]
     with _in_words("upgrading the schema"), engine.connect() as connection:
         connection.execution_options(**PATIENT)
-        with alone(connection):
+        with dialect(engine).migrating(connection, metadata.tables):
             yield connection
-
-
-@contextmanager
-def _alone_sqlite(connection: Connection) -> Iterator[None]:
-    raw = connection.connection.driver_connection
-    if raw is None:
-        msg = "the connection to the database was lost."
-        raise DatabaseBusy(msg, hint="Run it again.")
-    # Before BEGIN, or it is ignored: copying `attempts` to alter it would otherwise cascade into
-    # `attempt_channel_data`. The old ALTER leaves alone other people's views on a copied table.
-    raw.execute("PRAGMA foreign_keys = OFF")
-    raw.execute("PRAGMA legacy_alter_table = ON")
-    try:
-        # BEGIN IMMEDIATE: the file's only writer, until the end.
-        with connection.begin():
-            before = _orphans(connection)
-            yield
-            if _orphans(connection) > before:
-                msg = "the migration would leave rows without the attempt they belong to."
-                raise SchemaError(msg, hint="Nothing was changed; please report this.")
-    finally:
-        raw.execute("PRAGMA legacy_alter_table = OFF")
-        raw.execute("PRAGMA foreign_keys = ON")
-
-
-def _orphans(connection: Connection) -> int:
-    """Count rows of our tables whose parent is missing; someone with keys off may have made some."""
-    present = inspect(connection).get_table_names()
-    return sum(
-        len(connection.exec_driver_sql(f"PRAGMA foreign_key_check({name})").all())
-        for name in metadata.tables
-        if name in present
-    )
-
-
-@contextmanager
-def _alone_postgresql(connection: Connection) -> Iterator[None]:
-    with connection.begin():
-        # Patient for the other migrator, but not for table locks: those would hold up everyone.
-        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_S}s'"))
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_KEY})"))
-        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-        yield
-
-
-@contextmanager
-def _alone_mysql(connection: Connection) -> Iterator[None]:
-    with connection.begin():
-        # In slices shorter than the driver's read timeout.
-        for _ in range(_LOCK_WAIT_S // 30):
-            if connection.execute(text(f"SELECT GET_LOCK({_LOCK_NAME}, 30)")).scalar() == 1:
-                break
-        else:
-            msg = "another process has been upgrading the schema for five minutes."
-            raise DatabaseBusy(msg, hint="Nothing is lost; run it again.")
-    try:
-        with connection.begin():
-            yield
-    finally:
-        # The lock is the connection's, and the connection goes back to the pool.
-        with suppress(DBAPIError), connection.begin():
-            connection.execute(text(f"SELECT RELEASE_LOCK({_LOCK_NAME})"))
-
-
-_ALONE: Final = {
-    "sqlite": _alone_sqlite,
-    "postgresql": _alone_postgresql,
-    "mysql": _alone_mysql,
-    "mariadb": _alone_mysql,
-}
 
 
 def _make_room(connection: Connection) -> None:

@@ -8,25 +8,15 @@ has a row without its view, which the next upgrade puts up; never a view of ours
 
 import hashlib
 from collections.abc import Iterable
-from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from etl.database.dialects import dialect
 from etl.database.schema import report_views
 from etl.errors import SchemaError
 from etl.migrate.grants import Grants, read_grants, restore
 from etl.reports.views import comment_statements, create_statements
-
-# What stands under a name, and whether that is a plain view. On MariaDB the server decides whether
-# names differ by case; SQLite never lets them.
-_STANDING: Final = {
-    "sqlite": "SELECT lower(name), type = 'view' FROM sqlite_master WHERE type <> 'trigger'",
-    "postgresql": "SELECT relname, relkind = 'v' FROM pg_class WHERE relnamespace ="
-    " (SELECT oid FROM pg_namespace WHERE nspname = current_schema())",
-    "mysql": "SELECT table_name, table_type = 'VIEW' FROM information_schema.tables"
-    " WHERE table_schema = DATABASE()",
-}
 
 
 def take_down(connection: Connection, *, everything: bool) -> Grants:
@@ -95,8 +85,8 @@ def _digests(connection: Connection) -> dict[str, str]:
 
 def _standing(connection: Connection, names: Iterable[str]) -> dict[str, bool]:
     """Say which of the names are taken in the connection's schema, and whether by a view."""
-    kind = "mysql" if connection.dialect.name == "mariadb" else connection.dialect.name
-    found = {name: bool(view) for name, view in connection.execute(text(_STANDING[kind]))}
+    rows = connection.execute(text(dialect(connection).standing))
+    found = {name: bool(view) for name, view in rows}
     return {name: found[name] for name in names if name in found}
 
 
@@ -105,7 +95,7 @@ def _drop(connection: Connection, names: list[str]) -> None:
     quoted = [connection.dialect.identifier_preparer.quote(name) for name in names]
     if not names:
         return
-    if connection.dialect.name != "postgresql":
+    if dialect(connection).views_by_name:
         # Here a view is looked up by name when it is read: one that reads ours goes on to.
         for name in quoted:
             connection.exec_driver_sql(f"DROP VIEW {name}")

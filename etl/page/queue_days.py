@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from etl.sql.dialects import dialect
+from etl.database.dialects import dialect
 
 _LOST: Final = ("expired", "not_found")
 _EPOCH: Final = date(1970, 1, 1)
@@ -33,7 +33,7 @@ def _date(raw: object) -> date | None:
 
 def queue_days(connection: Connection) -> list[tuple[int, str, int]]:
     """Give (days since 1970, measure, SIDs) for all that is not settled and final."""
-    day = dialect(connection.dialect.name).day("q.enqueued_at")
+    day = dialect(connection).day("q.enqueued_at")
     found = connection.execute(
         text(
             f"SELECT {day} AS day, q.state, q.outcome, COUNT(*) FROM attempt_queue q "

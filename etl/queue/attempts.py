@@ -14,17 +14,14 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    String,
-    Text,
     case,
-    cast,
     func,
     select,
-    type_coerce,
     update,
 )
 
 from etl.database.bulk import among, unindexed
+from etl.database.dialects import dialect
 from etl.database.engine import any_text, carefully
 from etl.database.locks import locked
 from etl.database.schema import attempt_queue as q
@@ -66,11 +63,7 @@ def as_written(connection: Connection, when: ColumnElement[Any]) -> ColumnElemen
     SQLite keeps whatever text they write. PostgreSQL's infinity and its years beyond 9999 are no
     datetime: its driver would raise.
     """
-    if connection.dialect.name == "sqlite":
-        return type_coerce(when, String)
-    if connection.dialect.name == "postgresql":
-        return cast(when, Text)
-    return when
+    return dialect(connection).as_written(when)
 
 
 def claim_statements(account: str, now: int, limit: int) -> list[Select[Any]]:

@@ -8,16 +8,14 @@ from sqlalchemy import (
     Connection,
     Insert,
     Update,
-    any_,
-    bindparam,
     select,
     update,
 )
 
 from etl.database import bulk
-from etl.database.bulk import among, insert_rows
+from etl.database.bulk import among
+from etl.database.dialects import Columns, Dialect, dialect
 from etl.database.engine import any_text
-from etl.database.inserts import insert_ignore_on
 from etl.database.locks import locked
 from etl.database.schema import attempt_queue as q
 from etl.database.times import moment
@@ -26,7 +24,7 @@ from etl.queue.attempts import BACK
 from etl.records import Lease, Outcome, State, Verdict
 
 
-def as_columns(verdicts: Sequence[Verdict]) -> bulk.Columns:
+def as_columns(verdicts: Sequence[Verdict]) -> Columns:
     """Lay out by column what verdicts say of their rows."""
     return {
         "state": [verdict.state.value for verdict in verdicts],
@@ -44,34 +42,27 @@ def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], 
     A SID that is there already keeps its own row, whoever enqueued it.
     """
     known: set[str] = set()
-    # Its driver does not tell how many rows of a batch were new.
-    looks = connection.dialect.name in {"mysql", "mariadb"}
-    if looks:
+    if not dialect(connection).counts_inserts:
         there = select(q.c.sid).where(among(connection, q.c.sid, [sid for sid, _ in found]))
         known.update(connection.execute(there).scalars())
     new = [pair for pair in found if pair[0] not in known]
     if not new:
         return 0
     verdicts, died_at = [verdict for _, verdict in new], moment(now)
-    columns: bulk.Columns = {
+    columns: Columns = {
         "sid": [sid for sid, _ in new],
         **as_columns(verdicts),
         "fetches": [int(verdict.state is State.REFRESH) for verdict in verdicts],
         "source": ["discover"] * len(new),
         "settled_at": [died_at if v.state is State.DEAD else None for v in verdicts],
     }
-    insertion = _insert_found(connection.dialect.name, tuple(columns))
-    done = bulk.execute(connection, insertion, columns)
-    return len(new) if looks else done.rowcount
+    done = bulk.execute(connection, _insert_found(dialect(connection), tuple(columns)), columns)
+    return done.rowcount if dialect(connection).counts_inserts else len(new)
 
 
 @cache
-def _insert_found(dialect: str, names: tuple[str, ...]) -> Insert:
-    if dialect != "postgresql":
-        return insert_ignore_on(dialect, q, "sid")
-    insertion = insert_rows(q, [q.c[n] for n in names])
-    insertion = insertion.on_conflict_do_nothing(index_elements=[q.c.sid])
-    return insertion.execution_options(preserve_rowcount=True)
+def _insert_found(dialect: Dialect, names: tuple[str, ...]) -> Insert:
+    return dialect.insert_new(q, "sid", names)
 
 
 def lock_leases(connection: Connection, leases: Collection[Lease]) -> tuple[set[int], set[int]]:
@@ -136,31 +127,24 @@ def write_verdicts(
         return
     at_rest = moment(now)
     verdicts = [verdict for _, verdict in judged]
-    columns: bulk.Columns = {
+    columns: Columns = {
         "id": [lease.id for lease, _ in judged],
         **as_columns(verdicts),
         "settled_at": [at_rest if verdict.state in _RESTING else None for verdict in verdicts],
     }
     sent = {f"{_NEW}{name}": values for name, values in columns.items()}
-    bulk.execute(connection, _update(connection.dialect.name, fetched, listed), sent)
+    bulk.execute(connection, _update(dialect(connection), fetched, listed), sent)
 
 
 @cache
-def _update(dialect: str, fetched: bool, listed: bool) -> Update:  # noqa: FBT001 - as in `write`
+def _update(dialect: Dialect, fetched: bool, listed: bool) -> Update:  # noqa: FBT001 - as in `write`
     values: dict[str, object] = {"leased_by": None}
     if fetched:
         fetches = attempts.one_more(q.c.fetches, most=attempts.COUNT_MOST)
         values |= {"fetches": fetches, "lost_leases": 0}
     if listed:
         values["claim_no"] = attempts.one_more(q.c.claim_no)
-    if dialect != "postgresql":
-        values |= {name: bindparam(f"{_NEW}{name}") for name in _WRITTEN}
-        return update(q).where(q.c.id == bindparam(f"{_NEW}id")).values(values)
-    sent = bulk.rows_of([q.c.id, *(q.c[name] for name in _WRITTEN)], prefix=_NEW)
-    values |= {name: sent.c[name] for name in _WRITTEN}
-    # Both conditions: the first finds the rows by their key, however large the table is.
-    ids = bindparam(bulk.array(f"{_NEW}id"), type_=bulk.Array(q.c.id.type))
-    return update(q).where(q.c.id == any_(ids), q.c.id == sent.c.id).values(values)
+    return dialect.update(q, _WRITTEN, _NEW, values)
 
 
 _NEW: Final = "new_"

@@ -13,8 +13,10 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Table, update
 from sqlalchemy.exc import DBAPIError
 
+from etl.database.dialects import dialect
+from etl.database.dialects.driver import Fault
 from etl.database.engine import carefully
-from etl.database.errors import MEND_REFUSALS, Fault, classify, first
+from etl.database.errors import MEND_REFUSALS, classify, first
 from etl.database.names import names_of
 from etl.database.schema import attempt_queue as q
 from etl.database.times import moment
@@ -136,10 +138,9 @@ def _refused(
     try:
         with savepoint:
             write()
-            if connection.dialect.name == "postgresql" and carefully(connection):
-                connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
-                # One that was deferred may wait for what the next row's second statement writes.
-                connection.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
+            if carefully(connection):
+                for check in dialect(connection).check_deferred:
+                    connection.exec_driver_sql(check)
             if not keep:
                 savepoint.rollback()
     except DBAPIError as error:

@@ -15,8 +15,8 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, case, func, select, update
 
 from etl.database.bulk import among, unindexed
+from etl.database.dialects import dialect
 from etl.database.engine import as_text
-from etl.database.inserts import insert_ignore
 from etl.database.locks import locked
 from etl.database.schema import attempts
 from etl.database.schema import verification_queue as v
@@ -51,7 +51,7 @@ def enqueue(connection: Connection, sids: Sequence[str], *, account: str, source
             if sid not in there
         ]
         if rows:
-            connection.execute(insert_ignore(connection, v, "sid"), rows)
+            connection.execute(dialect(connection).insert_ignore(v, "sid"), rows)
         new += len(rows)
     return new
 

@@ -6,19 +6,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
-    Integer,
-    case,
-    cast,
-    extract,
     func,
     select,
-    text,
 )
 
 from etl.database.bulk import unindexed
+from etl.database.dialects import dialect
 from etl.database.engine import any_text
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts
@@ -107,7 +102,7 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
     strangers = 0 if urgent else _count(connection, *unknown)
     lag = read_lag(connection, retention=retention) if strangers else None
     if lag is not None:
-        enqueued = (_epoch_s(connection, q.c.enqueued_at) * 1000 - lag) // BUCKET_MS
+        enqueued = (dialect(connection).epoch_s(q.c.enqueued_at) * 1000 - lag) // BUCKET_MS
         possible = range((now - retention) // BUCKET_MS, now // BUCKET_MS + 1)
         found = _histogram(connection, enqueued, *unknown)
         guessed = Counter({place: n for place, n in found.items() if place in possible})
@@ -179,21 +174,10 @@ def read_density(
     first, last = min(starts) // HOUR_MS * HOUR_MS, max(ends)
     hours = _histogram(
         connection,
-        _epoch_s(connection, attempts.c.date_created) // 3600,
+        dialect(connection).epoch_s(attempts.c.date_created) // 3600,
         attempts.c.date_created >= moment(first),
         attempts.c.date_created < moment(last),
     )
     believed = [Bucket(hour * HOUR_MS, (hour + 1) * HOUR_MS, hours[hour]) for hour in sorted(hours)]
     listed = windows.counted(connection, account=account, since=now - retention)
     return Density(tuple(believed), tuple(Bucket(*window) for window in listed))
-
-
-def _epoch_s(connection: Connection, column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Turn a people's time into whole seconds since the epoch; NULL for what is no real time."""
-    if connection.dialect.name == "sqlite":
-        return cast(func.strftime("%s", column), Integer)
-    if connection.dialect.name == "postgresql":
-        # Its infinity is no number, and its years beyond 9999 no time of Python's.
-        real = case((column.between(moment(0), _LAST), column))
-        return cast(func.floor(extract("epoch", real)), BigInteger)
-    return func.timestampdiff(text("SECOND"), "1970-01-01", column)

@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
+from etl.database.dialects import dialect
 from etl.reports.model import Column, ColumnKind, Report
 from etl.reports.questions.fraud import TRAILING_H
 from etl.sql.as_of import AsOf, looked_back
-from etl.sql.dialects import dialect
 from etl.sql.odd import unreadable, without_odd
 from etl.sql.scope import HOUR_S, Scope
 from etl.sql.zones import offsets
@@ -91,7 +91,7 @@ def _narrowed(connection: Connection, report: Report, scope: Scope, limit: int |
 def scope_of(connection: Connection, question: Question) -> Scope:
     """Turn a question into the scope of a SELECT on this database."""
     scope = Scope(
-        dialect(connection.dialect.name),
+        dialect(connection),
         question.since,
         question.until,
         question.services,
@@ -173,12 +173,7 @@ def binds(scope: Scope, sql: str) -> dict[str, Any]:
 
 
 def _moment(scope: Scope, epoch_s: float) -> Any:  # noqa: ANN401 - as the database compares it
-    at = datetime.fromtimestamp(epoch_s, UTC)
-    if scope.dialect.name == "sqlite":
-        # Text: cut to what both ways of writing a fraction, and none, compare rightly with.
-        found = at.strftime("%Y-%m-%d %H:%M:%S")
-        return found + f".{at.microsecond:06d}".rstrip("0") if at.microsecond else found
-    return at.replace(tzinfo=None) if scope.dialect.name == "mysql" else at
+    return scope.dialect.as_bound(datetime.fromtimestamp(epoch_s, UTC))
 
 
 def _value(kind: ColumnKind, raw: Any) -> Value:  # noqa: ANN401 - as the driver gives it

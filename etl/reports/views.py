@@ -5,8 +5,8 @@ The text of a view is code, not history: whoever upgrades the schema replaces wh
 
 from textwrap import fill
 
+from etl.database.dialects import dialect
 from etl.reports import REPORTS, Report
-from etl.sql.dialects import dialect
 from etl.sql.scope import Scope
 
 WIDTH = 96
@@ -23,7 +23,7 @@ def create_statements(dialect_name: str) -> list[tuple[str, str]]:
 
 def comment_statements(dialect_name: str) -> list[tuple[str, str]]:
     """Give (name, COMMENT ON VIEW …), for PostgreSQL, which drops comments from definitions."""
-    if dialect_name != "postgresql":
+    if not dialect(dialect_name).comments_on_views:
         return []
     return [
         (report.view, f"COMMENT ON VIEW {report.view} IS {_quoted(_says(report))}")

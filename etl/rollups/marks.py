@@ -7,14 +7,14 @@ is just writing of the same verification, so no roll-up is made before both have
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, Select, func, insert, literal, select
+from sqlalchemy import Connection, Insert, Select, func, select
 
 from etl import final
 from etl.database import bulk
+from etl.database.dialects import Dialect, dialect
 from etl.database.engine import as_text
 from etl.database.locks import lock_alone, lock_shared
 from etl.database.schema import attempts, rollup_marks
@@ -24,17 +24,6 @@ from etl.rollups.cubes import UNKNOWN, quarter
 from etl.sql.spans import DAY_S, QUARTER_S
 
 _KEY: Final = 0x726F6C6C757073  # "rollups"
-# A page has a thousand times, in some dozens of quarters. To the minute where that is all that the
-# database rounds to without arithmetic.
-_ROUNDED: Final = {
-    "sqlite": func.substr(attempts.c.date_created, 1, 16),
-    "postgresql": func.date_bin(
-        literal(timedelta(seconds=QUARTER_S)),
-        attempts.c.date_created,
-        literal(datetime(1, 1, 1, tzinfo=UTC)),
-    ),
-    "mysql": func.date_format(attempts.c.date_created, "%Y-%m-%d %H:%i"),
-}
 _CHUNK: Final = 1_000
 
 
@@ -79,8 +68,8 @@ def mark(
     found = set(times)
     # SQLite keeps bytes and numbers of others, too: they are no SIDs that anybody shares.
     sids = [sid for sid in set(verifications) if isinstance(sid, str)]
-    name = connection.dialect.name
-    rounded = _ROUNDED["mysql" if name == "mariadb" else name]
+    # A page has a thousand times, in some dozens of quarters.
+    rounded = dialect(connection).rounded(attempts.c.date_created, QUARTER_S)
     for start in range(0, len(sids), _CHUNK):
         siblings = select(rounded).where(
             bulk.among(connection, attempts.c.verification_sid, sids[start : start + _CHUNK])
@@ -88,15 +77,13 @@ def mark(
         read = partial(_times, connection, siblings.distinct())
         found.update(as_text(connection, read))
     starts = sorted({_start(moment_ms(at)) for at in found})
-    bulk.execute(connection, _insert(name), {"start": starts})
+    bulk.execute(connection, _insert(dialect(connection)), {"start": starts})
     return starts
 
 
 @cache
-def _insert(dialect: str) -> Insert:
-    if dialect != "postgresql":
-        return insert(rollup_marks)
-    return bulk.insert_rows(rollup_marks, [rollup_marks.c.start])
+def _insert(dialect: Dialect) -> Insert:
+    return dialect.insert(rollup_marks, ["start"])
 
 
 def _times(connection: Connection, statement: Select[Any]) -> Sequence[object]:

@@ -207,7 +207,7 @@ def _source(scope: Scope, over: Over, where: Sequence[str], channel_data: bool) 
     table, also = scope.attempts, "d.attempt_sid = a.sid"
     if over.which is Which.SPANS:
         inside = "a.date_created >= s.lo AND a.date_created < s.hi"
-        if dialect.name == "sqlite":
+        if dialect.keeps_any_text:
             # Beside a day's moments there may stand text that is none.
             where = [f"{dialect.seconds('a.date_created')} IS NOT NULL", *where]
         found = f"FROM spans s\n{dialect.nested(table, 'a', inside)}"

@@ -15,6 +15,8 @@ from typing import Final
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 
 from etl.database.bounds import PATIENT
+from etl.database.dialects import dialect
+from etl.database.dialects.base import FIRST_YEAR_S
 from etl.database.locks import locked
 from etl.database.schema import attempts, rollup_marks
 from etl.database.times import Clock, clock
@@ -25,9 +27,8 @@ from etl.rollups.cubes import UNKNOWN
 from etl.rollups.facts import FACTS
 from etl.rollups.read import UNKNOWN_TIME, Facts, Over, Which, made, marked, summed
 from etl.rollups.tables import rollups
-from etl.sql.dialects import dialect
 from etl.sql.scope import Scope
-from etl.sql.spans import DAY_S, FIRST_YEAR_S, QUARTER_S
+from etl.sql.spans import DAY_S, QUARTER_S
 
 _DOING: Final = "bringing the roll-ups up to date"
 _FOREVER: Final = 1 << 60
@@ -99,7 +100,7 @@ def _thin(connection: Connection, newest: int) -> None:
 
 def mark_everything(connection: Connection) -> None:
     """Mark every stretch that raw rows or roll-ups have: someone changed the rows past us."""
-    spelled = dialect(connection.dialect.name)
+    spelled = dialect(connection)
     start = spelled.start(spelled.seconds("date_created"), QUARTER_S)
     connection.execute(
         text(
@@ -126,7 +127,7 @@ def _sum(connection: Connection, newest: int, day: int) -> None:
 
 
 def _sum_facts(connection: Connection, facts: Facts, newest: int, day: int) -> None:
-    scope = Scope(dialect(connection.dialect.name))
+    scope = Scope(dialect(connection))
     cube, table = facts.cube, facts.cube.table
     names = ", ".join(rollups[cube.name].c.keys())
     insert_into = f"INSERT INTO {table} ({names})"

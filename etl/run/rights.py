@@ -6,9 +6,9 @@ from sqlalchemy import (
     Connection,
     false,
     select,
-    text,
 )
 
+from etl.database.dialects import dialect
 from etl.database.errors import GRANT
 from etl.database.schema import (
     api_slots,
@@ -40,12 +40,6 @@ WRITTEN: Final = (
 _COUNTED: Final = (attempt_queue, attempt_changes, sweeps, rollup_marks, sync_runs)
 """Those that a run inserts rows into which get an id."""
 
-_UNUSABLE: Final = text("""
-SELECT name FROM (
-    SELECT pg_get_serial_sequence(t, 'id') AS name FROM unnest(CAST(:tables AS text[])) t
-) drawn WHERE NOT has_sequence_privilege(name, 'USAGE, UPDATE')
-""")
-
 
 def check_rights(connection: Connection) -> None:
     """Write no row into each table; part of a run's start.
@@ -53,7 +47,7 @@ def check_rights(connection: Connection) -> None:
     A right that is missing is then known before the first request, and not after it is spent.
     SQLite has none to miss: its file can be written or not, and the run's own row shows which.
     """
-    if connection.dialect.name == "sqlite":
+    if dialect(connection).is_file:
         return
     from etl.rollups.tables import rollups  # noqa: PLC0415 - SQLite's runs start without them
 
@@ -64,13 +58,7 @@ def check_rights(connection: Connection) -> None:
         connection.execute(table.update().where(false()).values({column: column}))
     for table in (rollup_marks, *rollups.values()):
         connection.execute(table.delete().where(false()))
-    if connection.dialect.name == "postgresql":
-        _check_sequences(connection)
-
-
-def _check_sequences(connection: Connection) -> None:
-    """Raise ``SchemaError`` for a sequence that a run could not draw an id from."""
-    names = {"tables": [table.name for table in _COUNTED]}
-    for name in connection.execute(_UNUSABLE, names).scalars():
+    counted = [table.name for table in _COUNTED]
+    for name in dialect(connection).unusable_sequences(connection, counted):
         msg = f"permission denied for sequence {name}."
         raise SchemaError(msg, hint=GRANT)

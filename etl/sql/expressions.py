@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from etl.sql.dialects import Dialect
+from etl.database.dialects import Dialect
 
 IS_CONVERTED: Final = "CASE WHEN a.conversion_status = 'converted' THEN 1 ELSE 0 END"
 IS_NOT_FINAL: Final = "CASE WHEN a.is_final THEN 0 ELSE 1 END"

@@ -12,8 +12,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from etl.database.dialects import dialect
 from etl.database.schema import attempts
-from etl.sql.dialects import dialect
 from etl.sql.scope import Scope
 
 _AT: Final = "date_created"
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 def unreadable(connection: Connection, where: str = "", **values: object) -> int:
     """Count the attempts whose creation time is there and is none."""
-    odd = dialect(connection.dialect.name).odd(_AT, attempts.name)
+    odd = dialect(connection).odd(_AT, attempts.name)
     sql = f"SELECT COUNT(*) FROM attempts WHERE {odd}{where}"
     return int(connection.execute(text(sql), values).scalar_one())
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from textwrap import dedent, indent
 from typing import Final
 
-from etl.sql.dialects import Dialect
+from etl.database.dialects import Dialect
 from etl.sql.spans import DAY_S, HOUR_S
 
 __all__ = ["DAY_S", "HOUR_S", "UTC", "Offset", "Scope", "Statement", "tidy"]

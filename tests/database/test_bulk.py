@@ -5,7 +5,8 @@ from sqlalchemy import BigInteger, Engine, Text, literal, select
 from sqlalchemy.exc import DBAPIError
 
 from etl.database.bulk import Array, among
-from etl.database.errors import Fault, classify
+from etl.database.dialects.driver import Fault
+from etl.database.errors import classify
 from etl.database.schema import attempt_queue as q
 from etl.queue import attempts
 from etl.queue.leases import write_verdicts

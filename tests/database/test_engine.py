@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from etl.database.inserts import insert_ignore
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from etl.database.engine import READ_ONLY, open_engine, parse_url, wal_is_safe
-from etl.database.inserts import insert_ignore
 from etl.database.schema import attempt_queue as q
 from etl.database.times import clock, moment, moment_ms
 from etl.database.transact import check_revision, transact

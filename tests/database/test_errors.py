@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import Connection, Engine, insert
 from sqlalchemy.exc import DBAPIError
 
+from etl.database.dialects.driver import Fault
+from etl.database.dialects.sqlite_driver import name_file
 from etl.database.engine import carefully
-from etl.database.errors import Fault, classify, explain, name_file
+from etl.database.errors import classify, explain
 from etl.database.schema import attempt_queue as q
 from etl.database.transact import transact
 from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError, WriteRefused

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from etl.database.errors import Fault, classify, explain
+from etl.database.dialects.driver import Fault
+from etl.database.errors import classify, explain
 from etl.database.names import names_of
 from tests.support.queue_rows import execute
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from etl.database.inserts import insert_ignore
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -14,7 +15,6 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from etl.database.engine import open_engine
-from etl.database.inserts import insert_ignore
 from etl.database.schema import attempt_changes, attempt_channel_data, attempts, sync_runs
 from etl.database.schema import attempt_queue as q
 from etl.job.stop import StopFlag

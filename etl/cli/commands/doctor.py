@@ -4,7 +4,6 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from etl.allowance.permits import Permits
 from etl.allowance.slots import Allowance
 from etl.cli import messages, table
 from etl.cli.context import Context
+from etl.database.dialects import dialect
 from etl.database.engine import READ_ONLY
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
@@ -152,7 +152,7 @@ def _write(engine: "Engine") -> None:
 
     def work(connection: "Connection") -> None:
         check_rights(connection)
-        with _small_cache(connection), connection.begin_nested() as taken_back:
+        with dialect(connection).small_cache(connection), connection.begin_nested() as taken_back:
             runs.begin(
                 connection, command="doctor", account="", version=__version__, worker="doctor",
                 # At random, for it is compressed.
@@ -161,21 +161,6 @@ def _write(engine: "Engine") -> None:
             taken_back.rollback()
 
     transact(engine, work, doing="writing a row", patience_s=0)
-
-
-@contextmanager
-def _small_cache(connection: "Connection") -> "Iterator[None]":
-    """Let SQLite write in mid-transaction, unless a reader is in the way: the commit waits for it."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
-    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
-    connection.exec_driver_sql("PRAGMA cache_size = 1")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
 
 
 def _api(context: Context, settings: "Settings", engines: "list[Engine]") -> Finding:

@@ -1,0 +1,179 @@
+"""Open MariaDB and MySQL, bound their sessions, and read their errors."""
+
+# ruff: noqa: D102 - driver.py says once what each method gives
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection
+from sqlalchemy.exc import DBAPIError
+
+from etl.database import bounds
+from etl.database.dialects.driver import Driver, Fault, code_of
+
+_FAULTS: Final = {
+    1213: Fault.BUSY, 1205: Fault.BUSY, 1020: Fault.BUSY, 1040: Fault.BUSY, 1203: Fault.BUSY,
+    1969: Fault.BUSY, 3024: Fault.BUSY, 1412: Fault.BUSY, 1047: Fault.BUSY,
+    1135: Fault.BUSY, 1206: Fault.BUSY, 1226: Fault.BUSY,
+    0: Fault.LOST, 2003: Fault.LOST, 2006: Fault.LOST, 2013: Fault.LOST, 2014: Fault.LOST,
+    1053: Fault.LOST, 1927: Fault.LOST, 1317: Fault.LOST, 4031: Fault.LOST,
+    1021: Fault.STORAGE, 1114: Fault.STORAGE, 1290: Fault.STORAGE, 1836: Fault.STORAGE,
+    1792: Fault.STORAGE, 1030: Fault.STORAGE, 1036: Fault.STORAGE, 1026: Fault.STORAGE,
+    1180: Fault.STORAGE,
+    1158: Fault.LOST, 1159: Fault.LOST, 1160: Fault.LOST, 1161: Fault.LOST,
+    1064: Fault.SCHEMA, 1146: Fault.SCHEMA, 1054: Fault.SCHEMA, 1142: Fault.SCHEMA, 1143: Fault.SCHEMA,
+    1044: Fault.CONFIG, 1045: Fault.CONFIG, 1049: Fault.CONFIG, 1698: Fault.CONFIG,
+    # Wrong values, constraints, limits, and what a trigger says: the row's own fault.
+    1048: Fault.REFUSED, 1062: Fault.REFUSED, 1153: Fault.REFUSED, 1264: Fault.REFUSED,
+    1265: Fault.REFUSED, 1292: Fault.REFUSED, 1300: Fault.REFUSED, 1364: Fault.REFUSED,
+    1366: Fault.REFUSED, 1406: Fault.REFUSED, 1451: Fault.REFUSED, 1452: Fault.REFUSED,
+    1644: Fault.REFUSED, 1690: Fault.REFUSED, 3140: Fault.REFUSED, 3819: Fault.REFUSED,
+    4025: Fault.REFUSED,
+    # As above; partitions and views of the user's, and what fails inside a trigger.
+    1365: Fault.REFUSED, 1369: Fault.REFUSED, 1411: Fault.REFUSED, 1441: Fault.REFUSED,
+    1442: Fault.REFUSED, 1526: Fault.REFUSED, 1586: Fault.REFUSED, 1748: Fault.REFUSED,
+    1172: Fault.REFUSED, 1242: Fault.REFUSED, 1305: Fault.REFUSED, 1329: Fault.REFUSED,
+    1422: Fault.REFUSED, 1456: Fault.REFUSED, 1761: Fault.REFUSED, 1762: Fault.REFUSED,
+}  # fmt: skip
+# A trigger's SIGNAL may carry any number, and is known by its SQLSTATE.
+_CLASSES: Final = {
+    "02": Fault.REFUSED, "21": Fault.REFUSED, "22": Fault.REFUSED, "23": Fault.REFUSED,
+    "44": Fault.REFUSED, "45": Fault.REFUSED,
+}  # fmt: skip
+_QUOTES_THE_STATEMENT: Final = 1064
+_COLUMN: Final = r"'(?P<column>[^']+)'"
+_IN_COLUMN: Final = re.compile(
+    r".* for column `[^`]*`\.`(?P<table>[^`]+)`\.`(?P<column>[^`]+)` at ", re.DOTALL
+)
+_KEY: Final = re.compile(r".* for key '(?:\w+\.)?(?P<constraint>[^']+)'$", re.DOTALL)
+_FOREIGN: Final = re.compile(
+    r".*constraint fails \(`[^`]*`\.`(?P<table>[^`]+)`, CONSTRAINT `(?P<constraint>[^`]+)`",
+    re.DOTALL,
+)
+_NAMES: Final = {
+    1048: re.compile(rf"Column {_COLUMN} cannot be null$"),
+    1062: _KEY, 1586: _KEY,
+    1264: re.compile(rf"Out of range value for column {_COLUMN} at "),
+    1265: re.compile(rf"Data truncated for column {_COLUMN} at "),
+    1292: _IN_COLUMN, 1366: _IN_COLUMN,
+    1364: re.compile(rf"Field {_COLUMN} doesn't have a default value$"),
+    1406: re.compile(rf"Data too long for column {_COLUMN} at "),
+    1451: _FOREIGN, 1452: _FOREIGN,
+    3819: re.compile(r"Check constraint '(?P<constraint>[^']+)' is violated"),
+    4025: re.compile(r"CONSTRAINT `(?P<constraint>[^`]+)` failed for `[^`]*`\.`(?P<table>[^`]+)`$"),
+}  # fmt: skip
+_PATIENT: Final = "verify_etl_patient"
+_PATIENT_ANSWER_S: Final = 86_400
+_THEIRS: Final = "verify_etl_server_settings"
+_SESSION_ENDED: Final = 4031
+
+
+class MariadbDriver(Driver):
+    """Open MariaDB."""
+
+    name = "mariadb+pymysql"
+    extra = "mysql"
+
+    def address(self, url: URL) -> URL:
+        return url.update_query_dict({"charset": "utf8mb4"})
+
+    def options(self) -> dict[str, Any]:
+        answer_s = bounds.ANSWER_S
+        return {
+            "isolation_level": "READ COMMITTED",
+            "connect_args": {
+                "connect_timeout": 10, "read_timeout": answer_s, "write_timeout": answer_s,
+            },
+        }  # fmt: skip
+
+    def connected(self, connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION time_zone = '+00:00'")
+            cursor.execute(_LOOK)
+            cursor.execute(session_bounds(record.info, cursor.fetchall(), patient=False))
+            cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+
+    def begin(self, connection: Connection) -> None:
+        # It knows no bounds of one transaction. A pool hands a session out for the one and the other.
+        patient, info = bounds.is_patient(connection), connection.info
+        if info.get(_PATIENT, False) != patient:
+            connection.exec_driver_sql(session_bounds(info, patient=patient))
+            driver: Any = connection.connection.driver_connection
+            answer_s = _PATIENT_ANSWER_S if patient else bounds.ANSWER_S
+            driver._read_timeout = answer_s  # noqa: SLF001 - PyMySQL has no other way to change it
+            info[_PATIENT] = patient
+
+    def raised(self, cause: Any) -> bool:  # noqa: ANN401 - any driver's
+        return isinstance(code_of(cause), int)
+
+    def fault(self, error: DBAPIError) -> Fault:
+        if error.connection_invalidated:
+            return Fault.LOST
+        sqlstate = getattr(error.orig, "sqlstate", None) or ""
+        return _FAULTS.get(code_of(error.orig)) or _CLASSES.get(sqlstate[:2], Fault.OTHER)
+
+    def names(self, cause: Any) -> tuple[str, Mapping[str, str | None]]:  # noqa: ANN401 - the driver's
+        code = code_of(cause)
+        # A trigger's SIGNAL, whatever number it carries, is in its author's words.
+        signalled = (getattr(cause, "sqlstate", None) or "").startswith("45")
+        pattern = None if signalled else _NAMES.get(code)
+        found = pattern.match(str(cause.args[-1])) if pattern else None
+        return f"error {code}", found.groupdict() if found else {}
+
+    def quotes(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
+        return bool(code_of(cause) == _QUOTES_THE_STATEMENT)
+
+    def stood_still(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
+        # MariaDB only closes the connection.
+        return bool(code_of(cause) == _SESSION_ENDED)
+
+
+class MysqlDriver(MariadbDriver):
+    """Open MySQL."""
+
+    name = "mysql+pymysql"
+
+    def options(self) -> dict[str, Any]:
+        # It has no bound for idle transactions alone: a session that rests as long is ended.
+        return {**super().options(), "pool_recycle": bounds.IDLE_S - 5}
+
+
+# In seconds. MySQL has the last two in place of MariaDB's, and bounds no statement but a SELECT.
+def _ours(*, patient: bool) -> dict[str, float]:
+    idle_s = bounds.idle_s(patient=patient)
+    statement_s = 0 if patient else bounds.STATEMENT_S
+    return {
+        "idle_transaction_timeout": idle_s,
+        "idle_write_transaction_timeout": idle_s,
+        "idle_readonly_transaction_timeout": idle_s,
+        "max_statement_time": statement_s,
+        "net_read_timeout": idle_s,
+        "net_write_timeout": idle_s,
+        "max_execution_time": statement_s * 1000,
+        "wait_timeout": idle_s,
+    }
+
+
+_LOOK: Final = "SHOW SESSION VARIABLES WHERE Variable_name IN ({})".format(
+    ", ".join(f"'{name}'" for name in _ours(patient=True))
+)
+"""The statement that reads, in a new session, what ``session_bounds`` changes."""
+
+
+def session_bounds(
+    info: dict[Any, Any], rows: Iterable[Sequence[str]] = (), *, patient: bool
+) -> str:
+    """Write the statement that bounds a session; ``rows`` are the variables found in it."""
+    theirs: dict[str, float] = info.setdefault(_THEIRS, {n: float(value) for n, value in rows})
+    ours = _ours(patient=patient)
+    if "idle_transaction_timeout" in theirs and not patient:
+        # It would end pooled sessions, too. A migration's lock is held between its transactions.
+        ours["wait_timeout"] = 0
+    settings = {
+        name: min(filter(None, (theirs[name], bound)), default=0)
+        for name, bound in ours.items()
+        if name in theirs
+    }
+    settings["innodb_lock_wait_timeout"] = bounds.LOCK_S
+    return "SET SESSION " + ", ".join(f"{name} = {value:.15g}" for name, value in settings.items())
