@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, event, make_url, select, update
 
 from etl.database import bounds
 from etl.database.bounds import PATIENT
+from etl.database.dialects.mysql_driver import session_bounds
 from etl.database.engine import open_engine
 from etl.database.schema import attempt_queue as q
 from etl.database.times import clock
@@ -282,7 +283,7 @@ def test_what_the_servers_owner_has_set_lower_stays(engine: Engine, database_url
         return
     theirs = {"max_statement_time": 5.0, "idle_transaction_timeout": 0.0, "wait_timeout": 28_800.0}
     for patient in (False, True):
-        assert "max_statement_time = 5," in bounds.mysql(
+        assert "max_statement_time = 5," in session_bounds(
             {}, [(name, str(value)) for name, value in theirs.items()], patient=patient
         )
 
@@ -290,10 +291,10 @@ def test_what_the_servers_owner_has_set_lower_stays(engine: Engine, database_url
 def test_a_server_without_a_bound_for_transactions_ends_whole_sessions() -> None:
     """MySQL has none: its sessions are ended when they rest, and the pool lends none that old."""
     rows = [("wait_timeout", "28800"), ("max_execution_time", "0"), ("net_read_timeout", "30")]
-    assert bounds.mysql({}, rows, patient=False) == (
+    assert session_bounds({}, rows, patient=False) == (
         "SET SESSION net_read_timeout = 15, max_execution_time = 20000, wait_timeout = 15,"
         " innodb_lock_wait_timeout = 10"
     )
-    assert bounds.mysql({}, [], patient=False) == "SET SESSION innodb_lock_wait_timeout = 10"
+    assert session_bounds({}, [], patient=False) == "SET SESSION innodb_lock_wait_timeout = 10"
     pool: Any = open_engine("mysql://u@h/d").pool
     assert pool._recycle < 15

@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import BigInteger, Engine, Text, literal, select
 from sqlalchemy.exc import DBAPIError
 
-from etl.database.bulk import Array, among
+from etl.database.bulk import among
 from etl.database.dialects.driver import Fault
+from etl.database.dialects.postgresql import Array
 from etl.database.errors import classify
 from etl.database.schema import attempt_queue as q
 from etl.queue import attempts

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from etl.database.inserts import insert_ignore
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
-from etl.database.engine import READ_ONLY, open_engine, parse_url, wal_is_safe
+from etl.database.dialects import dialect
+from etl.database.dialects.sqlite_driver import wal_is_safe
+from etl.database.engine import READ_ONLY, open_engine, parse_url
 from etl.database.schema import attempt_queue as q
 from etl.database.times import clock, moment, moment_ms
 from etl.database.transact import check_revision, transact
@@ -332,10 +333,12 @@ def test_what_is_there_already_is_ignored_and_nothing_else(engine: Engine) -> No
     """A duplicate leaves the row alone, a NULL is still refused."""
     put(engine, {"sid": "a", "source": "first"})
     with engine.begin() as connection:
-        connection.execute(insert_ignore(connection, q, "sid"), {"sid": "a", "source": "second"})
+        connection.execute(
+            dialect(connection).insert_ignore(q, "sid"), {"sid": "a", "source": "second"}
+        )
     assert read(engine)["a"].source == "first"
     with pytest.raises(DBAPIError), engine.begin() as connection:
-        connection.execute(insert_ignore(connection, q, "sid").values(sid=None))
+        connection.execute(dialect(connection).insert_ignore(q, "sid").values(sid=None))
 
 
 def test_the_clock_is_the_time_in_milliseconds(engine: Engine) -> None:

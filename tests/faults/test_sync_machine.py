@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from etl.database.inserts import insert_ignore
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from etl.database.dialects import dialect
 from etl.database.engine import open_engine
 from etl.database.schema import attempt_changes, attempt_channel_data, attempts, sync_runs
 from etl.database.schema import attempt_queue as q
@@ -95,7 +95,7 @@ class Sync(RuleBasedStateMachine):
 
     def _insert(self, sid: str) -> None:
         with self.engine.begin() as connection:
-            connection.execute(insert_ignore(connection, q, "sid"), [{"sid": sid}])
+            connection.execute(dialect(connection).insert_ignore(q, "sid"), [{"sid": sid}])
         self.expected.add(sid)
 
     @rule(first=st.integers(0, SIZE - 1), count=st.integers(1, 8))
