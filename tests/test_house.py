@@ -139,6 +139,31 @@ def test_unwanted_words(word: str) -> None:
     assert found == []
 
 
+def asked_by_name(node: ast.AST) -> list[ast.expr]:
+    """Give what is compared, matched or looked up by."""
+    if isinstance(node, ast.Compare):
+        return [node.left, *node.comparators]
+    if isinstance(node, ast.Match):
+        return [node.subject]
+    if isinstance(node, ast.Dict):
+        return [key for key in node.keys if key is not None]
+    return [node.slice] if isinstance(node, ast.Subscript) else []
+
+
+def test_databases_differ_in_one_room() -> None:
+    """Outside `etl/database` no module asks which database it has: the dialect says what it can."""
+    name = re.compile(r"\bdialect(\(\w+\))?\.name|backend_name|'(sqlite|postgresql|mysql|mariadb)'")
+    found = [
+        f"{name_of(path)}:{each.lineno}"
+        for path in CODE
+        if path.is_relative_to(ROOT / "etl") and not path.is_relative_to(ROOT / "etl" / "database")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for each in asked_by_name(node)
+        if name.search(ast.unparse(each))
+    ]
+    assert found == []
+
+
 def test_errors_are_raised() -> None:
     """Each error of the tree that has no kinds below it is raised somewhere in the program."""
     tree = ast.parse((ROOT / "etl" / "errors.py").read_text(encoding="utf-8"))
