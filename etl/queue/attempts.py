@@ -57,15 +57,6 @@ LEASE_COLUMNS: Final = (
 BACK: Final = {"state": State.PENDING, "due_at": 0, "leased_by": None}
 
 
-def as_written(connection: Connection, when: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Read a time that other programs write without judging it: that is ``moment_ms``'s business.
-
-    SQLite keeps whatever text they write. PostgreSQL's infinity and its years beyond 9999 are no
-    datetime: its driver would raise.
-    """
-    return dialect(connection).as_written(when)
-
-
 def claim_statements(account: str, now: int, limit: int) -> list[Select[Any]]:
     """Return the claim's SELECTs in the order of urgency; a test reads their plans.
 
@@ -115,7 +106,7 @@ def claim(  # noqa: PLR0913 - a claim is these facts
     for statement in others or chain.from_iterable(zip(*by_account, strict=True)):
         if len(rows) < limit:
             picked = statement.add_columns(
-                as_written(connection, q.c.enqueued_at).label("enqueued_at")
+                dialect(connection).as_written(q.c.enqueued_at).label("enqueued_at")
             ).limit(limit - len(rows))
             with any_text(connection):
                 rows += connection.execute(locked(picked, skip=True)).all()
@@ -194,7 +185,7 @@ def lock_listed(
     statement = (
         select(
             *LEASE_COLUMNS,
-            as_written(connection, q.c.enqueued_at).label("enqueued_at"),
+            dialect(connection).as_written(q.c.enqueued_at).label("enqueued_at"),
             (q.c.state == State.PENDING).label("planned"),
         )
         .where(among(connection, q.c.sid, sids), mine, waits)

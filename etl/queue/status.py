@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, case, false, func, not_, or_, select
 
 from etl.allowance.slots import Allowance
+from etl.database.dialects import dialect
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts
 from etl.database.times import moment, moment_ms
@@ -170,7 +171,7 @@ def _count_attempts(connection: Connection) -> tuple[int, int, int]:
 def _oldest(connection: Connection) -> str | None:
     """Return when the pending row that came first was enqueued; ids are given in that order."""
     first = select(func.min(q.c.id)).where(q.c.state == State.PENDING).scalar_subquery()
-    enqueued_at = attempts_.as_written(connection, q.c.enqueued_at)
+    enqueued_at = dialect(connection).as_written(q.c.enqueued_at)
     return _iso(connection.execute(select(enqueued_at).where(q.c.id == first)).scalar())
 
 

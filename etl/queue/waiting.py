@@ -20,7 +20,6 @@ from etl.database.schema import attempts
 from etl.database.times import moment, moment_ms
 from etl.decide.values import Bucket, Density, Waiting
 from etl.queue import verifications, windows
-from etl.queue.attempts import as_written
 from etl.records import State
 
 BUCKET_MS: Final = 900_000
@@ -53,7 +52,7 @@ def read_lag(connection: Connection, *, retention: int) -> int | None:
     recent = q.c.id > select(func.max(q.c.id) - NEWEST).scalar_subquery()
     told = unindexed(q.c.state).in_([State.SETTLED, State.REFRESH])
     statement = (
-        select(q.c.expires_at, as_written(connection, q.c.enqueued_at).label("enqueued_at"))
+        select(q.c.expires_at, dialect(connection).as_written(q.c.enqueued_at).label("enqueued_at"))
         .where(recent, told, q.c.expires_at > 0, q.c.fetches > 0)
         .where(func.coalesce(q.c.source, "") != "discover")
         .order_by(q.c.id.desc())
@@ -145,7 +144,7 @@ def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
 
 def _latest(connection: Connection, *where: ColumnElement[bool], now: int) -> int:
     """Return when the latest of these was enqueued: none can have been created after that."""
-    latest = select(as_written(connection, func.max(q.c.enqueued_at))).where(*where)
+    latest = select(dialect(connection).as_written(func.max(q.c.enqueued_at))).where(*where)
     with any_text(connection):
         enqueued = moment_ms(connection.execute(latest).scalar_one())
     return min(now, (now if enqueued is None else enqueued) + 1000)

@@ -1,5 +1,7 @@
 """Say what every kind of database has to answer; each answers in a file of its own."""
 
+# ruff: noqa: ARG002 - not every database needs all that it is given
+
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -197,17 +199,15 @@ class Dialect(Spelling):
         return at
 
     def as_written(self, at: Element) -> Element:
-        """Read a moment that may be none, which the driver could not read."""
+        """Read a moment that others wrote, and do not judge it: the driver could not read all."""
         return self.as_stored(at)
 
     def if_readable(self, at: Element, name: str) -> Element:
         """Read a moment (``name`` in SQL), or NULL where the driver could not read it."""
-        del name
         return at
 
     def whole(self, number: Element, most: int) -> Element:
         """Read a whole number up to ``most``; 0 for what is none."""
-        del most
         return number
 
     @abstractmethod
@@ -220,7 +220,6 @@ class Dialect(Spelling):
 
     def any_text(self, connection: Connection, errors: str) -> AbstractContextManager[None]:
         """Read text as it was written, be it UTF-8 or not."""
-        del connection, errors
         return nullcontext()
 
     # Many rows at once: build a statement once, keep it, and run it with `execute`.
@@ -231,7 +230,6 @@ class Dialect(Spelling):
 
     def insert(self, table: Table, names: Iterable[str]) -> Insert:
         """Insert rows of these columns."""
-        del names
         return insert(table)
 
     @abstractmethod
@@ -243,7 +241,6 @@ class Dialect(Spelling):
 
     def insert_new(self, table: Table, key: str, names: Iterable[str]) -> Insert:
         """Insert rows of these columns but those whose ``key`` is there already."""
-        del names
         return self.insert_ignore(table, key)
 
     @abstractmethod
@@ -287,12 +284,10 @@ class Dialect(Spelling):
 
     def small_cache(self, connection: Connection) -> AbstractContextManager[None]:
         """Write to the disk in mid-transaction."""
-        del connection
         return nullcontext()
 
     def unusable_sequences(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
         """Name the sequences of tables that this user may not draw ids from."""
-        del connection, tables
         return ()
 
     @abstractmethod

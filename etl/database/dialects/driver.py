@@ -1,5 +1,7 @@
 """Say what a driver has to know: how to connect, and what its errors mean."""
 
+# ruff: noqa: ARG002 - not every database needs all that it is given
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import Enum
@@ -69,22 +71,18 @@ class Driver(ABC):
 
     def function(self, cause: Any) -> str | None:  # noqa: ANN401 - the driver's
         """Name the function in which an error was raised: a trigger's, and so the user's."""
-        del cause
         return None
 
     def quotes(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
         """Say whether an error quotes the statement."""
-        del cause
         return False
 
     def stood_still(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
         """Say whether the server names our silence as its reason."""
-        del cause
         return False
 
     def unopened(self, cause: Any) -> str | None:  # noqa: ANN401 - the driver's
         """Name the file that could not be opened, '' if it has no name; None for other errors."""
-        del cause
         return None
 
 

@@ -1,6 +1,7 @@
 """Build the statements of MariaDB and MySQL; no function here reads the session's time zone."""
 
 # ruff: noqa: D102 - base.py says once what each method gives
+# ruff: noqa: ARG002 - not every database needs all that it is given
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
 
 from collections.abc import Collection, Iterator, Sequence
@@ -44,7 +45,6 @@ class _MysqlSpelling(Spelling):
         return f"({self.seconds(at)} IS NOT NULL AND {at} >= '0001-01-01')"
 
     def odd(self, at: str, table: str) -> str:
-        del table
         return f"{at} < '1000-01-01' AND ({self.seconds(at)} IS NULL OR {at} < '0001-01-01')"
 
     def seconds(self, at: str) -> str:
@@ -74,7 +74,6 @@ class _MysqlSpelling(Spelling):
     # `exact` is the column itself: the tables' own collation is exact.
 
     def channels(self, attempts: str) -> str:
-        del attempts
         return (
             "GROUP_CONCAT(COALESCE(a.channel, '?') "
             "ORDER BY a.date_created IS NULL, a.date_created, a.sid SEPARATOR ',')"
@@ -101,7 +100,6 @@ class Mysql(_MysqlSpelling, Dialect):
 
     def lock(self, key: int, table: str, *, shared: bool) -> str | None:
         # It has no shared lock but a row's, so that all keys are one.
-        del key
         return f"SELECT version_num FROM {table} {'LOCK IN SHARE MODE' if shared else 'FOR UPDATE'}"
 
     def as_bound(self, at: datetime) -> Any:  # noqa: ANN401 - as the driver takes it
@@ -111,7 +109,6 @@ class Mysql(_MysqlSpelling, Dialect):
         return func.timestampdiff(text("SECOND"), "1970-01-01", at)
 
     def rounded(self, at: Element, length_s: int) -> Element:
-        del length_s
         return func.date_format(at, "%Y-%m-%d %H:%i")
 
     def among(self, column: Element, listed: Sequence[Any]) -> ColumnElement[bool]:
@@ -154,7 +151,6 @@ class Mysql(_MysqlSpelling, Dialect):
 
     @contextmanager
     def migrating(self, connection: Connection, tables: Collection[str]) -> Iterator[None]:
-        del tables
         with connection.begin():
             for _ in range(MIGRATORS_WAIT_S // _TRY_S):
                 asked = f"SELECT GET_LOCK({_MIGRATION}, {_TRY_S})"

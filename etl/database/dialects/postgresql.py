@@ -6,6 +6,7 @@ much.
 """
 
 # ruff: noqa: D102 - base.py says once what each method gives
+# ruff: noqa: ARG002 - not every database needs all that it is given
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
 
 import json
@@ -86,7 +87,6 @@ class _PostgresqlSpelling(Spelling):
         return f"{at} BETWEEN '0001-01-02' AND '9999-12-30'"
 
     def odd(self, at: str, table: str) -> str:
-        del table
         return f"({at} < '0001-01-02' OR {at} > '9999-12-30')"
 
     def seconds(self, at: str) -> str:
@@ -120,7 +120,6 @@ class _PostgresqlSpelling(Spelling):
         return f'{column} COLLATE "C"'
 
     def channels(self, attempts: str) -> str:
-        del attempts
         return (
             "string_agg(COALESCE(a.channel, '?'), ',' ORDER BY a.date_created NULLS LAST, "
             f"{self.exact('a.sid')})"
@@ -142,7 +141,6 @@ class Postgresql(_PostgresqlSpelling, Dialect):
     clock = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
 
     def lock(self, key: int, table: str, *, shared: bool) -> str | None:
-        del table
         return f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({key})"
 
     # Its infinity and its years beyond 9999 are no datetime: its driver would raise.
@@ -235,7 +233,6 @@ ON CONFLICT (sid) DO NOTHING"""
 
     @contextmanager
     def migrating(self, connection: Connection, tables: Collection[str]) -> Iterator[None]:
-        del tables
         with connection.begin():
             # Patient for the other migrator, but not for table locks: those would hold up everyone.
             connection.execute(text(f"SET LOCAL lock_timeout = '{MIGRATORS_WAIT_S}s'"))
@@ -263,7 +260,6 @@ class Array(TypeDecorator[Sequence[Any]]):
 
     def bind_processor(self, dialect: sqlalchemy.Dialect) -> Callable[[Any], str]:
         """Spell them; PostgreSQL reads each by the cast that stands behind the bind."""
-        del dialect
         return _spell
 
 
