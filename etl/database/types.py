@@ -35,14 +35,14 @@ class Moment(TypeDecorator[datetime]):
     def bind_processor(self, dialect: sqlalchemy.Dialect) -> Callable[[Any], Any] | None:
         """Spell a time."""
         ours = _ours(dialect)
-        return (ours and ours.spell_moment) or super().bind_processor(dialect)
+        return (ours and ours.moment_speller()) or super().bind_processor(dialect)
 
     def result_processor(
         self, dialect: sqlalchemy.Dialect, coltype: object
     ) -> Callable[[Any], Any] | None:
         """Read a time."""
         ours = _ours(dialect)
-        return (ours and ours.read_moment) or super().result_processor(dialect, coltype)
+        return (ours and ours.moment_reader()) or super().result_processor(dialect, coltype)
 
 
 class Money(TypeDecorator[Decimal]):

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Date, String, column, delete, insert, table
 
-from etl.database.schema import Money
+from etl.database.types import Money
 from etl.errors import ConfigError
 
 COLUMNS: Final = ("channel", "country", "currency", "valid_from", "amount")

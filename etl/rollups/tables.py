@@ -5,7 +5,8 @@ They belong to the same metadata: whoever means all tables takes it from here.
 
 from sqlalchemy import BigInteger, Column, Integer, Table
 
-from etl.database.schema import Moment, attempt_channel_data, attempts, metadata
+from etl.database.schema import attempt_channel_data, attempts, metadata
+from etl.database.types import Moment
 from etl.rollups.cubes import ROLLUPS, Rollup
 
 __all__ = ["metadata", "rollups"]

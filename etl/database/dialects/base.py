@@ -165,18 +165,20 @@ class Dialect(Spelling):
     clock: ClassVar[str | None] = None
     """A SELECT of the milliseconds since 1970; None: the clock is this machine's."""
 
-    spell_moment: ClassVar[Callable[[datetime | None], str | None] | None] = None
-    """Spell a time to be sent; None: the driver does."""
-
-    read_moment: ClassVar[Callable[[Any], datetime | None] | None] = None
-    """Read a stored time; None: the driver does."""
-
     amount_type: ClassVar[TypeEngine[Any]] = Numeric(18, 6)
     """How an amount is stored."""
 
     def moment_type(self) -> TypeEngine[Any]:
         """Say how a time for people is stored."""
         return DateTime(timezone=True)
+
+    def moment_speller(self) -> Callable[[Any], Any] | None:
+        """Give what spells a time to be sent; None: the driver does."""
+        return None
+
+    def moment_reader(self) -> Callable[[Any], Any] | None:
+        """Give what reads a stored time; None: the driver does."""
+        return None
 
     def now_ms(self, connection: Connection) -> int:
         """Read the clock."""
@@ -225,7 +227,7 @@ class Dialect(Spelling):
     # Many rows at once: build a statement once, keep it, and run it with `execute`.
 
     @abstractmethod
-    def among(self, column: Element, listed: Sequence[Any]) -> ColumnElement[bool]:
+    def among(self, column: Element, listed: list[Any]) -> ColumnElement[bool]:
         """Say that a column's value is one of these, in one parameter wherever that can be."""
 
     def insert(self, table: Table, names: Iterable[str]) -> Insert:
@@ -259,7 +261,7 @@ class Dialect(Spelling):
         What is sent has the columns' names with a ``prefix``.
         """
         key = next(iter(table.primary_key))
-        sent = {name: bindparam(f"{prefix}{name}") for name in names}
+        sent: dict[str, Any] = {name: bindparam(f"{prefix}{name}") for name in names}
         which = key == bindparam(f"{prefix}{key.name}")
         return update(table).where(which).values({**values, **sent})
 

@@ -7,7 +7,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from etl.database.dialects.base import CHUNK, MIGRATORS_WAIT_S, Dialect, Element, Rows, Spelling
+from etl.database.dialects.driver import Driver
 from etl.database.dialects.mysql_driver import MariadbDriver, MysqlDriver
 from etl.errors import DatabaseBusy
 
@@ -83,7 +84,7 @@ class _MysqlSpelling(Spelling):
 class Mysql(_MysqlSpelling, Dialect):
     """Build MySQL's statements."""
 
-    driver = MysqlDriver()
+    driver: ClassVar[Driver] = MysqlDriver()
     counts_inserts = False
     ddl_in_transactions = False
     # The server decides whether names differ by case.
@@ -111,7 +112,7 @@ class Mysql(_MysqlSpelling, Dialect):
     def rounded(self, at: Element, length_s: int) -> Element:
         return func.date_format(at, "%Y-%m-%d %H:%i")
 
-    def among(self, column: Element, listed: Sequence[Any]) -> ColumnElement[bool]:
+    def among(self, column: Element, listed: list[Any]) -> ColumnElement[bool]:
         # The last one fills up to the next hundred: drivers keep what they prepared for a text, and
         # would keep one for each number of values.
         return column.in_([*listed, *listed[-1:] * (-len(listed) % _FILL)])

@@ -158,7 +158,7 @@ class Postgresql(_PostgresqlSpelling, Dialect):
     def rounded(self, at: Element, length_s: int) -> Element:
         return func.date_bin(literal(timedelta(seconds=length_s)), at, literal(_YEAR_1))
 
-    def among(self, column: Element, listed: Sequence[Any]) -> ColumnElement[bool]:
+    def among(self, column: Element, listed: list[Any]) -> ColumnElement[bool]:
         return column == any_(literal(listed, Array(column.type)))
 
     def insert(self, table: Table, names: Iterable[str]) -> "postgresql.Insert":

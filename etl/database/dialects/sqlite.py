@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy
 from sqlalchemy import (
@@ -133,12 +133,16 @@ class Sqlite(_SqliteSpelling, Dialect):
     writes_alone = True
     is_file = True
     # Its transactions are so by themselves.
-    snapshot: Mapping[str, Any] = {}
+    snapshot: ClassVar[Mapping[str, Any]] = {}
     standing = "SELECT lower(name), type = 'view' FROM sqlite_master WHERE type <> 'trigger'"
-    spell_moment = staticmethod(_spell)
-    read_moment = staticmethod(_read)
     # Its driver knows no decimals.
     amount_type = Numeric(18, 6, asdecimal=False)
+
+    def moment_speller(self) -> Callable[[Any], Any] | None:
+        return _spell
+
+    def moment_reader(self) -> Callable[[Any], Any] | None:
+        return _read
 
     def lock(self, key: int, table: str, *, shared: bool) -> str | None:
         return None
@@ -174,7 +178,7 @@ class Sqlite(_SqliteSpelling, Dialect):
         finally:
             driver.text_factory = usual
 
-    def among(self, column: Element, listed: Sequence[Any]) -> ColumnElement[bool]:
+    def among(self, column: Element, listed: list[Any]) -> ColumnElement[bool]:
         sent = func.json_each(literal(json.dumps(listed), Text())).table_valued("value")
         return column.in_(select(sent.c.value))
 
