@@ -9,12 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Final
 
-# Costs are counted in quarters of a request: an unknown SID spread over cells weighs fractions.
-_PARTS: Final = 4
-# Counts are sums of floats: 25,000 attempts must not become 26 pages.
-_SLACK: Final = 1e-6
+from etl.decide import rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +23,7 @@ class Cover:
 
 def pages(attempts: float, page_size: int) -> int:
     """Return the pages of a window; listing an empty one costs a request, too."""
-    return max(1, math.ceil(attempts / page_size - _SLACK))
+    return max(1, math.ceil(attempts / page_size - rules.SLACK))
 
 
 def cover(
@@ -41,8 +37,8 @@ def cover(
     each fraction makes the search linear, and exact.
     """
     parts = _quarters(weights)
-    keys = [math.inf] * _PARTS
-    starts = [0] * _PARTS
+    keys = [math.inf] * rules.COST_PARTS
+    starts = [0] * rules.COST_PARTS
     keys[0] = -sums[0]
     best = 0
     chosen = [-1] * len(parts)
@@ -51,16 +47,16 @@ def cover(
         cost = math.inf if everything and weight else single
         for part, key in enumerate(keys):
             if key < math.inf:
-                count = math.ceil((sums[j + 1] + key) / page_size - _SLACK)
-                if part + _PARTS * count < cost:
-                    cost = part + _PARTS * count
+                count = math.ceil((sums[j + 1] + key) / page_size - rules.SLACK)
+                if part + rules.COST_PARTS * count < cost:
+                    cost = part + rules.COST_PARTS * count
                     chosen[j] = starts[part]
         best = int(cost)
-        part, whole = best % _PARTS, best // _PARTS
+        part, whole = best % rules.COST_PARTS, best // rules.COST_PARTS
         key = whole * page_size - sums[j + 1]
         if key < keys[part]:
             keys[part], starts[part] = key, j + 1
-    return Cover(_fit(_trace(chosen), weights, sums, page_size), best / _PARTS)
+    return Cover(_fit(_trace(chosen), weights, sums, page_size), best / rules.COST_PARTS)
 
 
 def price(
@@ -76,7 +72,7 @@ def price(
 
 def _quarters(weights: Sequence[float]) -> list[int]:
     # Rounding the running sum, not each cell, keeps the total right.
-    total = [0, *(round(_PARTS * value) for value in accumulate(weights))]
+    total = [0, *(round(rules.COST_PARTS * value) for value in accumulate(weights))]
     return [after - before for before, after in pairwise(total)]
 
 

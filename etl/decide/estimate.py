@@ -9,16 +9,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Final, Protocol
+from typing import Protocol
 
-# The database may be wrong by this factor either way; agreement with exact counts lowers it to the
-# second. A count below the third proves nothing.
-_DOUBT: Final = 3.0
-_CONFIRMED: Final = 1.3
-_ENOUGH: Final = 100
-# Shares of time and of SIDs as near to each other tell nothing apart.
-_TOO_ALIKE: Final = 0.05
-_LEAST_GATHERED: Final = 0.01
+from etl.decide import rules
 
 
 class Span(Protocol):
@@ -158,12 +151,12 @@ def _doubt(cells: _Cells, counted: Sequence[Span]) -> float:
     ratios = []
     for span in counted:
         first, last = bisect_left(cells.cuts, span.start), bisect_left(cells.cuts, span.end)
-        if span.count >= _ENOUGH and all(cells.shaped[first:last]):
+        if span.count >= rules.ENOUGH and all(cells.shaped[first:last]):
             ratios.append(span.count / max(sum(cells.prior[first:last]), 1.0))
     if not ratios:
-        return _DOUBT
+        return rules.DOUBT
     apart = max(ratios) / min(ratios) if len(ratios) > 1 else max(ratios[0], 1 / ratios[0])
-    return min(_DOUBT, apart * _CONFIRMED)
+    return min(rules.DOUBT, apart * rules.CONFIRMED)
 
 
 def _gathered(cells: _Cells, inside: range, span: Span) -> float:
@@ -179,10 +172,10 @@ def _gathered(cells: _Cells, inside: range, span: Span) -> float:
     by_time = sum(cells.lengths[i] for i in pinned) / (span.end - span.start)
     by_sids = sum(cells.sids[i] for i in pinned) / sids
     seen = sum(cells.attempts[i] for i in pinned) / span.count
-    if abs(by_sids - by_time) < _TOO_ALIKE:
-        return 0.5 if seen > 2 * by_time else _LEAST_GATHERED
+    if abs(by_sids - by_time) < rules.TOO_ALIKE:
+        return 0.5 if seen > 2 * by_time else rules.LEAST_GATHERED
     gathered = (seen - by_time) / (by_sids - by_time)
-    return min(max(gathered, _LEAST_GATHERED), 1 - _LEAST_GATHERED)
+    return min(max(gathered, rules.LEAST_GATHERED), 1 - rules.LEAST_GATHERED)
 
 
 def _shape(cells: _Cells, free: Sequence[int], gathered: float) -> list[float]:

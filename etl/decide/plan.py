@@ -10,21 +10,12 @@ Times are epoch milliseconds UTC; spans are half open, [start, end).
 """
 
 import math
-from typing import Final
 
+from etl.decide import rules
 from etl.decide.cover import Cover, cover, pages
 from etl.decide.estimate import estimate
-from etl.decide.progress import MOST_BEHIND
 from etl.decide.questions import View, question
 from etl.decide.values import Bucket, Density, Plan, Strategy, Sweep, Waiting, Window
-
-# What weighs nothing is not listed; a cell that may hold unknown SIDs, though the database knows
-# of no attempt there, is, where that costs no page.
-_TRACE: Final = 1e-6
-# An unsure sweep that only breaks even is not worth its risk.
-_LEAST_GAIN: Final = 1.05
-# How far the pages of part of an exact count may be off, for the count says nothing of its inside.
-_DOUBT_OF_SHAPE: Final = 2.0
 
 
 def plan(
@@ -51,7 +42,9 @@ def plan(
     asks: tuple[Window, ...] = ()
     if strategy == "auto":
         sweeps = _prudent(view, density, sweeps)
-        sure = sum(max(0.0, s.finds - (1 if s.sure else _DOUBT_OF_SHAPE) * s.pages) for s in sweeps)
+        sure = sum(
+            max(0.0, s.finds - (1 if s.sure else rules.DOUBT_OF_SHAPE) * s.pages) for s in sweeps
+        )
         cells = question(view, density.counted, chosen, asked=density.asked, saved=sure)
         asks = () if cells is None else (Window(*(view.estimate.cuts[i] for i in cells)),)
         # With nothing known at all, the sweeps are an invention.
@@ -84,7 +77,7 @@ def _view(waiting: Waiting, density: Density, page_size: int, now: int) -> View:
     )
     spans = (guess.cell(start), guess.cell(end)) if unknown else (0, 0)
     homes = [0.0] * len(guess.attempts)
-    homes[slice(*spans)] = [attempts + _TRACE for attempts in guess.attempts[slice(*spans)]]
+    homes[slice(*spans)] = [attempts + rules.TRACE for attempts in guess.attempts[slice(*spans)]]
     for window in waiting.swept:
         first, last = guess.cell(window.start), guess.cell(window.end)
         homes[first:last] = [0.0] * (last - first)
@@ -117,7 +110,7 @@ def _prudent(view: View, density: Density, sweeps: tuple[Sweep, ...]) -> tuple[S
     wholes = [_sweep(view, density, i, j) for i, j in cells if i < j]
     for whole in sorted(wholes, key=lambda sweep: sweep.pages - sweep.finds):
         apart = all(whole.end <= s.start or s.end <= whole.start for s in kept)
-        if apart and whole.sure and whole.finds >= _LEAST_GAIN * whole.pages:
+        if apart and whole.sure and whole.finds >= rules.LEAST_GAIN * whole.pages:
             kept.append(whole)
     return tuple(sorted(kept, key=lambda sweep: sweep.start))
 
@@ -126,12 +119,12 @@ def _safe(view: View, density: Density, sweep: Sweep) -> bool:
     """Say whether a sweep pays though its count be wrong, the more the more went wrong before."""
     if sweep.sure:
         return True
-    if density.behind < (MOST_BEHIND - 1 if density.failed else MOST_BEHIND):
-        return sweep.finds >= _LEAST_GAIN * sweep.pages
+    if density.behind < (rules.MOST_BEHIND - 1 if density.failed else rules.MOST_BEHIND):
+        return sweep.finds >= rules.LEAST_GAIN * sweep.pages
     guess = view.estimate
     inside = slice(guess.cell(sweep.start), guess.cell(sweep.end))
     fixed = -1 not in guess.group[inside] and not any(guess.shaped[inside])
-    doubt = _DOUBT_OF_SHAPE if fixed else guess.doubt
+    doubt = rules.DOUBT_OF_SHAPE if fixed else guess.doubt
     wasted = max(1, 1 + density.behind - density.asked, density.failed)
     return sweep.finds >= doubt * wasted * sweep.pages
 

@@ -2,24 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Final
 
+from etl.decide import rules
 from etl.decide.values import Sweep
-
-PAGE_SIZES: Final = (1000, 500, 250, 100)
-GOOD_PAGES_TO_GROW: Final = 20
-# Requests lost so far from which on a sweep must pay even if its count is wrong; one less once a
-# sweep has been given up.
-MOST_BEHIND: Final = 2
-# Fewer finds say nothing of how thinly SIDs are sown; that many expected ones of unknown age do.
-_FEW_FINDS: Final = 3
-_TELLING: Final = 20
-# What the database believes of a window is wrong by no more, either way.
-_WRONG_BY: Final = 3
-# The share of the finds hoped for that may be spent on pages that show too few.
-_IN_VAIN: Final = 0.1
-# A page with as many finds pays for the next.
-_PAYING: Final = 2
 
 
 @dataclass(slots=True)
@@ -65,7 +50,7 @@ class SweepProgress:
         whole = math.ceil((seen + self.pages_left) * size / larger)
         # What is read again shows nothing new, which must not look as if SIDs were on no page.
         again = math.ceil(seen * size / larger)
-        patient = not self.hidden or again + 1 <= MOST_BEHIND + _IN_VAIN * self.hidden
+        patient = not self.hidden or again + 1 <= rules.MOST_BEHIND + rules.IN_VAIN * self.hidden
         return patient and self.pages_left - whole >= seen
 
     @property
@@ -82,8 +67,8 @@ class SweepProgress:
         hoped = self.sweep.finds - self.sweep.known
         due = hoped * self.seen / max(self.sweep.pages, self.seen)
         spent = self.behind + self.seen - self.known - self.unknown
-        few = due >= _FEW_FINDS and _WRONG_BY * self.unknown < due
-        return few and spent + 1 > MOST_BEHIND + _IN_VAIN * hoped
+        few = due >= rules.FEW_FINDS and rules.WRONG_BY * self.unknown < due
+        return few and spent + 1 > rules.MOST_BEHIND + rules.IN_VAIN * hoped
 
 
 def pages_left(sweep: Sweep, *, seen: int, known: int, unknown: int, last: int) -> float:
@@ -99,13 +84,13 @@ def pages_left(sweep: Sweep, *, seen: int, known: int, unknown: int, last: int) 
     hidden = sweep.finds - sweep.known
     missing = max(sweep.finds - known - unknown, 0.0)
     left = float(sweep.pages - seen)
-    if hidden * seen / sweep.pages >= _TELLING:
+    if hidden * seen / sweep.pages >= rules.TELLING:
         # Of SIDs that lie otherwise than the attempts, the first pages may show none at all.
-        left = min(_sown(seen, hidden, unknown), max(_WRONG_BY * sweep.pages - seen, 1.0))
-    elif left <= 0 or known + unknown >= _FEW_FINDS:
+        left = min(_sown(seen, hidden, unknown), max(rules.WRONG_BY * sweep.pages - seen, 1.0))
+    elif left <= 0 or known + unknown >= rules.FEW_FINDS:
         sown = _sown(seen, sweep.finds, known + unknown)
         left = sown if left <= 0 else min(sown, left)
-    return max(1.0, min(left, missing / last)) if last >= _PAYING else left
+    return max(1.0, min(left, missing / last)) if last >= rules.PAYING else left
 
 
 def _sown(seen: int, sids: float, found: int) -> float:
@@ -119,9 +104,10 @@ def next_page_size(current: int, *, failed: bool, good_in_a_row: int, largest: i
     whenever the size changes. ``largest``: the configured size, never exceeded.
     """
     if failed:
-        return max((size for size in PAGE_SIZES if size < current), default=current)
-    if good_in_a_row < GOOD_PAGES_TO_GROW:
+        return max((size for size in rules.PAGE_SIZES if size < current), default=current)
+    if good_in_a_row < rules.GOOD_PAGES_TO_GROW:
         return min(current, largest)
     return min(
-        (size for size in (*PAGE_SIZES, largest) if current < size <= largest), default=largest
+        (size for size in (*rules.PAGE_SIZES, largest) if current < size <= largest),
+        default=largest,
     )

@@ -8,30 +8,10 @@ where an exact count covers so much that the attempts in it may lie far from the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Final
 
+from etl.decide import rules
 from etl.decide.cover import Cover, cover, pages, price
 from etl.decide.estimate import Estimate, Span
-
-# Up to three SIDs are fetched sooner than a question helps.
-_WORTH_ASKING: Final = 4
-_FREE_ASKS: Final = 2
-# Further questions, as a share of the requests of the plan; the larger one while halving counts
-# keeps finding crowds where none were thought.
-_ASK_SHARE: Final = 0.02
-_SEARCH_SHARE: Final = 0.05
-# And as a share of what the plan saves against single fetches: an answer may undo the saving.
-_SPENT: Final = 0.01
-# What a wrong count may cost the plan, as a share, before a question is asked.
-_TOLERANCE: Final = 0.05
-# The part of a plan's cost below which a count is not looked into.
-_LEAST_STAKE: Final = 0.01
-# The share of a count's SIDs that makes a crowd worth a question of its own.
-_CROWD: Final = 0.05
-# How far, as a share, half a count may be from what was thought and still confirm it.
-_SMOOTH: Final = 0.3
-# Where nothing is known, the rest of the account is a poor guide.
-_DOUBT_OF_GAPS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +32,15 @@ def question(
     Two are free to ask; more only in proportion to what the plan costs, and only out of what it
     saves (``saved`` requests against single fetches).
     """
-    if sum(view.weights) < _WORTH_ASKING:
+    if sum(view.weights) < rules.WORTH_ASKING:
         return None
     if view.estimate.blank:
         return _hull(view)
-    if asked + 1 > _FREE_ASKS + min(_SEARCH_SHARE * chosen.cost, _SPENT * saved):
+    if asked + 1 > rules.FREE_ASKS + min(rules.SEARCH_SHARE * chosen.cost, rules.ASK_SAVED * saved):
         return None
-    usual = asked + 1 <= _FREE_ASKS + min(_ASK_SHARE * chosen.cost, _SPENT * saved)
+    usual = asked + 1 <= rules.FREE_ASKS + min(
+        rules.ASK_SHARE * chosen.cost, rules.ASK_SAVED * saved
+    )
     doubted = _doubted(view, chosen, asked) if usual else None
     return doubted or _uneven(view, counted, chosen, searching=not usual)
 
@@ -82,7 +64,7 @@ def _doubted(view: View, chosen: Cover, asked: int) -> tuple[int, int] | None:
         for sums in (few, many)
     )
     total = max(sum(stakes.values()), missed)
-    if total <= 1 + 2 * asked + _TOLERANCE * chosen.cost:
+    if total <= 1 + 2 * asked + rules.TOLERANCE * chosen.cost:
         return None
     best = max(hopeful.windows, key=lambda window: stakes[window])
     if 2 * stakes[best] >= total:
@@ -102,7 +84,7 @@ def _uneven(
     members: dict[int, list[int]] = {}
     for i, group in enumerate(guess.group):
         members.setdefault(group, []).append(i)
-    most, best = max(_WORTH_ASKING, _LEAST_STAKE * chosen.cost), None
+    most, best = max(rules.WORTH_ASKING, rules.LEAST_STAKE * chosen.cost), None
     for group, cells in members.items():
         if group < 0 or len(cells) == 1 or any(guess.shaped[i] for i in cells):
             continue
@@ -121,7 +103,7 @@ def _part(view: View, cells: Sequence[int]) -> tuple[int, int]:
     if known:
         first, last = max(_runs(known), key=lambda run: sum(guess.known[slice(*run)]))
         many = sum(guess.known[first:last])
-        least = max(_WORTH_ASKING, _CROWD * sum(guess.known[i] for i in known))
+        least = max(rules.WORTH_ASKING, rules.CROWD * sum(guess.known[i] for i in known))
         long = guess.cuts[cells[-1] + 1] - guess.cuts[cells[0]]
         if many >= least and (guess.cuts[last] - guess.cuts[first]) * 2 <= long:
             return first, last
@@ -155,7 +137,9 @@ def _smooth(view: View, counted: Sequence[Span], own: Span) -> bool:
     by_sids = inside / sids if sids else by_time
     seen = inner.count / max(outer.count, 1)
     low, high = min(by_time, by_sids), max(by_time, by_sids)
-    return low - _SMOOTH * min(low, 1 - low) <= seen <= high + _SMOOTH * min(high, 1 - high)
+    return (
+        low - rules.SMOOTH * min(low, 1 - low) <= seen <= high + rules.SMOOTH * min(high, 1 - high)
+    )
 
 
 def _stake(view: View, few: list[float], many: list[float], window: tuple[int, int]) -> float:
@@ -173,6 +157,6 @@ def _hypothesis(view: View, *, few: bool) -> list[float]:
     for attempts, known, group, shaped in zip(
         guess.attempts, guess.known, guess.group, guess.shaped, strict=True
     ):
-        off = 1.0 if group >= 0 else guess.doubt if shaped else _DOUBT_OF_GAPS
+        off = 1.0 if group >= 0 else guess.doubt if shaped else rules.DOUBT_OF_GAPS
         values.append(max(attempts / off if few else attempts * off, known))
     return [0.0, *accumulate(values)]
