@@ -15,11 +15,13 @@ from sqlalchemy import Connection
 
 from etl.database.times import moment
 from etl.database.transact import transact
-from etl.errors import ApiUnreachable, BadBody, BodyTooLarge, NotFound, TransientFailure
-from etl.listing.pages import Lister
+from etl.errors import ApiUnreachable
+from etl.listing.pages import Pages
+from etl.listing.requests import UNREADABLE
 from etl.listing.windows import WindowLost
 from etl.queue import windows
 from etl.queue.windows import Listing
+from etl.records import Done
 
 PURPOSE: Final = "discover"
 OVERLAP_MS: Final = 3_600_000
@@ -48,9 +50,10 @@ class DiscoverOptions:
 class Discover:
     """Load windows for one run."""
 
-    def __init__(self, lister: Lister) -> None:
-        self._lister = lister
-        self._tools = lister.tools
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._lease = pages.lease
+        self._tools = pages.tools
 
     def run(self, asked: DiscoverOptions) -> tuple[int, int]:
         """Load a window whole; return its bounds (ms).
@@ -60,9 +63,9 @@ class Discover:
         finished first. Raises ``ApiUnreachable`` when the list cannot be read, and ``Interrupted``
         when the run shall end; the next one then goes on at the page this one had reached.
         """
-        self._lister.wait_for_others(asked.service)
+        self._lease.wait_for_others(asked.service)
         done: list[Listing] = []
-        while (listing := self._lister.resume(PURPOSE, asked.service)) is not None:
+        while (listing := self._lease.resume(PURPOSE, asked.service)) is not None:
             done += self._list(listing)
         start, end = self._bounds(asked)
         # What has just been finished need not be listed again, but for what its first pages, read
@@ -79,16 +82,17 @@ class Discover:
         """List a window in parts; return the start of the one that another worker is listing."""
         total = 0
         if end - start > SPLIT_FROM_MS:
-            total = self._lister.total(start, end, service) or 0
+            total = self._pages.requests.total(start, end, service) or 0
         step = -(-(end - start) // max(1, -(-total // PART)))
-        tools: list[tuple[int, int]] = list(pairwise([*range(start, end, step), end]))
+        parts: list[tuple[int, int]] = list(pairwise([*range(start, end, step), end]))
         done: list[Listing] = []
-        for first, last in tools:
-            listing = self._lister.begin(PURPOSE, first, last, service)
+        for first, last in parts:
+            size = self._pages.size
+            listing = self._lease.begin(PURPOSE, first, last, service, page_size=size)
             if listing is None:
                 return first
             done += self._list(listing, expected=total)
-        if len(done) == len(tools):
+        if len(done) == len(parts):
             self._compare(start, end, done, total)
         return None
 
@@ -139,20 +143,20 @@ class Discover:
 
     def _list(self, listing: Listing, *, expected: int = 0) -> list[Listing]:
         """List a window to its end; return how far it came, nothing if another worker has it."""
-        write = partial(self._lister.store, discover=True)
+        write = partial(self._pages.store, discover=True)
         span = _span(listing.start, listing.end)
         try:
-            return [self._lister.window(listing, write=write, go_on=_always, expected=expected)]
+            return [self._pages.window(listing, write=write, go_on=_always, expected=expected)]
         except WindowLost:
             _log.warning("Another worker lists what was created %s; this one goes on.", span)
             return []
-        except (TransientFailure, BadBody, BodyTooLarge, NotFound) as error:
+        except UNREADABLE as error:
             msg = f"The list of what was created {span} could not be read."
             hint = "What was loaded stands; check the network and status, then run it again."
             raise ApiUnreachable(msg, hint=hint) from error
 
 
-def _always(_listing: Listing) -> bool:
+def _always(_listing: Listing, _done: Done) -> bool:
     return True
 
 

@@ -23,7 +23,8 @@ from etl.database.schema import attempts
 from etl.database.times import moment
 from etl.database.transact import transact
 from etl.errors import ApiUnreachable, BadBody, BodyTooLarge, NotFound, TransientFailure
-from etl.listing.pages import Lister
+from etl.job.tools import Tools
+from etl.listing.requests import UNREADABLE, Requests
 from etl.sql.odd import unreadable
 
 DAY_MS: Final = 86_400_000
@@ -176,9 +177,9 @@ def commands(lines: Sequence[DayLine], by: By | None) -> list[str]:
 class Reconcile:
     """Compare windows for one run; ``found`` holds the lines so far, whatever ends it."""
 
-    def __init__(self, lister: Lister, found: list[DayLine]) -> None:
-        self._lister = lister
-        self._tools = lister.tools
+    def __init__(self, tools: Tools, found: list[DayLine]) -> None:
+        self._tools = tools
+        self._requests = Requests(tools)
         self._found = found
 
     def run(self, asked: ReconcileOptions) -> None:
@@ -243,7 +244,7 @@ class Reconcile:
     def _total(self, start: int, end: int) -> Totals:
         try:
             return self._ask(start, end, {})
-        except (TransientFailure, BadBody, BodyTooLarge, NotFound) as error:
+        except UNREADABLE as error:
             msg = f"Twilio's Summary of {_day(start)} could not be read."
             raise ApiUnreachable(msg, hint="What was compared stands; run it again.") from error
 
@@ -258,7 +259,7 @@ class Reconcile:
             raise ApiUnreachable(msg, hint="What was compared stands; run it again.") from error
 
     def _ask(self, start: int, end: int, only: dict[str, str]) -> Totals:
-        summary = self._lister.count(start, end, **only)
+        summary = self._requests.count(start, end, **only)
         return Totals(summary.total, summary.converted, summary.unconverted)
 
 

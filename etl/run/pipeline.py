@@ -170,7 +170,7 @@ def reconcile(  # noqa: PLR0913 - the parts of a run
     """Hold a window's rows to Twilio's Summary; ``found`` gets the lines, whatever ends the run."""
 
     def go(tools: Tools) -> None:
-        _stages().reconcile(tools, job, asked, found)
+        _stages().reconcile(tools, asked, found)
 
     return _record(engine, api, job, "reconcile", asdict(asked), go, stop, watch, clock)
 

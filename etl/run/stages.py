@@ -10,7 +10,8 @@ from etl.errors import DatabaseBusy, Stop
 from etl.fetch.drain import Drain
 from etl.job.tools import Job, Tools
 from etl.listing.discover import Discover, DiscoverOptions
-from etl.listing.pages import Lister
+from etl.listing.due import DueVerifications
+from etl.listing.pages import Pages
 from etl.listing.reconcile import DayLine, Reconcile
 from etl.listing.reconcile import ReconcileOptions as Compared
 from etl.listing.sweep import Sweeper
@@ -31,20 +32,21 @@ def drain(tools: Tools, job: Job) -> None:
     if job.strategy == "fetch" or job.limit is not None:
         rest = singly(limit=job.limit)
         rest.run()
-        _judge(Verifications(Lister(tools, largest_page=job.page_size)).run(), rest)
+        pages = Pages(tools, largest=job.page_size)
+        _judge(Verifications(pages, DueVerifications(tools)).run(), rest)
         return
     while True:
-        lister = Lister(tools, largest_page=job.page_size)
+        pages = Pages(tools, largest=job.page_size)
         if _count_urgent(tools):
-            Sweeper(lister, strategy=job.strategy, urgent=True).run()
+            Sweeper(pages, strategy=job.strategy, urgent=True).run()
         if urgent := _count_urgent(tools):
             singly(limit=urgent, patient=False).run()
-        verifier = Verifications(lister)
-        sweeper = Sweeper(lister, strategy=job.strategy, named=verifier.due)
+        due = DueVerifications(tools)
+        sweeper = Sweeper(pages, strategy=job.strategy, named=due.sids)
         sweeper.run()
         if sweeper.swept_everything:
-            verifier.covered(sweeper.shown)
-        deaf = verifier.run()
+            due.covered(sweeper.shown)
+        deaf = Verifications(pages, due).run()
         rest = singly(planned=_count_pending(tools), replan_after=REPLAN_AFTER)
         if not rest.run():
             _judge(deaf, rest)
@@ -63,12 +65,12 @@ def _judge(deaf: Stop | None, rest: Drain) -> None:
 
 def discover(tools: Tools, job: Job, asked: DiscoverOptions) -> None:
     """Load every attempt of a window."""
-    Discover(Lister(tools, largest_page=job.page_size)).run(asked)
+    Discover(Pages(tools, largest=job.page_size)).run(asked)
 
 
-def reconcile(tools: Tools, job: Job, asked: Compared, found: list[DayLine]) -> None:
+def reconcile(tools: Tools, asked: Compared, found: list[DayLine]) -> None:
     """Hold a window's rows to Twilio's Summary."""
-    Reconcile(Lister(tools, largest_page=job.page_size), found).run(asked)
+    Reconcile(tools, found).run(asked)
 
 
 def _promote_all(tools: Tools) -> None:

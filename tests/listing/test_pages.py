@@ -15,8 +15,8 @@ from etl.database.schema import verification_queue as v
 from etl.database.times import clock
 from etl.errors import BadBody, Exit
 from etl.extract import Api, Page
-from etl.listing import pages
-from etl.listing.pages import Lister
+from etl.listing import windows
+from etl.listing.requests import Requests
 from etl.run.pipeline import RunReport
 from etl.sandbox import Sandbox, World
 from tests.support.harness import (
@@ -185,10 +185,10 @@ def test_pages_of_a_proxy_open_the_circuit(engine: Engine, world: World) -> None
         box.faults.add("html:200")
         api = client(box)
         parts = parts_of(engine, api)
-        lister = Lister(parts, largest_page=1000)
+        requests = Requests(parts)
         for streak in (1, 2):
             with pytest.raises(BadBody):
-                lister.ask(lambda: api.summary(after=None, before=None))
+                requests.ask(lambda: api.summary(after=None, before=None))
             assert parts.breaker.streak == streak
         api.close()
 
@@ -212,7 +212,7 @@ def test_a_pause_does_not_cost_a_window(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch, allowance: tuple[int, int]
 ) -> None:
     """While a 429 pauses, the lease is renewed again and again: the window stays this worker's."""
-    monkeypatch.setattr(pages, "RENEW_S", 0.2)
+    monkeypatch.setattr(windows, "RENEW_S", 0.2)
     fill(engine, world.sids())
     with Sandbox(world, limit=0, latency=0.3) as box:
         asked = {"strategy": "auto", "page_size": 500, "allowance": allowance}

@@ -17,10 +17,8 @@ from etl.decide.values import Density, Plan, Waiting
 from etl.errors import Exit
 from etl.job.counts import Counts
 from etl.job.stop import StopFlag
-from etl.listing import sweep
-from etl.listing import verifications as verifications_
-from etl.listing.pages import Lister
-from etl.listing.verifications import Verifications
+from etl.listing import due, sweep
+from etl.listing.due import DueVerifications
 from etl.queue import verifications
 from etl.queue.verifications import LEASE_MS
 from etl.sandbox import Sandbox, World
@@ -105,7 +103,7 @@ def test_only_what_is_stored_and_due_is_noted(engine: Engine, make_api: MakeApi)
         connection.execute(insert(v).values(sid="ahead", due_at=ahead))
         fetched = {"first_fetched_at": 1, "fetched_at": 1}
         connection.execute(insert(attempts), [{**row, **fetched} for row in rows])
-    Verifications(Lister(parts_of(engine, make_api(REFUSED)), largest_page=1000)).covered(finals)
+    DueVerifications(parts_of(engine, make_api(REFUSED))).covered(finals)
     assert {
         row.sid: (row.state, row.found, row.listed_at is not None) for row in _rows(engine).values()
     } == {
@@ -124,7 +122,7 @@ def test_without_a_sweep_nobody_reads_all_that_are_due(engine: Engine, world: Wo
     with Sandbox(world, limit=0) as box, watch(engine) as noted:
         run_here(engine, box, strategy="auto")
         assert box.stats()["lists"] == 4
-    assert [s for s, parameters in noted if str(verifications_.ALL) in str(parameters)] == []
+    assert [s for s, parameters in noted if str(due.ALL) in str(parameters)] == []
     assert stored(engine) == sids
 
 
@@ -176,7 +174,7 @@ def test_what_is_no_verification_is_parked_and_never_sent(engine: Engine, world:
     assert stored(engine) == wanted
 
 
-def test_verifications_that_no_page_shows_are_listed_by_name(engine: Engine, world: World) -> None:
+def test_duethat_no_page_shows_are_listed_by_name(engine: Engine, world: World) -> None:
     """A sweep that looks for them in vain is not begun again and again."""
     wanted = _ask_for(engine, world, 1)
     enqueue(engine, A, B, C, D, f"VE{'e' * 32}")
@@ -289,7 +287,7 @@ def test_what_another_worker_took_over_is_left_to_it(
     engine: Engine, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whose leases ran out during a list asks for no more of what somebody else has claimed."""
-    monkeypatch.setattr(verifications_, "RENEW_S", 0.0)
+    monkeypatch.setattr(due, "RENEW_S", 0.0)
     _ask_for(engine, world, 4)
     theirs = time.time_ns() // 1_000_000 + HOUR
 
@@ -319,8 +317,8 @@ def test_whatever_commit_gets_no_answer_nothing_is_forgotten_or_listed_twice(
         with engine.begin() as connection:
             return work(connection)
 
-    monkeypatch.setattr(verifications_, "transact", twice)
-    monkeypatch.setattr(verifications_, "RENEW_S", 0.0)
+    monkeypatch.setattr(due, "transact", twice)
+    monkeypatch.setattr(due, "RENEW_S", 0.0)
     sids = _ask_for(engine, world, 50)
     enqueue(engine, "VE" + "0" * 32)
     with Sandbox(world, limit=0) as box:

@@ -17,7 +17,7 @@ from etl.job.counts import Counts
 from etl.job.stop import StopFlag
 from etl.job.tools import Job
 from etl.listing.discover import DiscoverOptions
-from etl.listing.pages import Lister
+from etl.listing.pages import Pages
 from etl.queue.windows import ABANDONED
 from etl.run import pipeline
 from etl.run.pipeline import RunReport
@@ -135,22 +135,23 @@ def test_pages_grow_again_a_step_at_a_time(engine: Engine) -> None:
     sizes: list[int] = []
     with Sandbox(world, limit=0) as box:
         api = client(box)
-        lister = Lister(parts_of(engine, api), largest_page=1_000)
-        lister.page_size = 100
+        pages = Pages(parts_of(engine, api), largest=1_000)
+        pages.size = 100
         for day in (2, 3):
             start = int(now * 1000) - day * DAY
-            listing = lister.begin("discover", start, int(now * 1000) - (day - 2) * HOUR)
+            end = int(now * 1000) - (day - 2) * HOUR
+            listing = pages.lease.begin("discover", start, end, page_size=pages.size)
             assert listing is not None
             sizes.append(listing.page_size)
-            lister.window(listing, write=_nothing(lister), go_on=lambda _listing: True)
+            pages.window(listing, write=_nothing(pages), go_on=lambda _listing, _done: True)
         api.close()
     assert sizes == [100, 250]
-    assert lister.page_size == 250
+    assert pages.size == 250
 
 
-def _nothing(lister: Lister) -> Any:
+def _nothing(pages: Pages) -> Any:
     def write(connection: Any, _found: Any, sent_at: int) -> Any:
-        return lister.store(connection, [], sent_at, discover=False)
+        return pages.store(connection, [], sent_at, discover=False)
 
     return write
 
