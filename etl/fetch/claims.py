@@ -5,7 +5,7 @@ last an attempt that is stored: what the API has shown before it can show again,
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,7 +17,7 @@ from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts
 from etl.database.transact import check_revision, transact
 from etl.job.tools import Tools
-from etl.queue import attempts as attempts_
+from etl.queue import attempts as queue
 from etl.queue.leases import give_back_strays
 from etl.records import SID_PATTERN, Lease, State
 
@@ -37,6 +37,9 @@ NEAR: Final = 20
 SAMPLE: Final = 100
 
 
+PROMOTE_EVERY_S: Final = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """Carry what was claimed, the slots of those SIDs that can be sent, and what else was seen.
@@ -51,42 +54,56 @@ class Claimed:
     paused: bool
     more: bool
     read_at: float
-    promoted: attempts_.Promoted | None
     probe: bool
 
 
-def claim(tools: Tools, *, want: int, held: Mapping[int, Lease], promotes: bool) -> Claimed:
-    """Lease up to ``want`` rows beside those ``held``, as many as there are slots for."""
-    probe, permits = tools.breaker.doubtful, tools.permits
-    tried = False
+class Claims:
+    """Claim for one drain, and bring in what comes due meanwhile: ``promoted`` rows so far."""
 
-    def work(connection: Connection) -> Claimed:
-        nonlocal tried
-        check_revision(connection)
-        if tried:
-            # A commit whose answer was lost may have leased rows that nobody will fetch.
-            give_back_strays(connection, tools.worker, {*held, *tools.struck})
-        tried = True
-        now, room = permits.look(connection)
-        read_at = time.monotonic()
-        promoted = attempts_.promote(connection, now) if promotes else None
-        room_for = len(room.free) if permits.limited else max(want, 1)
-        leases: list[Lease] = []
-        if room_for:
-            leases = _pick(connection, tools, now, min(want, room_for), held)
-        sound = [lease for lease in leases if SID_PATTERN.fullmatch(lease.sid)]
-        slots: list[int | None] = [None] * len(sound)
-        if permits.limited:
-            slots = list(room.free[: len(sound)])
-            permits.take(connection, room.free[: len(sound)], now)
-        wait_s = 0.0 if room_for else max(room.wait_until - now, 1) / 1000
-        more = bool(leases) or attempts_.any_pending(connection, tools.accounts)
-        wait_s = wait_s if more or probe else 0.0
-        return Claimed(leases, slots, wait_s, room.paused, more, read_at, promoted, probe)
+    def __init__(self, tools: Tools) -> None:
+        self.promoted = 0
+        self._tools = tools
+        self._promote_at = 0.0
 
-    claimed = transact(tools.engine, work, doing="claiming SIDs from the queue")
-    permits.taken(sum(slot is not None for slot in claimed.slots))
-    return claimed
+    def claim(self, want: int, held: Collection[int]) -> Claimed:
+        """Lease up to ``want`` rows beside those ``held``, as many as there are slots for."""
+        tools, permits, probe = self._tools, self._tools.permits, self._tools.breaker.doubtful
+        promotes = time.monotonic() >= self._promote_at
+        tried = False
+
+        def work(connection: Connection) -> tuple[Claimed, queue.Promoted | None]:
+            nonlocal tried
+            check_revision(connection)
+            if tried:
+                # A commit whose answer was lost may have leased rows that nobody will fetch.
+                give_back_strays(connection, tools.worker, {*held, *tools.struck})
+            tried = True
+            now, room = permits.look(connection)
+            read_at = time.monotonic()
+            promoted = queue.promote(connection, now) if promotes else None
+            room_for = len(room.free) if permits.limited else max(want, 1)
+            leases: list[Lease] = []
+            if room_for:
+                leases = _pick(connection, tools, now, min(want, room_for), held)
+            sound = [lease for lease in leases if SID_PATTERN.fullmatch(lease.sid)]
+            slots: list[int | None] = [None] * len(sound)
+            if permits.limited:
+                slots = list(room.free[: len(sound)])
+                permits.take(connection, room.free[: len(sound)], now)
+            wait_s = 0.0 if room_for else max(room.wait_until - now, 1) / 1000
+            more = bool(leases) or queue.any_pending(connection, tools.accounts)
+            wait_s = wait_s if more or probe else 0.0
+            return Claimed(leases, slots, wait_s, room.paused, more, read_at, probe), promoted
+
+        claimed, promoted = transact(tools.engine, work, doing="claiming SIDs from the queue")
+        permits.taken(sum(slot is not None for slot in claimed.slots))
+        if promoted is not None:
+            self.promoted += promoted.changed
+            tools.counts.dead += promoted.dead
+            # More than one transaction's worth is due: go on with the next claim.
+            full = promoted.changed >= queue.PROMOTE_LIMIT
+            self._promote_at = time.monotonic() + (0.0 if full else PROMOTE_EVERY_S)
+        return claimed
 
 
 def _pick(
@@ -94,9 +111,7 @@ def _pick(
 ) -> list[Lease]:
     breaker, leases = tools.breaker, list[Lease]()
     tripped, probes = breaker.tripped, breaker.probes
-    lease = partial(
-        attempts_.claim, connection, accounts=tools.accounts, worker=tools.worker, now=now
-    )
+    lease = partial(queue.claim, connection, accounts=tools.accounts, worker=tools.worker, now=now)
     if want and not (tripped and probes >= PROBES):
         if breaker.doubtful:
             others = _elsewhere(connection, tools.accounts, PLACES[probes % len(PLACES)])
@@ -125,8 +140,8 @@ def _elsewhere(connection: Connection, accounts: Sequence[str], place: float) ->
     # One after the other, should some of them be locked.
     near = [*ids[start:], *ids[:start]][:NEAR]
     waits = unindexed(q.c.state) == State.PENDING
-    harmless = q.c.lost_leases < attempts_.ALONE_AFTER
-    row = select(*attempts_.LEASE_COLUMNS).where(waits, harmless)
+    harmless = q.c.lost_leases < queue.ALONE_AFTER
+    row = select(*queue.LEASE_COLUMNS).where(waits, harmless)
     return [row.where(q.c.id == key) for key in near]
 
 
@@ -141,4 +156,4 @@ def _stored(connection: Connection, now: int) -> list[Lease]:
         return []
     # Now this one, now that: one may have been shown by a list alone, and fail singly.
     chosen = sids[now % len(sids)]
-    return [Lease(STORED, chosen, 0, now + attempts_.LEASE_MS, 0, now, 0, 0, 0)]
+    return [Lease(STORED, chosen, 0, now + queue.LEASE_MS, 0, now, 0, 0, 0)]

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from etl.allowance.permits import Permits
 from etl.errors import (
     BadBody,
     BodyTooLarge,
@@ -24,8 +23,8 @@ from etl.errors import (
     TransientFailure,
     Unreachable,
 )
-from etl.extract import Api, Reply, patiently
-from etl.job.breaker import Breaker
+from etl.extract import Reply, patiently
+from etl.job.tools import Tools
 from etl.queue.attempts import LEASE_MS
 from etl.records import Attempt, Failed, Failure, Result, Spent, Task
 from etl.transform.attempt import transform
@@ -51,23 +50,12 @@ _FAILURES: Final = {
 class Threads:
     """Run ``size`` threads that turn tasks into results until it is closed."""
 
-    def __init__(  # noqa: PLR0913 - what a thread needs
-        self,
-        size: int,
-        api: Api,
-        permits: Permits,
-        breaker: Breaker,
-        *,
-        stop: Callable[[], bool],
-        sleep: Callable[[float], None],
-    ) -> None:
+    def __init__(self, tools: Tools, size: int, *, ending: Callable[[], bool]) -> None:
         self.results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._api = api
-        self._permits = permits
-        self._breaker = breaker
-        self._stop_flag = stop
-        self._sleep = sleep
+        self._tools = tools
+        self._breaker = tools.breaker
+        self._ending = ending
         self.hold = False
         self._size = size
         self._threads: list[threading.Thread] = []
@@ -103,7 +91,7 @@ class Threads:
         def over() -> bool:
             late = time.monotonic() - task.claimed_at > LEASE_MS / 1000 - UNSENT_BELOW_S
             down = bool(self._breaker.reason) or (self._breaker.tripped and not task.probe)
-            return late or self.hold or down or self._stop_flag()
+            return late or self.hold or down or self._ending()
 
         def unsent() -> bool:
             stale = slot is not None and time.monotonic() - taken_at > SLOT_FRESH_S
@@ -111,7 +99,7 @@ class Threads:
 
         def once() -> Reply:
             try:
-                reply = self._api.attempt(task.lease.sid)
+                reply = self._tools.api.attempt(task.lease.sid)
             except (TransientFailure, BadBody) as error:
                 result.last = error
                 sent = not isinstance(error, Unreachable)
@@ -126,7 +114,7 @@ class Threads:
 
         def permit() -> None:
             nonlocal slot, taken_at
-            slot = self._permits.acquire(timeout_s=SLOT_WAIT_S, ending=over)
+            slot = self._tools.permits.acquire(timeout_s=SLOT_WAIT_S, ending=over)
             taken_at = time.monotonic()
             if unsent():
                 result.spent.append(Spent(slot, None))
@@ -141,7 +129,7 @@ class Threads:
             reply = patiently(
                 once,
                 permit=permit,
-                sleep=self._sleep,
+                sleep=self._tools.stop.sleep,
                 may_retry=lambda: not over() and self._breaker.may_retry(),
                 tries=TRIES,
             )

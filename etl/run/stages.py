@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from etl.database.transact import transact
 from etl.errors import DatabaseBusy, Stop
 from etl.fetch.drain import Drain
+from etl.fetch.limits import Quota
 from etl.job.tools import Job, Tools
 from etl.listing.discover import Discover, DiscoverOptions
 from etl.listing.due import DueVerifications
@@ -30,7 +31,7 @@ def drain(tools: Tools, job: Job) -> None:
     """
     singly = partial(Drain, tools, concurrency=job.concurrency)
     if job.strategy == "fetch" or job.limit is not None:
-        rest = singly(limit=job.limit)
+        rest = singly(Quota(tools.counts, limit=job.limit))
         rest.run()
         pages = Pages(tools, largest=job.page_size)
         _judge(Verifications(pages, DueVerifications(tools)).run(), rest)
@@ -40,14 +41,15 @@ def drain(tools: Tools, job: Job) -> None:
         if _count_urgent(tools):
             Sweeper(pages, strategy=job.strategy, urgent=True).run()
         if urgent := _count_urgent(tools):
-            singly(limit=urgent, patient=False).run()
+            singly(Quota(tools.counts, limit=urgent), patient=False).run()
         due = DueVerifications(tools)
         sweeper = Sweeper(pages, strategy=job.strategy, named=due.sids)
         sweeper.run()
         if sweeper.swept_everything:
             due.covered(sweeper.shown)
         deaf = Verifications(pages, due).run()
-        rest = singly(planned=_count_pending(tools), replan_after=REPLAN_AFTER)
+        planned = _count_pending(tools)
+        rest = singly(Quota(tools.counts, planned=planned, replan_after=REPLAN_AFTER))
         if not rest.run():
             _judge(deaf, rest)
             return
