@@ -1,1 +1,1 @@
-"""Decide purely: what to sweep, what to ask, what becomes of a row. No I/O."""
+"""Decide without I/O: windows to sweep, Summaries to ask, the next state of a row."""

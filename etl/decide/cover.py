@@ -1,8 +1,8 @@
 """Choose disjoint windows on a row of cells so that pages + single fetches are fewest, exactly.
 
-A cell is a stretch of creation times; ``weights`` holds the SIDs waiting in each cell, ``sums`` the
+A cell is a stretch of creation times. ``weights``: the SIDs waiting in each cell. ``sums``: the
 attempts created before each cut (one more than cells). A window of cells i..j costs
-ceil((sums[j] - sums[i]) / page_size) pages, at least one; a cell outside costs its weight.
+ceil((sums[j] - sums[i]) / page_size) pages, at least one. A cell outside costs its weight.
 """
 
 import math
@@ -31,10 +31,10 @@ def cover(
 ) -> Cover:
     """Return the cheapest cover; ``everything`` leaves no weight to single fetches.
 
-    With f(j) the least cost of the first j cells, the best window that ends at j starts at the i
+    f(j) is the least cost of the first j cells. The best window that ends at j starts at the i
     with the least f(i) + ceil((sums[j] - sums[i]) / page_size). Among the i of one fraction of f
-    that is the i with the least f(i) * page_size - sums[i], whatever j is: a running minimum for
-    each fraction makes the search linear, and exact.
+    that is the i with the least f(i) * page_size - sums[i], whatever j is. So a running minimum
+    for each fraction makes the search linear, and exact.
     """
     parts = _quarters(weights)
     keys = [math.inf] * rules.COST_PARTS

@@ -1,8 +1,8 @@
 """Join what is known of an account's attempts into one estimate over a row of cells.
 
 ``Waiting`` and ``Density`` are cut at every edge that occurs in them. Exact counts win over the
-database's, smaller windows over the larger ones around them; what nothing covers is guessed from
-the rest: half by length of time, half by where the waiting SIDs lie, for they are attempts too.
+database's, smaller windows over the larger ones around them. A cell that nothing covers is guessed
+from the rest: half by its length, half by its waiting SIDs, for they are attempts too.
 """
 
 from bisect import bisect_left
@@ -127,7 +127,7 @@ def _covered(spans: Sequence[Span], cuts: Sequence[int]) -> list[bool]:
 
 
 def _pin(cells: _Cells, number: int, span: Span) -> None:
-    """Give the cells of an exact count, but for those that smaller counts fix, what is left."""
+    """Share an exact count out among the cells that no smaller count fixes."""
     inside = range(bisect_left(cells.cuts, span.start), bisect_left(cells.cuts, span.end))
     free = [i for i in inside if cells.group[i] < 0]
     if not free:
@@ -146,7 +146,7 @@ def _pin(cells: _Cells, number: int, span: Span) -> None:
 def _doubt(cells: _Cells, counted: Sequence[Span]) -> float:
     """Return how far off the database may be, by how far exact counts find it off.
 
-    One count that agrees is half a proof; several that agree on one factor have corrected it.
+    One count that agrees is half a proof. Several that agree on one factor have corrected it.
     """
     ratios = []
     for span in counted:
@@ -162,8 +162,8 @@ def _doubt(cells: _Cells, counted: Sequence[Span]) -> float:
 def _gathered(cells: _Cells, inside: range, span: Span) -> float:
     """Return how far attempts lie where the waiting SIDs lie (1) or evenly in time (0).
 
-    Smaller counts inside the span tell; without any, both are as likely. Counts are taken where
-    SIDs wait, and a sweep leaves none there: such a place, no fuller than others, tells as well.
+    Smaller counts inside the span tell; without any, both are as likely. A count is taken where
+    SIDs wait, and a sweep leaves none there. Such a place, no fuller than others, tells as well.
     """
     pinned = [i for i in inside if cells.group[i] >= 0]
     sids = sum(cells.sids[i] for i in inside)

@@ -65,7 +65,7 @@ class Learned:
         return replace(self._counting(window, count), grown=self.grown | {page_size})
 
     def gave_up(self, window: Window, count: int, progress: SweepProgress) -> "Learned":
-        """Note a window that was given up; it has not failed if it showed all it was listed for."""
+        """Note a window that was given up; with all its SIDs shown it has not failed."""
         again = window in self.singly
         learned = self._counting(window, count).left(window)
         if progress.sids_left <= 1 and not again:

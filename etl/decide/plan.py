@@ -1,10 +1,10 @@
 """Choose the cheapest way to get every waiting attempt, purely, from counts and times.
 
-``Waiting`` and ``Density`` (what waits | what is believed to have been created when) -> ``Plan``
-(Summaries worth asking first | windows to sweep | SIDs to fetch singly). The executor loops: plan,
-ask what ``Plan.ask`` names, plan again; with nothing to ask, sweep ``Plan.sweeps``, add what the
-pages showed to ``Density.counted``, plan again; at last fetch what is left singly. Every request
-costs the same: one SID, one page of up to ``page_size`` attempts, or one Summary.
+``Waiting`` and ``Density`` (the SIDs that wait | how many attempts were created when) -> ``Plan``
+(Summaries worth asking first | windows to sweep | SIDs to fetch singly). The executor loops. It
+plans, asks the Summaries in ``Plan.ask``, and plans again. With nothing to ask it sweeps
+``Plan.sweeps``, adds the counts of the pages to ``Density.counted``, and plans again. At last it
+fetches the rest singly. Every request costs the same: one SID, one page, or one Summary.
 
 Times are epoch milliseconds UTC; spans are half open, [start, end).
 """
@@ -102,7 +102,7 @@ def _sweep(view: View, density: Density, i: int, j: int) -> Sweep:
 
 
 def _prudent(view: View, density: Density, sweeps: tuple[Sweep, ...]) -> tuple[Sweep, ...]:
-    """Leave out sweeps that may not pay; where they were, sweep whole exact counts that do."""
+    """Leave out sweeps that may not pay; put whole exact counts in their place, if those pay."""
     kept = [sweep for sweep in sweeps if _safe(view, density, sweep)]
     if len(kept) == len(sweeps):
         return sweeps
@@ -116,7 +116,7 @@ def _prudent(view: View, density: Density, sweeps: tuple[Sweep, ...]) -> tuple[S
 
 
 def _safe(view: View, density: Density, sweep: Sweep) -> bool:
-    """Say whether a sweep pays though its count be wrong, the more the more went wrong before."""
+    """Say whether a sweep pays even if its count is wrong; each earlier loss raises the bar."""
     if sweep.sure:
         return True
     if density.behind < (rules.MOST_BEHIND - 1 if density.failed else rules.MOST_BEHIND):

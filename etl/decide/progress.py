@@ -62,7 +62,7 @@ class SweepProgress:
     def in_vain(self) -> bool:
         """Say whether SIDs of unknown age are on far fewer pages than they should be.
 
-        They may not exist at all. A tenth of what was hoped for is spent before that is believed.
+        They may not exist at all. First a tenth of the finds hoped for is spent.
         """
         hoped = self.sweep.finds - self.sweep.known
         due = hoped * self.seen / max(self.sweep.pages, self.seen)
@@ -72,12 +72,12 @@ class SweepProgress:
 
 
 def pages_left(sweep: Sweep, *, seen: int, known: int, unknown: int, last: int) -> float:
-    """Estimate the pages that a sweep has left after ``seen`` pages, whatever their order.
+    """Estimate the pages that a sweep has left after ``seen`` pages, in any order.
 
-    The pages showed ``known`` and ``unknown`` of its SIDs of known and of unknown age, ``last``
-    of them on the last page. Where the count is not sure, the SIDs of unknown age tell first how
-    long the list is, for they lie as the attempts do; those of known age only when more of them
-    came than pages were expected; and a page that paid promises another one.
+    ``known`` and ``unknown``: the SIDs shown of known and of unknown age; ``last``: those on the
+    last page. If the count is not sure, the SIDs of unknown age tell first how long the list is:
+    they lie as the attempts do. Those of known age tell when they outnumber the pages expected.
+    A page that paid promises another one.
     """
     if sweep.sure:
         return float(max(sweep.pages - seen, 1))
@@ -100,8 +100,8 @@ def _sown(seen: int, sids: float, found: int) -> float:
 def next_page_size(current: int, *, failed: bool, good_in_a_row: int, largest: int = 1000) -> int:
     """Return the size of the next page: smaller after a 5xx or a time-out, slowly larger again.
 
-    ``good_in_a_row``: pages of this size since the last change; the caller starts it again at 0
-    whenever the size changes. ``largest``: the configured size, never exceeded.
+    ``good_in_a_row``: pages of this size since the last change. The caller sets it to 0 when the
+    size changes. ``largest``: the configured size, never exceeded.
     """
     if failed:
         return max((size for size in rules.PAGE_SIZES if size < current), default=current)

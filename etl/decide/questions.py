@@ -1,8 +1,8 @@
 """Decide which Summary, if any, is worth the request before a plan is carried out.
 
-A question pays where the answer may change the plan by more than its cost: where the database's
-counts, wrong by as much as they may be, would turn sweeps into fetches or the other way round; and
-where an exact count covers so much that the attempts in it may lie far from the waiting SIDs.
+A question pays if the answer may change the plan by more than its cost. There are two such cases.
+The database's counts may be so wrong that sweeps turn into fetches, or fetches into sweeps. Or an
+exact count covers so much that its attempts may lie far from the waiting SIDs.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ def question(
 ) -> tuple[int, int] | None:
     """Return the cells of the Summary that could save more than it costs, None for none.
 
-    Two are free to ask; more only in proportion to what the plan costs, and only out of what it
-    saves (``saved`` requests against single fetches).
+    Two are free to ask. More are asked in proportion to the plan's cost, and out of the
+    requests that it saves against single fetches (``saved``).
     """
     if sum(view.weights) < rules.WORTH_ASKING:
         return None
@@ -77,8 +77,8 @@ def _uneven(
 ) -> tuple[int, int] | None:
     """Choose part of a count inside which attempts may lie far from the waiting SIDs.
 
-    A count says nothing of its inside. ``searching``: go on only where the last halves differed
-    from what was thought, towards the crowd.
+    A count says nothing of its inside. ``searching``: go on, towards the crowd, only if the last
+    halves were a surprise.
     """
     guess = view.estimate
     members: dict[int, list[int]] = {}

@@ -31,7 +31,7 @@ class Waiting:
     ``known``: a histogram of the SIDs whose creation time is known, sorted, disjoint (quarter
     hours serve well). ``unknown`` SIDs lie somewhere in [``unknown_from``, ``unknown_to``):
     from now - retention to the latest ``enqueued_at``; so do ``verifications``, each of which
-    costs one list request by itself, but nowhere in ``swept``: windows already listed to their
+    costs one list request by itself. None lies in ``swept``, the windows already listed to their
     end. ``expired`` SIDs, counted nowhere else, are fetched singly: no list shows them any more.
     """
 
@@ -48,7 +48,7 @@ class Waiting:
 class Density:
     """Hold what is known of all attempts of the account, waiting or not.
 
-    ``believed``: from the database, sorted, disjoint, perhaps with gaps (nothing known) and wrong
+    ``believed``: from the database, sorted, disjoint. It may have gaps (nothing known) and be wrong
     by a factor of 3 either way. ``counted``: exact, from Summary and from finished sweeps, in any
     order, nested or not. ``asked``: the Summaries this plan has cost so far; ``behind``: all
     requests it has cost so far - the SIDs it got for them (below 0 when sweeps have paid);
@@ -85,7 +85,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Say what to do and what it costs, in requests.
+    """Hold what to do, and its cost in requests.
 
     With ``ask`` not empty, ask and plan again: the rest of the plan is what would be done without
     the answers. ``requests`` = asks, those made included + pages + fetches. ``fetch_only`` and

@@ -54,8 +54,8 @@ def after_failure(
 ) -> Verdict:
     """Settle a row that could not be fetched: tried again later, or at rest with a reason.
 
-    ``jitter`` returns 0..1; it lengthens waits by up to a quarter and never shortens them, so
-    that the promised spans hold.
+    ``jitter`` returns 0..1. It lengthens waits by up to a quarter and never shortens them: the
+    promised spans hold.
     """
     error = failed.error[:ERROR_LENGTH]
     if failed.failure in _AT_ONCE:

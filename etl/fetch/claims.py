@@ -1,7 +1,7 @@
 """Claim what to ask for next, in one transaction: due rows in | slots | leases.
 
-As a rule the most urgent rows. While all fails, one at a time from elsewhere in the queue, and at
-last an attempt that is stored: what the API has shown before it can show again, if it is not down.
+As a rule it claims the most urgent rows. While all fails, it claims one at a time from elsewhere in
+the queue. At last it asks for a stored attempt, which an API that is not down can show again.
 """
 
 import time
@@ -22,7 +22,7 @@ from etl.queue.leases import give_back_strays
 from etl.records import SID_PATTERN, Lease, State
 
 STORED: Final = 0
-"""The id of a lease that is no row's: its SID is asked for to learn whether the API answers."""
+"""The id of a lease without a row: its SID tells whether the API answers."""
 
 PROBES: Final = 2
 """So many rows from elsewhere have failed, too, before a stored attempt has the last word."""
@@ -42,7 +42,7 @@ PROMOTE_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Carry what was claimed, the slots of those SIDs that can be sent, and what else was seen.
+    """Carry the leases, the slots of those SIDs that can be sent, and what else was seen.
 
     ``wait_s``: until there is a slot; ``more``: rows wait, claimed or not; ``probe``: it was
     claimed to tell whether the API or the rows fail.
@@ -146,7 +146,7 @@ def _elsewhere(connection: Connection, accounts: Sequence[str], place: float) ->
 
 
 def _stored(connection: Connection, now: int) -> list[Lease]:
-    """Stand for one of the newest attempts that are stored and whose own row does not fail."""
+    """Make a lease for one of the newest stored attempts, unless its own row fails."""
     newest = select(attempts.c.sid).order_by(attempts.c.date_created.desc()).limit(SAMPLE)
     sid = newest.subquery().c.sid
     at_rest = or_(q.c.state.is_(None), q.c.state.in_([State.SETTLED, State.REFRESH]))

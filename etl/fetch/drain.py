@@ -1,7 +1,7 @@
 """Drain the queue one SID at a time: claim | fetch in threads | finish in batches.
 
-The loop owns the database; no transaction is open while a thread talks HTTP. What a crash costs:
-between claim and answer, one slot and a lease of two minutes; between answer and commit, the
+The loop owns the database; no transaction is open while a thread talks HTTP. A crash between claim
+and answer costs one slot and a lease of two minutes. Between answer and commit it costs the
 request, which is sent again.
 """
 
@@ -51,9 +51,9 @@ class Drain:
     def run(self) -> bool:
         """Claim, fetch and finish until done; True when it is time to plan again.
 
-        Raises what ended the run. What a thread met with, a ``Stop``, ``DatabaseBusy`` or bug, is
-        raised after what had arrived was stored and all leases went back, but for a bug's own row.
-        What the database refuses is raised at once; the leases are ``pipeline``'s to give back.
+        Raises what ended the run. A ``Stop``, ``DatabaseBusy`` or bug in a thread is raised after
+        the answers are stored and all leases are given back, but for a bug's own row. A refusal of
+        the database is raised at once; ``pipeline`` gives the leases back.
         """
         with self._tools.stop.waking(lambda: self._threads.results.put(None)):
             try:

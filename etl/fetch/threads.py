@@ -1,6 +1,6 @@
 """Fetch leased SIDs in threads: HTTP and transform, no database but for a retry's slot.
 
-The threads take tasks from one queue and put results on another; the loop in ``drain`` owns the
+The threads take tasks from one queue and put results on another. The loop in ``drain`` owns the
 database. A request that cannot be answered while its lease holds is not sent.
 """
 
@@ -34,8 +34,11 @@ UNSENT_BELOW_S: Final = 30.0
 """With less than this left of its lease, a row is given back unsent."""
 
 SLOT_FRESH_S: Final = 10.0
-"""With a slot older than this nothing is sent: it is held for 25 s past its window, connecting may
-take 5 s, and a process that was stopped meanwhile must not send beside the slot's next holder."""
+"""With a slot older than this nothing is sent.
+
+It is held for 25 s past its window, and connecting may take 5 s. A process that was stopped
+meanwhile must not send beside the slot's next holder.
+"""
 
 SLOT_WAIT_S: Final = 10.0
 """How long a further try waits for a slot; after that its row waits for its turn."""

@@ -38,7 +38,7 @@ class Writer:
             return self._single_out(batch)
 
     def _single_out(self, batch: Sequence[Result]) -> bool:
-        """Write one by one what failed together: a bug is laid to rows if others are spared."""
+        """Write one by one what failed together: a row is to blame if others are spared."""
         given_back = False
         for result in batch:
             try:
@@ -92,7 +92,7 @@ class Writer:
 
 
 def strike(tools: Tools, result: Result) -> None:
-    """Leave a row with which our code met a bug to run out of its lease: that is counted."""
+    """Let the lease of a row that met a bug run out: that is counted."""
     # What the machine is short of is no row's fault.
     if not isinstance(result.bug, OSError | MemoryError):
         tools.struck.add(result.lease.id)

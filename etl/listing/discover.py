@@ -1,7 +1,7 @@
 """Load every attempt of a window, queued or not: split | list | upsert + enqueue what can change.
 
-All that a team without a queue needs in cron: each run goes on where what was listed whole first
-ends, with an hour's overlap for attempts that the list shows late.
+A team without a queue needs no more than this in cron. Each run goes on at the first gap in what
+was listed whole. It overlaps by an hour, for some attempts appear on the list late.
 """
 
 import logging
@@ -26,21 +26,21 @@ from etl.records import Done
 PURPOSE: Final = "discover"
 OVERLAP_MS: Final = 3_600_000
 SPLIT_FROM_MS: Final = 24 * 3_600_000
-"""A longer window is split, so that a page that fails does not restart a month."""
+"""A longer window is split: then a page that fails does not restart a month."""
 
 PART: Final = 50_000
 """Attempts in a part of a window."""
 
 SURELY: Final = 0.9
 HARDLY: Final = 0.5
-"""Of fewer than this share of what the Summary counts, a list was cut; of fewer than the other, said."""
+"""Below HARDLY x the Summary: fail. Below SURELY x: warn."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DiscoverOptions:
-    """Say which creation times (ms, half open) to load, of which service ('' = all)."""
+    """Name the creation times (ms, half open) and the service ('' = all) to load."""
 
     start: int | None
     end: int | None
@@ -58,17 +58,17 @@ class Discover:
     def run(self, asked: DiscoverOptions) -> tuple[int, int]:
         """Load a window whole; return its bounds (ms).
 
-        Without a start it begins at the first gap in what was listed whole, less the overlap: of
-        several windows asked for, any may have stopped early. Windows whose worker is gone are
-        finished first. Raises ``ApiUnreachable`` when the list cannot be read, and ``Interrupted``
-        when the run shall end; the next one then goes on at the page this one had reached.
+        Without a start it begins at the first gap in what was listed whole, less the overlap.
+        Windows whose worker is gone are finished first. Raises ``ApiUnreachable`` when the list
+        cannot be read, and ``Interrupted`` when the run shall end. The next run then goes on at
+        the page this one had reached.
         """
         self._lease.wait_for_others(asked.service)
         done: list[Listing] = []
         while (listing := self._lease.resume(PURPOSE, asked.service)) is not None:
             done += self._list(listing)
         start, end = self._bounds(asked)
-        # What has just been finished need not be listed again, but for what its first pages, read
+        # What has just been finished is not listed again, but for what its first pages, read
         # before the break, showed too early.
         for first, last in _without((start, end), done):
             stopped = self._load(first, last, asked.service)
@@ -97,10 +97,10 @@ class Discover:
         return None
 
     def _compare(self, start: int, end: int, done: list[Listing], total: int) -> None:
-        """Hold what the list showed to what the Summary had counted before.
+        """Compare what the list showed with the Summary, as it was counted before.
 
-        The two need not agree to the last attempt; but of a list that was cut short the windows
-        are not complete, and the next run lists them again.
+        The two need not agree to the last attempt. But the windows of a list that was cut short
+        are not complete: the next run lists them again.
         """
         seen, span = sum(listing.seen for listing in done), _span(start, end)
         if seen >= SURELY * total:
@@ -165,7 +165,7 @@ def _span(start: int, end: int) -> str:
 
 
 def _without(window: tuple[int, int], done: Iterable[Listing]) -> list[tuple[int, int]]:
-    """Return what is left of a window, oldest first; what follows at last overlaps."""
+    """Return what is left of a window, oldest first; the last part overlaps what is done."""
     left, (start, end) = [], window
     for listing in sorted(done, key=lambda listing: listing.start):
         if start < listing.start:

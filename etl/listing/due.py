@@ -1,7 +1,7 @@
-"""Lease the Verifications that are due, and note what became of them.
+"""Lease the Verifications that are due, and note them as listed.
 
-They are leased a few at a time, so that several workers share them. A crash costs the leases, two
-minutes at most: then a run goes on with those that are still pending.
+They are leased a few at a time: several workers share them. A crash costs the leases, two minutes
+at most. Then a run goes on with the rest.
 """
 
 import time
@@ -18,7 +18,7 @@ from etl.queue import verifications
 T = TypeVar("T")
 
 BATCH: Final = 20
-"""So many are claimed at once: what a crash keeps waiting, and a second or more of lists."""
+"""So many are claimed at once. A crash keeps them waiting; listing them takes a second or more."""
 
 RENEW_S: Final = verifications.LEASE_MS / 4_000
 """Leases are renewed when they are this old before a list."""
@@ -81,8 +81,8 @@ class DueVerifications:
     def keep(self, sid: str) -> bool:
         """Renew the leases when they are old; say whether this one still holds.
 
-        One list may take longer than its lease, after a 429 for example. Whoever claims the batch
-        meanwhile lists it: that costs the one request under way, for the rest is left to it.
+        One list may take longer than its lease, after a 429 for example. Another worker may claim
+        the batch meanwhile. That costs the one request under way; the rest is left to that worker.
         """
         since = time.monotonic()
         if since - self._held_since >= RENEW_S:
@@ -98,7 +98,7 @@ class DueVerifications:
         return sid in self._held
 
     def give_back(self) -> None:
-        """Make due what was not listed: behind the others, whom what fails must not keep waiting."""
+        """Make due what was not listed, behind the others: a failure must not keep them waiting."""
 
         def work(connection: Connection, now: int) -> None:
             verifications.put_off(connection, self._held, due_at=now)
@@ -108,7 +108,7 @@ class DueVerifications:
             self._held = {}
 
     def put_off(self, failed: Collection[str]) -> None:
-        """Let those that alone are to blame wait, so that the next run does not begin with them."""
+        """Let those wait that failed by themselves: the next run must not begin with them."""
         blamed = {sid: self._held[sid] for sid in failed if sid in self._held}
 
         def work(connection: Connection, now: int) -> None:

@@ -1,4 +1,4 @@
-"""Hold lists to an end: pages that come again, that show nothing, or more than there can be."""
+"""Stop lists without an end: pages that repeat, show nothing, or show too much."""
 
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -8,18 +8,20 @@ from etl.extract import Page
 
 TIMES: Final = 2
 SPARE: Final = 20
-"""A list may show twice what the Summary counts and these pages more: the two are never quite of
-one mind, and attempts are created meanwhile."""
+"""A list may show twice what the Summary counts, and these pages more.
+
+The two never quite agree, and attempts are created meanwhile.
+"""
 
 MOST_PAGES: Final = 10_000
-"""Ten million attempts: further than this no list is followed without a Summary."""
+"""No list is followed further without a Summary: these are ten million attempts."""
 
 
 class Bound:
     """Look at each page of one list; raise ``ApiContractBroken`` when they do not end.
 
     ``count`` returns how many attempts the list can have, None if that cannot be told. It costs a
-    request, and is asked of lists alone that show more than is ``expected``.
+    request. Only a list that shows more than ``expected`` is worth it.
     """
 
     def __init__(self, count: Callable[[], int | None], *, expected: int = 0) -> None:
@@ -40,7 +42,7 @@ class Bound:
         self._seen.add(first or "")
 
     def may_go_on(self, *, pages: int, seen: int) -> None:
-        """Hold what so many pages have shown to what there is, before a further one is read."""
+        """Compare what the pages have shown with what there is, before a further one is read."""
         if not _beyond(pages, seen, self._expected):
             return
         counted = self._count()
@@ -57,6 +59,6 @@ def _beyond(pages: int, seen: int, expected: int) -> bool:
 
 
 def no_end(how: str) -> NoReturn:
-    """Raise what a list is whose pages lead on for ever."""
+    """Raise the error of a list without an end."""
     msg = f"The pages of the list of attempts do not end: {how}."
     raise ApiContractBroken(msg, hint="Check VERIFY_ETL_API_URL, and what stands in between.")

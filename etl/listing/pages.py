@@ -1,8 +1,8 @@
 """Read page after page, of a window or of a Verification: read | transform | write.
 
-Each page is one transaction. A window's upper end is frozen, so that pages do not shift while
-attempts are created. A page that fails is asked for again at a smaller size, which restarts its
-window: correctness never depends on a list, only the number of requests does.
+Each page is one transaction. A window's upper end is frozen: pages do not shift while attempts are
+created. A page that fails is asked for again at a smaller size, which restarts its window. A wrong
+list costs requests, never rows.
 """
 
 import time
@@ -89,9 +89,9 @@ class Pages:
     def window(self, listing: Listing, *, write: Write, go_on: GoOn, expected: int = 0) -> Listing:
         """List a window until its end, or until ``go_on`` says no; return how far it came.
 
-        ``expected``: how many attempts the Summary counts in it at most, if that is known.
-        Raises ``Interrupted`` after the lease is given up, when the run shall end, ``WindowLost``
-        when another worker has it, and ``TransientFailure`` when even the smallest page fails.
+        ``expected``: how many attempts the Summary counts in it at most, if that is known. Raises
+        ``WindowLost`` when another worker has it, and ``TransientFailure`` when even the smallest
+        page fails. Raises ``Interrupted`` when the run shall end, after the lease is given up.
         """
         total = partial(self.requests.total, listing.start, listing.end, listing.scope)
         bound = Bound(total, expected=expected)
@@ -152,7 +152,7 @@ class Pages:
         raise TransientFailure(msg)
 
     def _grow(self, size: int) -> None:
-        """Count a good page, and let those of later windows grow after some of today's size."""
+        """Count a good page; after some of one size the pages of later windows grow."""
         if size != self.size:
             return
         self._good += 1

@@ -21,7 +21,7 @@ T = TypeVar("T")
 TRIES: Final = 3
 
 LOOK_S: Final = 1.0
-"""A wait is cut into pieces this long, to look after the window's lease in between."""
+"""A wait is cut into pieces this long; in between the window's lease is kept."""
 
 UNREADABLE: Final = (TransientFailure, BadBody, BodyTooLarge, NotFound)
 """What one request can fail with while the API may still answer others."""
@@ -36,10 +36,10 @@ class Requests:
         self._spent: list[Spent] = []
 
     def ask(self, call: Callable[[], T], *, tries: int = TRIES) -> T:
-        """Send one request, again after failures that pass and after a 429, which pauses all.
+        """Send one request; try again after failures that pass.
 
-        Raises ``Interrupted`` when the run shall end, what ``keep`` raises, and what the API
-        answers.
+        A 429 pauses every worker, then it is asked again. Raises ``Interrupted`` when the run
+        shall end, the errors of ``keep``, and those of the API.
         """
         stop = self._tools.stop
         while True:

@@ -1,7 +1,7 @@
 """Choose the cheapest way and go it: plan | ask or sweep | learn | plan again; the rest is drained.
 
-What a sweep does not find is fetched singly afterwards, so a list that is unordered, incomplete
-or wrong costs requests and never rows.
+SIDs that a sweep does not find are fetched singly afterwards. A list that is unordered, incomplete
+or wrong costs requests, never rows.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -25,12 +25,12 @@ from etl.queue.windows import Listing
 from etl.records import Attempt, Done
 
 PLANS: Final = 200
-"""The most plans of one run; each ends in a request, so this is a bound for bugs alone."""
+"""The most plans of one run. Each ends in a request: only a bug comes this far."""
 
 PURPOSE: Final = "sweep"
 
 Named = Callable[[], Collection[str]]
-"""Reads the Verifications that are due; there may be a million, which most runs need not know."""
+"""Reads the Verifications that are due. There may be a million; most runs need none of them."""
 
 
 class Sweeper:
@@ -93,7 +93,7 @@ class Sweeper:
         return self._tools.counts.requests - self._tools.counts.fetched - self._before
 
     def _look(self) -> tuple[Waiting, Density, bool]:
-        """Read what waits, but for what other workers are listing or is better fetched."""
+        """Read what waits; leave out what others are listing and what is better fetched."""
         tools, learned = self._tools, self._learned
         retention = tools.policy.retention
 
@@ -130,7 +130,7 @@ class Sweeper:
     # ---- sweep
 
     def _resume(self) -> None:
-        """Go on with windows whose workers are gone, if what they would find still waits."""
+        """Go on with windows whose workers are gone, if there is something left to find."""
         lease = self._pages.lease
         while self._learned.works and (listing := lease.resume(PURPOSE)) is not None:
             waiting, density, _ = self._look()
@@ -220,7 +220,7 @@ class Sweeper:
 
 
 def _expect(listing: Listing, waiting: Waiting, density: Density) -> Sweep:
-    """Say what the rest of a window that somebody else began is expected to show."""
+    """Estimate what the rest of another worker's window will show."""
     inside = range(listing.start, listing.end)
     known = sum(bucket.count for bucket in waiting.known if bucket.start in inside)
     held = sum(bucket.count for bucket in density.believed if bucket.start in inside)

@@ -19,7 +19,7 @@ REFUSALS: Final = 3
 """After so many lists that fail in a row a page tells whether the API is to blame."""
 
 MOST_ATTEMPTS: Final = 100
-"""Twilio sends a Verification's code five times; whoever still has pages after so many has no end."""
+"""Twilio sends a code five times. A Verification that goes on after so many has no end."""
 
 Deaf = ApiUnreachable | ApiContractBroken
 _UNLISTED: Final = (*UNREADABLE, ApiContractBroken)
@@ -37,11 +37,10 @@ class Verifications:
         self._heard = False
 
     def run(self) -> Deaf | None:
-        """List until none is due but others'; return what is wrong when lists do not work.
+        """List until only those of others remain; return what is wrong when lists do not work.
 
-        None at all does, or one has no end. It is not raised, for SIDs can be fetched nevertheless.
-        Raises ``Interrupted`` when the run shall end. Whatever ends it, what was claimed and could
-        not be listed is given back.
+        It is not raised, for SIDs can be fetched nevertheless. Raises ``Interrupted`` when the run
+        shall end. At the end, leases of Verifications that were not listed are given back.
         """
         try:
             return self._list_all()
@@ -85,7 +84,7 @@ class Verifications:
         return None
 
     def _lists_work(self) -> bool:
-        """Say whether the API is not to blame: a page that depends on no Verification can be read."""
+        """Say whether a page that depends on no Verification can be read: the API is not to blame."""
         first = partial(self._tools.api.page, page_size=1, after=None, before=None)
         with suppress(*_UNLISTED):
             self._pages.requests.ask(first, tries=1)

@@ -85,11 +85,11 @@ class WindowLease:
         transact(self._tools.engine, work, doing="closing a window")
 
     def let_go(self, connection: Connection, listing: Listing) -> None:
-        """Give the lease up, so that the next run goes on where this one stopped."""
+        """Give the lease up: the next run goes on at once where this one stopped."""
         windows.let_go(connection, listing, now=self._tools.clock(connection))
 
     def wait_for_others(self, scope: str) -> None:
-        """Wait until no other worker is listing this scope: what it shows need not be asked twice.
+        """Wait until no other worker is listing this scope; its pages need not be asked twice.
 
         Raises ``Interrupted`` when the run shall end.
         """
