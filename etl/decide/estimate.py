@@ -9,25 +9,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Protocol
 
 from etl.decide import rules
-
-
-class Span(Protocol):
-    """Count something in [start, end)."""
-
-    @property
-    def start(self) -> int:
-        """Give the first millisecond."""
-
-    @property
-    def end(self) -> int:
-        """Give the millisecond after the last."""
-
-    @property
-    def count(self) -> int:
-        """Give the number counted."""
+from etl.decide.values import Bucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +42,11 @@ class Estimate:
 
 
 def estimate(
-    known: Sequence[Span],
-    believed: Sequence[Span],
-    counted: Sequence[Span],
+    known: Sequence[Bucket],
+    believed: Sequence[Bucket],
+    counted: Sequence[Bucket],
     *,
-    unknown: Span | None = None,
+    unknown: Bucket | None = None,
     edges: Sequence[int] = (),
 ) -> Estimate:
     """Return the estimate; ``unknown``: SIDs somewhere in a span; ``edges``: further cuts."""
@@ -108,7 +92,7 @@ class _Cells:
     group: list[int]
 
 
-def _spread(spans: Sequence[Span], cuts: Sequence[int]) -> list[float]:
+def _spread(spans: Sequence[Bucket], cuts: Sequence[int]) -> list[float]:
     """Spread counts evenly over the cells inside each span."""
     values = [0.0] * max(len(cuts) - 1, 0)
     for span in spans:
@@ -118,7 +102,7 @@ def _spread(spans: Sequence[Span], cuts: Sequence[int]) -> list[float]:
     return values
 
 
-def _covered(spans: Sequence[Span], cuts: Sequence[int]) -> list[bool]:
+def _covered(spans: Sequence[Bucket], cuts: Sequence[int]) -> list[bool]:
     covered = [False] * max(len(cuts) - 1, 0)
     for span in spans:
         first, last = bisect_left(cuts, span.start), bisect_left(cuts, span.end)
@@ -126,7 +110,7 @@ def _covered(spans: Sequence[Span], cuts: Sequence[int]) -> list[bool]:
     return covered
 
 
-def _pin(cells: _Cells, number: int, span: Span) -> None:
+def _pin(cells: _Cells, number: int, span: Bucket) -> None:
     """Share an exact count out among the cells that no smaller count fixes."""
     inside = range(bisect_left(cells.cuts, span.start), bisect_left(cells.cuts, span.end))
     free = [i for i in inside if cells.group[i] < 0]
@@ -143,7 +127,7 @@ def _pin(cells: _Cells, number: int, span: Span) -> None:
         cells.group[i] = number
 
 
-def _doubt(cells: _Cells, counted: Sequence[Span]) -> float:
+def _doubt(cells: _Cells, counted: Sequence[Bucket]) -> float:
     """Return how far off the database may be, by how far exact counts find it off.
 
     One count that agrees is half a proof. Several that agree on one factor have corrected it.
@@ -159,7 +143,7 @@ def _doubt(cells: _Cells, counted: Sequence[Span]) -> float:
     return min(rules.DOUBT, apart * rules.CONFIRMED)
 
 
-def _gathered(cells: _Cells, inside: range, span: Span) -> float:
+def _gathered(cells: _Cells, inside: range, span: Bucket) -> float:
     """Return how far attempts lie where the waiting SIDs lie (1) or evenly in time (0).
 
     Smaller counts inside the span tell; without any, both are as likely. A count is taken where
@@ -217,7 +201,7 @@ def _extrapolate(cells: _Cells) -> None:
             cells.attempts[i] = max(guess, cells.sids[i])
 
 
-def _make_room(cells: _Cells, unknown: Span) -> None:
+def _make_room(cells: _Cells, unknown: Bucket) -> None:
     """Raise cells that no exact count fixes until the unknown SIDs, attempts too, fit in."""
     inside = range(bisect_left(cells.cuts, unknown.start), bisect_left(cells.cuts, unknown.end))
     missing = unknown.count - sum(cells.attempts[i] - cells.sids[i] for i in inside)

@@ -11,7 +11,8 @@ from itertools import accumulate, pairwise
 
 from etl.decide import rules
 from etl.decide.cover import Cover, cover, pages, price
-from etl.decide.estimate import Estimate, Span
+from etl.decide.estimate import Estimate
+from etl.decide.values import Bucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class View:
 
 
 def question(
-    view: View, counted: Sequence[Span], chosen: Cover, *, asked: int, saved: float
+    view: View, counted: Sequence[Bucket], chosen: Cover, *, asked: int, saved: float
 ) -> tuple[int, int] | None:
     """Return the cells of the Summary that could save more than it costs, None for none.
 
@@ -73,7 +74,7 @@ def _doubted(view: View, chosen: Cover, asked: int) -> tuple[int, int] | None:
 
 
 def _uneven(
-    view: View, counted: Sequence[Span], chosen: Cover, *, searching: bool
+    view: View, counted: Sequence[Bucket], chosen: Cover, *, searching: bool
 ) -> tuple[int, int] | None:
     """Choose part of a count inside which attempts may lie far from the waiting SIDs.
 
@@ -122,7 +123,7 @@ def _runs(cells: Sequence[int]) -> list[tuple[int, int]]:
     return [(cells[first], cells[last - 1] + 1) for first, last in edges]
 
 
-def _smooth(view: View, counted: Sequence[Span], own: Span) -> bool:
+def _smooth(view: View, counted: Sequence[Bucket], own: Bucket) -> bool:
     """Say whether the smallest pair of nested counts around this one was near what was thought."""
     guess = view.estimate
     around = [c for c in counted if c.start <= own.start and own.end <= c.end and c != own]

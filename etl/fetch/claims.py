@@ -16,6 +16,7 @@ from etl.database.bulk import unindexed
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts
 from etl.database.transact import check_revision, transact
+from etl.fetch.limits import Quota
 from etl.job.tools import Tools
 from etl.queue import attempts as queue
 from etl.queue.leases import give_back_strays
@@ -35,7 +36,6 @@ FAR: Final = 1_000
 
 NEAR: Final = 20
 SAMPLE: Final = 100
-
 
 PROMOTE_EVERY_S: Final = 1.0
 
@@ -58,11 +58,11 @@ class Claimed:
 
 
 class Claims:
-    """Claim for one drain, and bring in what comes due meanwhile: ``promoted`` rows so far."""
+    """Claim for one drain, and bring in the rows that come due meanwhile."""
 
-    def __init__(self, tools: Tools) -> None:
-        self.promoted = 0
+    def __init__(self, tools: Tools, quota: Quota) -> None:
         self._tools = tools
+        self._quota = quota
         self._promote_at = 0.0
 
     def claim(self, want: int, held: Collection[int]) -> Claimed:
@@ -98,7 +98,7 @@ class Claims:
         claimed, promoted = transact(tools.engine, work, doing="claiming SIDs from the queue")
         permits.taken(sum(slot is not None for slot in claimed.slots))
         if promoted is not None:
-            self.promoted += promoted.changed
+            self._quota.promoted += promoted.changed
             tools.counts.dead += promoted.dead
             # More than one transaction's worth is due: go on with the next claim.
             full = promoted.changed >= queue.PROMOTE_LIMIT

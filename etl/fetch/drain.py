@@ -29,7 +29,10 @@ LOCKED_S: Final = LEASE_MS / 1000
 
 
 class Drain:
-    """Drain the queue until nothing is pending and nothing is held."""
+    """Drain the queue until nothing is pending and nothing is held.
+
+    ``locked`` says whether it gave up waiting for rows that others have locked.
+    """
 
     def __init__(
         self, tools: Tools, quota: Quota, *, concurrency: int, patient: bool = True
@@ -37,11 +40,11 @@ class Drain:
         self._tools = tools
         self._quota = quota
         self._concurrency = concurrency
-        self._claims = Claims(tools)
+        self._claims = Claims(tools, quota)
         self._threads = Threads(tools, concurrency, ending=self._ending)
         self._hand = Hand(tools.breaker)
         self._writer = Writer(tools)
-        self._locked = Locked(LOCKED_S if patient else 0.0)
+        self.locked = Locked(LOCKED_S if patient else 0.0)
         self._claim_at = 0.0
         # Until the API has answered as itself, one request tells as much as sixteen.
         self._careful = True
@@ -70,16 +73,7 @@ class Drain:
                 self._threads.close()
         if self._stop is not None:
             raise self._stop
-        return self._replans and not self._ending()
-
-    @property
-    def left_locked(self) -> bool:
-        """Say whether it did not wait any longer for what others have locked."""
-        return self._locked.given_up
-
-    @property
-    def _replans(self) -> bool:
-        return self._quota.replans(self._claims.promoted)
+        return self._quota.replans and not self._ending()
 
     def _ending(self) -> bool:
         return self._stop is not None or self._tools.stop.is_set()
@@ -92,7 +86,7 @@ class Drain:
                 hint="Nothing is lost and no row was counted; check the network and status, "
                 "then run it again.",
             )
-        return not self._hand.leases and (self._ending() or self._exhausted or self._replans)
+        return not self._hand.leases and (self._ending() or self._exhausted or self._quota.replans)
 
     # ---- claim
 
@@ -112,7 +106,7 @@ class Drain:
         return min(want, self._quota.left, PROMOTE_LIMIT)
 
     def _closed(self) -> bool:
-        return self._ending() or self._replans or bool(self._tools.breaker.reason)
+        return self._ending() or self._quota.replans or bool(self._tools.breaker.reason)
 
     def _claim(self) -> None:
         # Once it is to be told whether the API is down, what has arrived is stored first.
@@ -151,15 +145,15 @@ class Drain:
         """Look again later for what is locked or must be claimed alone."""
         alone = more and not self._hand.leases
         self._tools.counts.waiting_for = "rows that are locked" if alone else ""
-        wait_s = self._locked.look(more=more, alone=alone)
+        wait_s = self.locked.look(more=more, alone=alone)
         self._claim_at = time.monotonic() + min(wait_s, LOOK_AGAIN_S)
-        self._exhausted = self._exhausted or self._locked.given_up
+        self._exhausted = self._exhausted or self.locked.given_up
 
     def _send(self, claimed: Claimed) -> None:
         self._tools.counts.claimed += sum(lease.id != STORED for lease in claimed.leases)
         self._tools.counts.waiting_for = ""
         self._threads.hold = False
-        self._locked.free()
+        self.locked.free()
         slots = iter(claimed.slots)
         for lease in claimed.leases:
             self._hand.leases[lease.id] = lease
@@ -234,7 +228,7 @@ class Drain:
     # ---- finish
 
     def _flush(self) -> None:
-        nothing_more = (self._exhausted or self._locked) and not self._tools.breaker.tripped
+        nothing_more = (self._exhausted or self.locked) and not self._tools.breaker.tripped
         over = not self._hand.outstanding and bool(self._ending() or nothing_more)
         self._hand.clear_doubts(over=over)
         batch = self._hand.batch()
@@ -245,6 +239,6 @@ class Drain:
             self._exhausted = False
         self._stop = self._stop or self._writer.error
         self._hand.drop(batch)
-        if self._locked:
-            self._locked.free()
+        if self.locked:
+            self.locked.free()
             self._claim_at = 0.0

@@ -2,42 +2,43 @@
 
 import sys
 import time
+from dataclasses import dataclass
 
 from etl.job.counts import Counts
 
 
+@dataclass(slots=True)
 class Quota:
-    """Count what a drain has taken against its ``limit`` and its plan.
+    """Count what a drain takes against its ``limit`` and its plan.
 
-    ``replan_after``: so many rows that are new since ``planned`` are worth a new plan.
+    ``replan_after``: so many rows beyond those ``planned`` are worth a new plan. ``promoted``: rows
+    that came due meanwhile.
     """
 
-    def __init__(
-        self,
-        counts: Counts,
-        *,
-        limit: int | None = None,
-        planned: int = 0,
-        replan_after: int | None = None,
-    ) -> None:
-        self._counts = counts
-        self._limit = sys.maxsize if limit is None else limit
-        self._planned = planned
-        self._replan_after = sys.maxsize if replan_after is None else replan_after
-        self._before = counts.claimed - counts.given_back
+    counts: Counts
+    limit: int | None = None
+    planned: int = 0
+    replan_after: int = sys.maxsize
+    promoted: int = 0
+    before: int = 0
+
+    def __post_init__(self) -> None:
+        self.before = self.taken
+
+    @property
+    def taken(self) -> int:
+        """Count the rows claimed and not given back."""
+        return self.counts.claimed - self.counts.given_back - self.before
 
     @property
     def left(self) -> int:
         """Say how many rows may still be claimed."""
-        return self._limit - self._taken
-
-    def replans(self, promoted: int) -> bool:
-        """Say whether enough rows came due or were enqueued beyond those planned."""
-        return promoted + max(self._taken - self._planned, 0) >= self._replan_after
+        return sys.maxsize if self.limit is None else self.limit - self.taken
 
     @property
-    def _taken(self) -> int:
-        return self._counts.claimed - self._counts.given_back - self._before
+    def replans(self) -> bool:
+        """Say whether enough rows came due or were enqueued meanwhile."""
+        return self.promoted + max(self.taken - self.planned, 0) >= self.replan_after
 
 
 class Locked:

@@ -60,7 +60,7 @@ def _judge(deaf: Stop | None, rest: Drain) -> None:
     """Raise what kept a run from all that it was to do, when it has done the rest."""
     if deaf is not None:
         raise deaf
-    if rest.left_locked:
+    if rest.locked.given_up:
         msg = "SIDs that wait are locked by another program's transaction, which does not end."
         raise DatabaseBusy(msg, hint="Nothing is lost; end that transaction and run it again.")
 
