@@ -1,7 +1,7 @@
 """Claim what to ask for next, in one transaction: due rows in | slots | leases.
 
 As a rule it claims the most urgent rows. While all fails, it claims one at a time from elsewhere in
-the queue. At last it asks for a stored attempt, which an API that is not down can show again.
+the queue. At last it asks for a stored attempt: an API that works can show it again.
 """
 
 import time
@@ -26,10 +26,10 @@ STORED: Final = 0
 """The id of a lease without a row: its SID tells whether the API answers."""
 
 PROBES: Final = 2
-"""So many rows from elsewhere have failed, too, before a stored attempt has the last word."""
+"""After so many failures of rows from elsewhere a stored attempt has the last word."""
 
 PLACES: Final = (0.0, 0.5, 0.25, 0.75)
-"""Where else to look, one after the other, as parts of the way from the queue's other end."""
+"""Where else to look, in parts of the way from the queue's other end."""
 
 FAR: Final = 1_000
 """The way's length, counted in rows."""
@@ -42,7 +42,7 @@ PROMOTE_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Carry the leases, the slots of those SIDs that can be sent, and what else was seen.
+    """Carry leases, the slots of those that can be sent, and what else was seen.
 
     ``wait_s``: until there is a slot; ``more``: rows wait, claimed or not; ``probe``: it was
     claimed to tell whether the API or the rows fail.
@@ -66,7 +66,7 @@ class Claims:
         self._promote_at = 0.0
 
     def claim(self, want: int, held: Collection[int]) -> Claimed:
-        """Lease up to ``want`` rows beside those ``held``, as many as there are slots for."""
+        """Lease up to ``want`` more rows, no more than there are slots."""
         tools, permits, probe = self._tools, self._tools.permits, self._tools.breaker.doubtful
         promotes = time.monotonic() >= self._promote_at
         tried = False
@@ -122,7 +122,7 @@ def _pick(
 
 
 def far_statement(account: str) -> Select[Any]:
-    """Return the SELECT of what waits at the other end of the queue; a test reads its plan."""
+    """Return the SELECT of the queue's other end; a test reads its plan."""
     return (
         select(q.c.id)
         .where(q.c.account == account, q.c.state == State.PENDING)
@@ -132,7 +132,7 @@ def far_statement(account: str) -> Select[Any]:
 
 
 def _elsewhere(connection: Connection, accounts: Sequence[str], place: float) -> list[Select[Any]]:
-    """Return SELECTs of one row each, far from the queue's head, that cannot kill its process."""
+    """Return SELECTs of one harmless row each, far from the queue's head."""
     ids: list[int] = []
     for account in accounts:
         ids += connection.execute(far_statement(account)).scalars().all()
@@ -146,7 +146,7 @@ def _elsewhere(connection: Connection, accounts: Sequence[str], place: float) ->
 
 
 def _stored(connection: Connection, now: int) -> list[Lease]:
-    """Make a lease for one of the newest stored attempts, unless its own row fails."""
+    """Make a lease for one of the newest stored attempts."""
     newest = select(attempts.c.sid).order_by(attempts.c.date_created.desc()).limit(SAMPLE)
     sid = newest.subquery().c.sid
     at_rest = or_(q.c.state.is_(None), q.c.state.in_([State.SETTLED, State.REFRESH]))

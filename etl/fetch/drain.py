@@ -22,10 +22,10 @@ from etl.queue.attempts import LEASE_MS, PROMOTE_LIMIT
 from etl.records import SID_PATTERN, Failed, Failure, Result, Task
 
 AHEAD_S: Final = 2.0
-"""Without an allowance, a claim takes what the threads will send in this time (10 s at most)."""
+"""Without an allowance, a claim takes what the threads send in this time (10 s at most)."""
 
 LOCKED_S: Final = LEASE_MS / 1000
-"""How long a run with nothing else to do waits for rows that another program has locked."""
+"""A run with nothing else to do waits so long for locked rows."""
 
 
 class Drain:
@@ -54,8 +54,8 @@ class Drain:
     def run(self) -> bool:
         """Claim, fetch and finish until done; True when it is time to plan again.
 
-        Raises what ended the run. A ``Stop``, ``DatabaseBusy`` or bug in a thread is raised after
-        the answers are stored and all leases are given back, but for a bug's own row. A refusal of
+        Raises what ended the run. A ``Stop``, ``DatabaseBusy`` or bug in a thread is raised at the
+        end: first answers are stored, and leases given back but for a bug's own row. A refusal of
         the database is raised at once; ``pipeline`` gives the leases back.
         """
         with self._tools.stop.waking(lambda: self._threads.results.put(None)):
@@ -137,7 +137,7 @@ class Drain:
             self._stay(more=claimed.more)
 
     def _asks_what_is_stored(self) -> bool:
-        """Say whether rows in doubt depend on it: it is no row itself, and no limit counts it."""
+        """Say whether a stored attempt must tell about rows in doubt; no limit counts it."""
         breaker, hand = self._tools.breaker, self._hand
         return breaker.tripped and not hand.outstanding and bool(hand.in_doubt or breaker.probes)
 
@@ -219,7 +219,7 @@ class Drain:
             self._claim_at = time.monotonic() + pause_ms / 1000
 
     def _heard_of_stored(self, result: Result) -> None:
-        """Take the last word on whether the API is down; the attempt itself is stored already."""
+        """Take its word on whether the API is down; the attempt itself is stored already."""
         del self._hand.leases[STORED]
         self._writer.spent += result.spent
         if result.failed is not None:

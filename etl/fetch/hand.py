@@ -1,4 +1,4 @@
-"""Hold the rows that are leased: sent, in doubt, or answered and not written yet."""
+"""Hold leased rows: sent, in doubt, or answered and not written yet."""
 
 import math
 import time
@@ -23,7 +23,7 @@ DOUBT_S: Final = LEASE_MS / 1000 - UNSENT_BELOW_S
 class Hand:
     """Hold leases by id, and the results of those that are answered.
 
-    ``in_doubt`` are failures, the oldest first: the rows or the API may be to blame.
+    ``in_doubt``: failures, the oldest first, for which the rows or the API may be to blame.
     """
 
     def __init__(self, breaker: Breaker) -> None:
@@ -59,7 +59,7 @@ class Hand:
         self.answered.append(result)
 
     def clear_doubts(self, *, over: bool) -> None:
-        """Let failures be written once it is known whether the rows or the API are to blame.
+        """Let failures be written once it is known who is to blame.
 
         Rows that are not to blame have no failure any more. ``over``: nothing is left that could
         tell.

@@ -1,4 +1,4 @@
-"""Say how much a drain may take, and how long it waits for what it cannot have."""
+"""Limit what a drain takes, and how long it waits for locked rows."""
 
 import sys
 import time
@@ -42,7 +42,7 @@ class Quota:
 
 
 class Locked:
-    """Wait for rows that cannot be claimed, longer each time, but not for ever."""
+    """Wait for locked rows, longer each time, but not for ever."""
 
     def __init__(self, patience_s: float) -> None:
         self.given_up = False

@@ -31,7 +31,7 @@ from etl.transform.attempt import transform
 
 TRIES: Final = 3
 UNSENT_BELOW_S: Final = 30.0
-"""With less than this left of its lease, a row is given back unsent."""
+"""A row with less than this left of its lease is given back unsent."""
 
 SLOT_FRESH_S: Final = 10.0
 """With a slot older than this nothing is sent.
@@ -41,7 +41,7 @@ meanwhile must not send beside the slot's next holder.
 """
 
 SLOT_WAIT_S: Final = 10.0
-"""How long a further try waits for a slot; after that its row waits for its turn."""
+"""A further try waits so long for a slot. After that its row waits for its turn."""
 
 _FAILURES: Final = {
     NotFound: Failure.NOT_FOUND,
@@ -64,7 +64,7 @@ class Threads:
         self._threads: list[threading.Thread] = []
 
     def submit(self, task: Task) -> None:
-        """Hand a task to the next free thread; threads start as tasks come, up to the size."""
+        """Hand a task to the next free thread. Threads start as tasks come, up to the size."""
         self._tasks.put(task)
         if len(self._threads) < self._size:
             name = f"fetch-{len(self._threads)}"

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Write batches; ``error`` is what went wrong first, to be raised when the rest is done.
+    """Write batches; ``error`` is the first one, to be raised when the rest is done.
 
     ``spent`` are slots to give back with the next batch.
     """
@@ -28,7 +28,7 @@ class Writer:
         self._unspared: set[int] = set()
 
     def write(self, batch: Sequence[Result]) -> bool:
-        """Write a batch; say whether any row of it went back to the queue."""
+        """Write a batch; say whether any row went back to the queue."""
         try:
             return self._write(batch)
         except EtlError:
@@ -38,7 +38,7 @@ class Writer:
             return self._single_out(batch)
 
     def _single_out(self, batch: Sequence[Result]) -> bool:
-        """Write one by one what failed together: a row is to blame if others are spared."""
+        """Write results one by one: a row is to blame if others are spared."""
         given_back = False
         for result in batch:
             try:
@@ -92,7 +92,7 @@ class Writer:
 
 
 def strike(tools: Tools, result: Result) -> None:
-    """Let the lease of a row that met a bug run out: that is counted."""
+    """Let the lease of a row with a bug run out: that is counted."""
     # What the machine is short of is no row's fault.
     if not isinstance(result.bug, OSError | MemoryError):
         tools.struck.add(result.lease.id)

@@ -58,7 +58,7 @@ class Discover:
     def run(self, asked: DiscoverOptions) -> tuple[int, int]:
         """Load a window whole; return its bounds (ms).
 
-        Without a start it begins at the first gap in what was listed whole, less the overlap.
+        Without a start it begins at the first gap in what was listed, less the overlap.
         Windows whose worker is gone are finished first. Raises ``ApiUnreachable`` when the list
         cannot be read, and ``Interrupted`` when the run shall end. The next run then goes on at
         the page this one had reached.
@@ -79,7 +79,7 @@ class Discover:
         return start, end
 
     def _load(self, start: int, end: int, service: str) -> int | None:
-        """List a window in parts; return the start of the one that another worker is listing."""
+        """List a window in parts; return the start of the first that another worker has."""
         total = 0
         if end - start > SPLIT_FROM_MS:
             total = self._pages.requests.total(start, end, service) or 0
@@ -97,10 +97,10 @@ class Discover:
         return None
 
     def _compare(self, start: int, end: int, done: list[Listing], total: int) -> None:
-        """Compare what the list showed with the Summary, as it was counted before.
+        """Compare the list with the Summary.
 
-        The two need not agree to the last attempt. But the windows of a list that was cut short
-        are not complete: the next run lists them again.
+        The two need not agree to the last attempt. But a list may have been cut short: then the
+        next run lists its windows again.
         """
         seen, span = sum(listing.seen for listing in done), _span(start, end)
         if seen >= SURELY * total:
@@ -142,7 +142,7 @@ class Discover:
         return transact(tools.engine, work, doing="choosing the window")
 
     def _list(self, listing: Listing, *, expected: int = 0) -> list[Listing]:
-        """List a window to its end; return how far it came, nothing if another worker has it."""
+        """List a window to its end; return nothing if another worker has it."""
         write = partial(self._pages.store, discover=True)
         span = _span(listing.start, listing.end)
         try:
@@ -165,7 +165,7 @@ def _span(start: int, end: int) -> str:
 
 
 def _without(window: tuple[int, int], done: Iterable[Listing]) -> list[tuple[int, int]]:
-    """Return what is left of a window, oldest first; the last part overlaps what is done."""
+    """Return what is left of a window, oldest first; the last part overlaps."""
     left, (start, end) = [], window
     for listing in sorted(done, key=lambda listing: listing.start):
         if start < listing.start:

@@ -46,8 +46,8 @@ class DueVerifications:
     def covered(self, shown: Collection[str]) -> None:
         """Note Verifications as listed that a sweep of everything has shown.
 
-        They must have been due before it started: its pages pass by what comes later. A crash
-        costs a list each of those that are not noted yet.
+        They must have been due before it started: its pages miss what comes later. After a crash
+        those that are not noted yet are listed again.
         """
         sids = sorted(shown)
         for start in range(0, len(sids), verifications.CHUNK):
@@ -82,7 +82,7 @@ class DueVerifications:
         """Renew the leases when they are old; say whether this one still holds.
 
         One list may take longer than its lease, after a 429 for example. Another worker may claim
-        the batch meanwhile. That costs the one request under way; the rest is left to that worker.
+        the batch meanwhile. That costs one request; the rest is left to that worker.
         """
         since = time.monotonic()
         if since - self._held_since >= RENEW_S:
@@ -98,7 +98,7 @@ class DueVerifications:
         return sid in self._held
 
     def give_back(self) -> None:
-        """Make due what was not listed, behind the others: a failure must not keep them waiting."""
+        """Make due what was not listed, behind the others."""
 
         def work(connection: Connection, now: int) -> None:
             verifications.put_off(connection, self._held, due_at=now)
@@ -108,7 +108,7 @@ class DueVerifications:
             self._held = {}
 
     def put_off(self, failed: Collection[str]) -> None:
-        """Let those wait that failed by themselves: the next run must not begin with them."""
+        """Let failures wait: the next run must not begin with them."""
         blamed = {sid: self._held[sid] for sid in failed if sid in self._held}
 
         def work(connection: Connection, now: int) -> None:

@@ -18,10 +18,10 @@ MOST_PAGES: Final = 10_000
 
 
 class Bound:
-    """Look at each page of one list; raise ``ApiContractBroken`` when they do not end.
+    """Look at the pages of one list; raise ``ApiContractBroken`` if they do not end.
 
-    ``count`` returns how many attempts the list can have, None if that cannot be told. It costs a
-    request. Only a list that shows more than ``expected`` is worth it.
+    ``count`` returns the most attempts the list can have, None if nobody knows. It costs a
+    request: only a list that shows more than ``expected`` is worth it.
     """
 
     def __init__(self, count: Callable[[], int | None], *, expected: int = 0) -> None:
@@ -42,7 +42,7 @@ class Bound:
         self._seen.add(first or "")
 
     def may_go_on(self, *, pages: int, seen: int) -> None:
-        """Compare what the pages have shown with what there is, before a further one is read."""
+        """Compare the attempts shown with those there are, before a further page is read."""
         if not _beyond(pages, seen, self._expected):
             return
         counted = self._count()

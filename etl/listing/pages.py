@@ -1,8 +1,8 @@
-"""Read page after page, of a window or of a Verification: read | transform | write.
+"""Read the pages of a window or of a Verification: read | transform | write.
 
 Each page is one transaction. A window's upper end is frozen: pages do not shift while attempts are
-created. A page that fails is asked for again at a smaller size, which restarts its window. A wrong
-list costs requests, never rows.
+created. A page that fails is asked for again at a smaller size, from the start of its window. A
+wrong list costs requests, never rows.
 """
 
 import time
@@ -32,10 +32,10 @@ SMALLEST_PAGE: Final = 100
 RESTARTS: Final = 10
 
 Write = Callable[[Connection, list[Attempt], int], Done]
-"""Writes what a page showed, given when it was asked for (ms, the database's clock)."""
+"""Writes the attempts of a page that was asked for at a time (ms, the database's clock)."""
 
 GoOn = Callable[[Listing, Done], bool]
-"""Says whether the pages left are worth their requests, by what the last one wrote."""
+"""Says after a page whether those left are worth their requests."""
 
 
 class Pages:
@@ -56,7 +56,7 @@ class Pages:
     def take(
         self, page: Page, write: Write, *, only: Callable[[Attempt], bool] = lambda _: True
     ) -> tuple[Done, int]:
-        """Write a page in one transaction; return also how many attempts of it were wanted."""
+        """Write a page in one transaction; also return how many attempts were wanted."""
         counts = self.tools.counts
         read = [transform(payload, sid=None) for payload in page.payloads]
         found = [attempt for attempt in read if isinstance(attempt, Attempt)]
@@ -77,7 +77,7 @@ class Pages:
     def store(
         self, connection: Connection, listed: list[Attempt], sent_at: int, *, discover: bool
     ) -> Done:
-        """Write what a page showed and somebody waits for; with ``discover`` all of it."""
+        """Write the attempts of a page that somebody waits for; with ``discover`` all."""
         tools = self.tools
         return finish_page(
             connection, listed, sent_at=sent_at, policy=tools.policy, accounts=tools.accounts,
@@ -124,7 +124,7 @@ class Pages:
         return replace(listing, whole=whole)
 
     def _read(self, listing: Listing) -> tuple[Page, Listing]:
-        """Read the next page; after a failure, the first one again at a smaller size."""
+        """Read the next page; after a failure, the first one in a smaller size."""
         for _ in range(RESTARTS):
             tries = 1 if listing.page_size > SMALLEST_PAGE else TRIES
             try:
@@ -152,7 +152,7 @@ class Pages:
         raise TransientFailure(msg)
 
     def _grow(self, size: int) -> None:
-        """Count a good page; after some of one size the pages of later windows grow."""
+        """Count a good page; after some of one size later windows get larger ones."""
         if size != self.size:
             return
         self._good += 1

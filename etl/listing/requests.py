@@ -21,7 +21,7 @@ T = TypeVar("T")
 TRIES: Final = 3
 
 LOOK_S: Final = 1.0
-"""A wait is cut into pieces this long; in between the window's lease is kept."""
+"""A wait is cut into pieces this long. In between the window's lease is kept."""
 
 UNREADABLE: Final = (TransientFailure, BadBody, BodyTooLarge, NotFound)
 """What one request can fail with while the API may still answer others."""
@@ -38,8 +38,8 @@ class Requests:
     def ask(self, call: Callable[[], T], *, tries: int = TRIES) -> T:
         """Send one request; try again after failures that pass.
 
-        A 429 pauses every worker, then it is asked again. Raises ``Interrupted`` when the run
-        shall end, the errors of ``keep``, and those of the API.
+        A 429 pauses every worker first. Raises ``Interrupted`` when the run shall end, the errors
+        of ``keep``, and those of the API.
         """
         stop = self._tools.stop
         while True:
@@ -100,7 +100,7 @@ class Requests:
             self._keep()
 
     def count(self, start: int, end: int, **only: str | None) -> Summary:
-        """Ask the Summary of a window (ms, half open), ``only`` of a part; raise as ``ask`` does."""
+        """Ask the Summary of a window (ms, half open), or ``only`` of a part; raise as ``ask``."""
         call = partial(self._tools.api.summary, after=moment(start), before=moment(end), **only)
         try:
             return self.ask(call)
@@ -118,7 +118,7 @@ class Requests:
     def commit(
         self, work: Callable[[Connection], T], *, doing: str, patience_s: float = PATIENCE_S
     ) -> T:
-        """Run a transaction that also writes when the slots of answered requests come free."""
+        """Run a transaction that also gives back the slots of answered requests."""
         tools = self._tools
 
         def both(connection: Connection) -> T:

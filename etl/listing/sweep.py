@@ -84,7 +84,7 @@ class Sweeper:
 
     @property
     def swept_everything(self) -> bool:
-        """Say whether this run has listed all that the API remembers, in one window or several."""
+        """Say whether this run has listed all that the API remembers."""
         return self._learned.covers(self._now - self._tools.policy.retention, self._latest)
 
     @property
@@ -93,7 +93,7 @@ class Sweeper:
         return self._tools.counts.requests - self._tools.counts.fetched - self._before
 
     def _look(self) -> tuple[Waiting, Density, bool]:
-        """Read what waits; leave out what others are listing and what is better fetched."""
+        """Read what waits, without what others list and what is better fetched."""
         tools, learned = self._tools, self._learned
         retention = tools.policy.retention
 
@@ -130,7 +130,7 @@ class Sweeper:
     # ---- sweep
 
     def _resume(self) -> None:
-        """Go on with windows whose workers are gone, if there is something left to find."""
+        """Go on with windows of workers that are gone, if they have something left to find."""
         lease = self._pages.lease
         while self._learned.works and (listing := lease.resume(PURPOSE)) is not None:
             waiting, density, _ = self._look()
@@ -141,7 +141,7 @@ class Sweeper:
                 lease.end(listing, windows.ABANDONED)
 
     def _sweep_all(self, chosen: Sequence[Sweep]) -> None:
-        """Sweep windows, the most rewarding first, for as long as the plan proves right."""
+        """Sweep windows, the most rewarding first, as long as the plan proves right."""
         planned = self._pages.size
         for sweep in sorted(chosen, key=lambda s: s.finds / s.pages, reverse=True):
             end = min(sweep.end, self._latest)
@@ -154,9 +154,9 @@ class Sweeper:
                 return
 
     def _list(self, listing: Listing, sweep: Sweep, *, planned: int) -> bool:
-        """List a window planned for pages of a size; say whether it was as expected.
+        """List a window; say whether it was as expected.
 
-        If not, what else was planned does not hold either.
+        If not, the rest of the plan does not hold either. ``planned``: the size of a page in it.
         """
         # They are read before the first page: it passes by what is enqueued later.
         self._named()
@@ -204,7 +204,7 @@ class Sweeper:
         return self._strategy == "sweep" or progress.worth_going_on
 
     def _outgrown(self, listing: Listing, progress: SweepProgress) -> bool:
-        """Say whether pages may be larger again by now, and the rest then costs fewer requests."""
+        """Say whether the rest costs fewer requests in pages that may be larger by now."""
         larger = self._pages.size
         # Once for each size: where larger pages always fail, the start would be read for ever.
         return (

@@ -1,6 +1,6 @@
 """List Verifications one by one: page by ``VerificationSid`` | transform | upsert | settle.
 
-Each is one request, or more only if it has more attempts than a page. A crash costs the request.
+Each is one request, unless it has more attempts than a page. A crash costs the request.
 """
 
 import logging
@@ -16,7 +16,7 @@ from etl.listing.pages import Pages
 from etl.listing.requests import TRIES, UNREADABLE
 
 REFUSALS: Final = 3
-"""After so many lists that fail in a row a page tells whether the API is to blame."""
+"""After so many failures in a row a page tells whether the API is to blame."""
 
 MOST_ATTEMPTS: Final = 100
 """Twilio sends a code five times. A Verification that goes on after so many has no end."""
@@ -37,7 +37,7 @@ class Verifications:
         self._heard = False
 
     def run(self) -> Deaf | None:
-        """List until only those of others remain; return what is wrong when lists do not work.
+        """List until only others' leases remain; return what is wrong when lists do not work.
 
         It is not raised, for SIDs can be fetched nevertheless. Raises ``Interrupted`` when the run
         shall end. At the end, leases of Verifications that were not listed are given back.
@@ -84,7 +84,7 @@ class Verifications:
         return None
 
     def _lists_work(self) -> bool:
-        """Say whether a page that depends on no Verification can be read: the API is not to blame."""
+        """Say whether the API is not to blame: it shows a page of no Verification."""
         first = partial(self._tools.api.page, page_size=1, after=None, before=None)
         with suppress(*_UNLISTED):
             self._pages.requests.ask(first, tries=1)

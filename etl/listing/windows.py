@@ -1,4 +1,4 @@
-"""Lease the windows of creation times that one run lists, one at a time."""
+"""Lease windows of creation times, one at a time."""
 
 import time
 from typing import Any, Final
@@ -14,15 +14,15 @@ from etl.queue.windows import Listing
 WAIT_S: Final = 2.0
 
 RENEW_S: Final = windows.LEASE_MS / 4_000
-"""A lease is renewed when it is this old before a request or during a pause."""
+"""A lease that is this old is renewed before a request and during a pause."""
 
 
 class WindowLost(Exception):
-    """Leave a window to the worker that took it over meanwhile: its pages are as good."""
+    """Leave a window to the worker that took it over; its pages are as good."""
 
 
 class WindowLease:
-    """Lease a window, keep its lease while it is held, and give it back."""
+    """Begin, keep and end the lease of a window."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
@@ -56,11 +56,11 @@ class WindowLease:
         return {"account": tools.account, "worker": tools.worker, "now": tools.clock(connection)}
 
     def hold(self, listing: Listing | None) -> None:
-        """Keep the lease of this window from now on, as it was just written; None: of none."""
+        """Keep this window's lease from now on, as it was just written; None: no lease."""
         self._held, self._held_since = listing, time.monotonic()
 
     def keep(self) -> None:
-        """Renew the lease when it is old; raise ``WindowLost`` when another worker has it."""
+        """Renew an old lease; raise ``WindowLost`` if another worker has it."""
         listing = self._held
         if listing is None or time.monotonic() - self._held_since < RENEW_S:
             return
@@ -72,7 +72,7 @@ class WindowLease:
         self._held_since = time.monotonic()
 
     def advance(self, connection: Connection, listing: Listing, *, now: int) -> None:
-        """Write how far a window has come; raise ``WindowLost`` when another worker has it."""
+        """Write how far a window has come; raise ``WindowLost`` if another worker has it."""
         if not windows.advance(connection, listing, now=now):
             raise WindowLost
 
@@ -85,11 +85,11 @@ class WindowLease:
         transact(self._tools.engine, work, doing="closing a window")
 
     def let_go(self, connection: Connection, listing: Listing) -> None:
-        """Give the lease up: the next run goes on at once where this one stopped."""
+        """Give the lease up: the next run goes on where this one stopped."""
         windows.let_go(connection, listing, now=self._tools.clock(connection))
 
     def wait_for_others(self, scope: str) -> None:
-        """Wait until no other worker is listing this scope; its pages need not be asked twice.
+        """Wait until no other worker lists this scope: nobody asks for its pages twice.
 
         Raises ``Interrupted`` when the run shall end.
         """
