@@ -1,4 +1,4 @@
-"""Choose disjoint windows on a row of cells so that pages + single fetches are fewest, exactly.
+"""Choose the disjoint windows on a row of cells with the fewest pages + single fetches, exactly.
 
 A cell is a stretch of creation times. ``weights``: the SIDs waiting in each cell. ``sums``: the
 attempts created before each cut (one more than cells). A window of cells i..j costs
@@ -15,14 +15,14 @@ from etl.decide import rules
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """Hold the chosen windows as pairs of cuts, and the requests of pages and single fetches."""
+    """Hold the chosen windows as pairs of cuts, and the requests of it all."""
 
     windows: tuple[tuple[int, int], ...]
     cost: float
 
 
 def pages(attempts: float, page_size: int) -> int:
-    """Return the pages of a window; listing an empty one costs a request, too."""
+    """Return the pages of a window; an empty one costs a request, too."""
     return max(1, math.ceil(attempts / page_size - rules.SLACK))
 
 
@@ -65,7 +65,7 @@ def price(
     sums: Sequence[float],
     page_size: int,
 ) -> float:
-    """Return what these windows, and single fetches of the rest, cost under other counts."""
+    """Return the cost of these windows, and of the rest singly, under other counts."""
     inside = sum(sum(weights[i:j]) for i, j in windows)
     return sum(weights) - inside + sum(pages(sums[j] - sums[i], page_size) for i, j in windows)
 
@@ -96,7 +96,7 @@ def _fit(
     sums: Sequence[float],
     page_size: int,
 ) -> tuple[tuple[int, int], ...]:
-    """Fill each window's last page with neighbours that cost no more; leave empty ends out."""
+    """Fill each window's last page with free neighbours; leave empty ends out."""
     fitted: list[tuple[int, int]] = []
     for number, (start, end) in enumerate(windows):
         i, j = start, end

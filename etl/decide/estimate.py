@@ -1,4 +1,4 @@
-"""Join what is known of an account's attempts into one estimate over a row of cells.
+"""Join all counts of an account's attempts into one estimate over a row of cells.
 
 ``Waiting`` and ``Density`` are cut at every edge that occurs in them. Exact counts win over the
 database's, smaller windows over the larger ones around them. A cell that nothing covers is guessed
@@ -128,7 +128,7 @@ def _pin(cells: _Cells, number: int, span: Bucket) -> None:
 
 
 def _doubt(cells: _Cells, counted: Sequence[Bucket]) -> float:
-    """Return how far off the database may be, by how far exact counts find it off.
+    """Return how far off the database may be, judged by exact counts.
 
     One count that agrees is half a proof. Several that agree on one factor have corrected it.
     """
@@ -179,7 +179,7 @@ def _shape(cells: _Cells, free: Sequence[int], gathered: float) -> list[float]:
 
 
 def _extrapolate(cells: _Cells) -> None:
-    """Correct the database by what exact counts say of it, then fill gaps from all the rest."""
+    """Correct the database by exact counts, then fill gaps from all the rest."""
     everywhere = range(len(cells.sids))
     checked = [i for i in everywhere if cells.group[i] >= 0 and cells.shaped[i]]
     exact = sum(cells.attempts[i] for i in checked)
@@ -202,7 +202,7 @@ def _extrapolate(cells: _Cells) -> None:
 
 
 def _make_room(cells: _Cells, unknown: Bucket) -> None:
-    """Raise cells that no exact count fixes until the unknown SIDs, attempts too, fit in."""
+    """Raise cells without an exact count until the unknown SIDs fit in."""
     inside = range(bisect_left(cells.cuts, unknown.start), bisect_left(cells.cuts, unknown.end))
     missing = unknown.count - sum(cells.attempts[i] - cells.sids[i] for i in inside)
     free = [i for i in inside if cells.group[i] < 0]

@@ -1,4 +1,4 @@
-"""Keep what the sweeps of one run have taught; each finding makes a new value."""
+"""Keep what one run has learned; each finding makes a new value."""
 
 from dataclasses import dataclass, replace
 
@@ -52,7 +52,7 @@ class Learned:
     def finished(
         self, window: Window, *, seen: int, pages: int, planned: int, own: bool
     ) -> "Learned":
-        """Note a window that was listed whole; one far longer than ``planned`` has failed."""
+        """Note a window listed whole; one far longer than ``planned`` has failed."""
         return replace(
             self._counting(window, seen),
             swept=(*self.swept, window),
@@ -65,7 +65,7 @@ class Learned:
         return replace(self._counting(window, count), grown=self.grown | {page_size})
 
     def gave_up(self, window: Window, count: int, progress: SweepProgress) -> "Learned":
-        """Note a window that was given up; with all its SIDs shown it has not failed."""
+        """Note a window given up; it has not failed if it has shown its SIDs."""
         again = window in self.singly
         learned = self._counting(window, count).left(window)
         if progress.sids_left <= 1 and not again:
@@ -75,7 +75,7 @@ class Learned:
         return replace(learned, listed=listed, failed=self.failed + 1)
 
     def covers(self, start: int, end: int) -> bool:
-        """Say whether this run's own sweeps have listed all of a span, without a gap."""
+        """Say whether this run's own sweeps have listed a whole span."""
         for window in sorted(self.own, key=lambda window: window.start):
             if window.start <= start:
                 start = max(start, window.end)

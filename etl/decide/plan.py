@@ -1,4 +1,4 @@
-"""Choose the cheapest way to get every waiting attempt, purely, from counts and times.
+"""Choose the cheapest way to get every waiting attempt, from counts and times alone.
 
 ``Waiting`` and ``Density`` (the SIDs that wait | how many attempts were created when) -> ``Plan``
 (Summaries worth asking first | windows to sweep | SIDs to fetch singly). The executor loops. It
@@ -102,7 +102,7 @@ def _sweep(view: View, density: Density, i: int, j: int) -> Sweep:
 
 
 def _prudent(view: View, density: Density, sweeps: tuple[Sweep, ...]) -> tuple[Sweep, ...]:
-    """Leave out sweeps that may not pay; put whole exact counts in their place, if those pay."""
+    """Leave out sweeps that may not pay; sweep whole exact counts instead, if they pay."""
     kept = [sweep for sweep in sweeps if _safe(view, density, sweep)]
     if len(kept) == len(sweeps):
         return sweeps
@@ -116,7 +116,7 @@ def _prudent(view: View, density: Density, sweeps: tuple[Sweep, ...]) -> tuple[S
 
 
 def _safe(view: View, density: Density, sweep: Sweep) -> bool:
-    """Say whether a sweep pays even if its count is wrong; each earlier loss raises the bar."""
+    """Say whether a sweep pays even with a wrong count; earlier losses raise the bar."""
     if sweep.sure:
         return True
     if density.behind < (rules.MOST_BEHIND - 1 if density.failed else rules.MOST_BEHIND):

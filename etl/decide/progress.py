@@ -1,4 +1,4 @@
-"""Follow a sweep from page to page: go on, change the page size, or stop."""
+"""Follow a sweep: go on, change the size of its pages, or stop."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from etl.decide.values import Sweep
 
 @dataclass(slots=True)
 class SweepProgress:
-    """Follow a sweep page by page, and say whether the rest is worth its requests.
+    """Follow a sweep; say whether the rest is worth its requests.
 
     ``page_size``: of the pages that it was planned for; ``behind``: what all had cost before, less
     the SIDs it got. ``known`` and ``unknown``: the SIDs of known and of unknown age that it has
@@ -45,7 +45,7 @@ class SweepProgress:
     def outgrown(self, seen: int, size: int, larger: int) -> bool:
         """Say whether the window is better listed from its start in larger pages.
 
-        ``seen`` pages are read again, and lost if the larger ones fail: as many must be gained.
+        ``seen`` pages are read again: as many must be gained.
         """
         whole = math.ceil((seen + self.pages_left) * size / larger)
         # What is read again shows nothing new, which must not look as if SIDs were on no page.
@@ -60,7 +60,7 @@ class SweepProgress:
 
     @property
     def in_vain(self) -> bool:
-        """Say whether SIDs of unknown age are on far fewer pages than they should be.
+        """Say whether far too few SIDs of unknown age have appeared.
 
         They may not exist at all. First a tenth of the finds hoped for is spent.
         """
@@ -72,12 +72,12 @@ class SweepProgress:
 
 
 def pages_left(sweep: Sweep, *, seen: int, known: int, unknown: int, last: int) -> float:
-    """Estimate the pages that a sweep has left after ``seen`` pages, in any order.
+    """Estimate the pages that a sweep has left after ``seen`` of them.
 
     ``known`` and ``unknown``: the SIDs shown of known and of unknown age; ``last``: those on the
-    last page. If the count is not sure, the SIDs of unknown age tell first how long the list is:
-    they lie as the attempts do. Those of known age tell when they outnumber the pages expected.
-    A page that paid promises another one.
+    last page. If the count is not sure, SIDs of unknown age tell first how long the list is: they
+    lie as the attempts do. Those of known age tell when they outnumber the pages expected. A page
+    that paid promises another one. Pages may come in any order.
     """
     if sweep.sure:
         return float(max(sweep.pages - seen, 1))
@@ -98,7 +98,7 @@ def _sown(seen: int, sids: float, found: int) -> float:
 
 
 def next_page_size(current: int, *, failed: bool, good_in_a_row: int, largest: int = 1000) -> int:
-    """Return the size of the next page: smaller after a 5xx or a time-out, slowly larger again.
+    """Return the size of the next page: smaller after a failure, slowly larger again.
 
     ``good_in_a_row``: pages of this size since the last change. The caller sets it to 0 when the
     size changes. ``largest``: the configured size, never exceeded.

@@ -1,8 +1,8 @@
-"""Decide which Summary, if any, is worth the request before a plan is carried out.
+"""Decide which Summary is worth its request, if any.
 
 A question pays if the answer may change the plan by more than its cost. There are two such cases.
-The database's counts may be so wrong that sweeps turn into fetches, or fetches into sweeps. Or an
-exact count covers so much that its attempts may lie far from the waiting SIDs.
+The database's counts may be wrong: sweeps turn into fetches, or fetches into sweeps. Or an exact
+count covers so much that its attempts may lie far from the waiting SIDs.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from etl.decide.values import Bucket
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Hold the estimate, the SIDs expected in each cell, and the attempts before each cut."""
+    """Hold the estimate, the SIDs in each cell, and the attempts before each cut."""
 
     estimate: Estimate
     weights: tuple[float, ...]
@@ -28,10 +28,10 @@ class View:
 def question(
     view: View, counted: Sequence[Bucket], chosen: Cover, *, asked: int, saved: float
 ) -> tuple[int, int] | None:
-    """Return the cells of the Summary that could save more than it costs, None for none.
+    """Return the cells of a Summary that could save more than it costs.
 
-    Two are free to ask. More are asked in proportion to the plan's cost, and out of the
-    requests that it saves against single fetches (``saved``).
+    Two are free to ask. More are asked in proportion to the plan's cost and to ``saved``, its
+    gain against single fetches.
     """
     if sum(view.weights) < rules.WORTH_ASKING:
         return None
@@ -47,7 +47,7 @@ def question(
 
 
 def _hull(view: View) -> tuple[int, int]:
-    """Return the cells from the first to the last in which something may wait."""
+    """Return the cells from the first to the last that may hold SIDs."""
     waiting = [i for i, weight in enumerate(view.weights) if weight]
     return waiting[0], waiting[-1] + 1
 
@@ -76,7 +76,7 @@ def _doubted(view: View, chosen: Cover, asked: int) -> tuple[int, int] | None:
 def _uneven(
     view: View, counted: Sequence[Bucket], chosen: Cover, *, searching: bool
 ) -> tuple[int, int] | None:
-    """Choose part of a count inside which attempts may lie far from the waiting SIDs.
+    """Choose part of a count whose attempts may lie far from its waiting SIDs.
 
     A count says nothing of its inside. ``searching``: go on, towards the crowd, only if the last
     halves were a surprise.
@@ -98,7 +98,7 @@ def _uneven(
 
 
 def _part(view: View, cells: Sequence[int]) -> tuple[int, int]:
-    """Return the largest crowd of a group's SIDs of known age, else where half of its SIDs lie."""
+    """Return a group's largest crowd of known age, else the half of its SIDs."""
     guess = view.estimate
     known = [i for i in cells if guess.known[i]]
     if known:
@@ -124,7 +124,7 @@ def _runs(cells: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _smooth(view: View, counted: Sequence[Bucket], own: Bucket) -> bool:
-    """Say whether the smallest pair of nested counts around this one was near what was thought."""
+    """Say whether the smallest pair of nested counts around this one was as thought."""
     guess = view.estimate
     around = [c for c in counted if c.start <= own.start and own.end <= c.end and c != own]
     within = [c for c in counted if own.start <= c.start and c.end <= own.end and c != own]
@@ -152,7 +152,7 @@ def _stake(view: View, few: list[float], many: list[float], window: tuple[int, i
 
 
 def _hypothesis(view: View, *, few: bool) -> list[float]:
-    """Return the sums if everything unsure were as far off as it may be."""
+    """Return the sums with everything unsure as far off as it may be."""
     guess = view.estimate
     values = []
     for attempts, known, group, shaped in zip(

@@ -33,9 +33,9 @@ _AT_ONCE: Final = {
 def after_fetch(
     policy: Policy, *, sent_at: int, known_from: int, expires_at: int, has_price: bool
 ) -> Verdict:
-    """Settle a row that was fetched: final, or due again when it can have become so.
+    """Settle a fetched row: it is final, or due again.
 
-    What was fetched existed: a creation time in the future is somebody's wrong clock.
+    It existed: a creation time in the future is somebody's wrong clock.
     """
     known_from = min(known_from, sent_at)
     if is_final(policy, sent_at=sent_at, known_from=known_from, has_price=has_price):
@@ -52,7 +52,7 @@ def after_failure(
     now: int,
     jitter: Callable[[], float] = random.random,
 ) -> Verdict:
-    """Settle a row that could not be fetched: tried again later, or at rest with a reason.
+    """Settle a row that could not be fetched: it is tried later, or rests.
 
     ``jitter`` returns 0..1. It lengthens waits by up to a quarter and never shortens them: the
     promised spans hold.

@@ -18,7 +18,7 @@ from etl.fetch import claims
 from etl.job.stop import StopFlag
 from etl.job.tools import Job
 from etl.listing.discover import DiscoverOptions
-from etl.queue import attempts as attempts_
+from etl.queue import attempts as queue
 from etl.records import State
 from etl.run import pipeline
 from etl.run.pipeline import RunReport
@@ -355,9 +355,9 @@ def test_what_waits_elsewhere_is_found_by_an_index(engine: Engine) -> None:
 def test_a_claim_of_others_leases_one_that_nobody_locks(engine: Engine) -> None:
     """Whatever it is asked to look among, a claim leases and fences as it always does."""
     put(engine, *({"sid": sid(n)} for n in range(4)))
-    others = [select(*attempts_.LEASE_COLUMNS).where(q.c.sid == sid(n)) for n in (9, 2, 3)]
+    others = [select(*queue.LEASE_COLUMNS).where(q.c.sid == sid(n)) for n in (9, 2, 3)]
     with engine.begin() as connection:
-        leases = attempts_.claim(
+        leases = queue.claim(
             connection, accounts=("",), worker="w", now=5, limit=1, holding=True, others=others
         )
     assert [lease.claim_no for lease in leases] == [1]
