@@ -87,9 +87,10 @@ class Sweep:
 class Plan:
     """Hold what to do, and its cost in requests.
 
-    With ``ask`` not empty, ask and plan again: the rest is the plan without the answers. ``requests`` = asks, those made included + pages + fetches. ``fetch_only`` and
-    ``sweep_only`` are the costs of the two ways by themselves, asks left out. ``guessed``: nothing
-    says how much the account holds, so pages are counted as if there were no more than what waits.
+    With ``ask`` not empty, ask and plan again: the rest is the plan without the answers.
+    ``requests`` = asks, those made included + pages + fetches. ``fetch_only`` and ``sweep_only``
+    are the costs of each way by itself, asks left out. ``guessed``: nothing says how much the
+    account holds, so pages are counted for the SIDs that wait alone.
     """
 
     ask: tuple[Window, ...]
