@@ -92,12 +92,15 @@ class _Cells:
     group: list[int]
 
 
+def _inside(span: Bucket, cuts: Sequence[int]) -> range:
+    return range(bisect_left(cuts, span.start), bisect_left(cuts, span.end))
+
+
 def _spread(spans: Sequence[Bucket], cuts: Sequence[int]) -> list[float]:
     """Spread counts evenly over the cells inside each span."""
     values = [0.0] * max(len(cuts) - 1, 0)
     for span in spans:
-        first, last = bisect_left(cuts, span.start), bisect_left(cuts, span.end)
-        for i in range(first, last):
+        for i in _inside(span, cuts):
             values[i] += span.count * (cuts[i + 1] - cuts[i]) / (span.end - span.start)
     return values
 
@@ -105,14 +108,14 @@ def _spread(spans: Sequence[Bucket], cuts: Sequence[int]) -> list[float]:
 def _covered(spans: Sequence[Bucket], cuts: Sequence[int]) -> list[bool]:
     covered = [False] * max(len(cuts) - 1, 0)
     for span in spans:
-        first, last = bisect_left(cuts, span.start), bisect_left(cuts, span.end)
-        covered[first:last] = [True] * (last - first)
+        for i in _inside(span, cuts):
+            covered[i] = True
     return covered
 
 
 def _pin(cells: _Cells, number: int, span: Bucket) -> None:
     """Share an exact count out among the cells that no smaller count fixes."""
-    inside = range(bisect_left(cells.cuts, span.start), bisect_left(cells.cuts, span.end))
+    inside = _inside(span, cells.cuts)
     free = [i for i in inside if cells.group[i] < 0]
     if not free:
         return
@@ -134,9 +137,9 @@ def _doubt(cells: _Cells, counted: Sequence[Bucket]) -> float:
     """
     ratios = []
     for span in counted:
-        first, last = bisect_left(cells.cuts, span.start), bisect_left(cells.cuts, span.end)
-        if span.count >= rules.ENOUGH and all(cells.shaped[first:last]):
-            ratios.append(span.count / max(sum(cells.prior[first:last]), 1.0))
+        inside = _inside(span, cells.cuts)
+        if span.count >= rules.ENOUGH and all(cells.shaped[i] for i in inside):
+            ratios.append(span.count / max(sum(cells.prior[i] for i in inside), 1.0))
     if not ratios:
         return rules.DOUBT
     apart = max(ratios) / min(ratios) if len(ratios) > 1 else max(ratios[0], 1 / ratios[0])
@@ -203,7 +206,7 @@ def _extrapolate(cells: _Cells) -> None:
 
 def _make_room(cells: _Cells, unknown: Bucket) -> None:
     """Raise cells without an exact count until the unknown SIDs fit in."""
-    inside = range(bisect_left(cells.cuts, unknown.start), bisect_left(cells.cuts, unknown.end))
+    inside = _inside(unknown, cells.cuts)
     missing = unknown.count - sum(cells.attempts[i] - cells.sids[i] for i in inside)
     free = [i for i in inside if cells.group[i] < 0]
     if missing <= 0 or not free:

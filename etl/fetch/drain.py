@@ -199,7 +199,11 @@ class Drain:
         if result.throttled is not None:
             self._hold_back(result.throttled.retry_after_ms)
         if result.lease.id == STORED:
-            self._heard_of_stored(result)
+            # It has the last word on whether the API is down, and is stored already.
+            del self._hand.leases[STORED]
+            self._writer.spent += result.spent
+            if result.failed is not None:
+                self._tools.breaker.open()
             return
         failure = result.failed.failure if result.failed else None
         if failure is Failure.NOT_FOUND:
@@ -217,13 +221,6 @@ class Drain:
         if not permits.limited:
             pause_ms = permits.allowance.pause_ms(retry_after_ms)
             self._claim_at = time.monotonic() + pause_ms / 1000
-
-    def _heard_of_stored(self, result: Result) -> None:
-        """Take its word on whether the API is down; the attempt itself is stored already."""
-        del self._hand.leases[STORED]
-        self._writer.spent += result.spent
-        if result.failed is not None:
-            self._tools.breaker.open()
 
     # ---- finish
 

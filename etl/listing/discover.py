@@ -128,12 +128,9 @@ class Discover:
             start = asked.start
             if start is None:
                 reached = windows.reached(
-                    connection,
-                    account=tools.account,
-                    scope=asked.service,
-                    purpose=PURPOSE,
+                    connection, account=tools.account, scope=asked.service, purpose=PURPOSE,
                     since=oldest,
-                )
+                )  # fmt: skip
                 start = oldest if reached is None else reached - OVERLAP_MS
             # Older ones are forgotten: asking for them costs pages and shows nothing.
             start = max(start, oldest)
