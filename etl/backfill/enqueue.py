@@ -144,6 +144,7 @@ def load(  # noqa: PLR0913 - a load is these facts
     source: str,
     retention_ms: int,
     progress: OnProgress | None = None,
+    batch: int = BATCH,
 ) -> Loaded:
     """Enqueue a checked file in its order, its bad lines left out; ``source`` labels the rows.
 
@@ -164,7 +165,7 @@ def load(  # noqa: PLR0913 - a load is these facts
         return enqueue(connection, rows, account=account, source=source)
 
     seen = new = 0
-    for rows in _batches(file, retention_ms, progress):
+    for rows in _batches(file, retention_ms, progress, batch):
         new += transact(engine, work, doing=f"enqueueing {file.name}")
         seen += len(rows)
     if seen != checked.good:
@@ -182,7 +183,7 @@ def load(  # noqa: PLR0913 - a load is these facts
 
 
 def _batches(
-    file: Source, retention_ms: int, progress: OnProgress | None
+    file: Source, retention_ms: int, progress: OnProgress | None, batch: int
 ) -> Iterator[list[QueueRow]]:
     rows: list[QueueRow] = []
     for block in _watched(file, progress):
@@ -193,9 +194,9 @@ def _batches(
             )
         else:
             rows.extend(zip(block.sids, repeat(0)))
-        while len(rows) >= BATCH:
-            yield rows[:BATCH]
-            del rows[:BATCH]
+        while len(rows) >= batch:
+            yield rows[:batch]
+            del rows[:batch]
     if rows:
         yield rows
 

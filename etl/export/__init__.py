@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -20,22 +20,23 @@ from etl.export.folder import UNDATED, Day, Folder
 from etl.export.rows import FetchedWindow, Mark
 from etl.sql.odd import say
 
-GROUP: Final = 50_000
-"""Rows of a row group: the most that are held at a time."""
-
-
 __all__ = ["UNDATED", "ExportOptions", "Exported", "export"]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """Say what to export where: UTC days from ``first`` up to, not including, ``end``."""
+    """Say what to export where: UTC days from ``first`` up to, not including, ``end``.
+
+    A query reads ``step`` rows; about ``group`` rows are held at a time and make a row group.
+    """
 
     folder: Path
     first: date | None = None
     end: date | None = None
     full: bool = False
     destination: bool = False
+    step: int = 10_000
+    group: int = 50_000
 
     @property
     def windowed(self) -> bool:
@@ -121,7 +122,7 @@ def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of i
     size = count = 0
     if mark is not None:
         schema = rows.schema(destination=asked.destination)
-        groups = _groups(engine, day, destination=asked.destination)
+        groups = _groups(engine, day, asked)
         count, size = folder.write(day, schema, groups)
     if mark is None or not count:
         # Deleted, perhaps between the mark and now.
@@ -146,7 +147,7 @@ def _marks(engine: Engine, asked: ExportOptions) -> dict[str, Mark]:
     return {day or UNDATED: mark for day, mark in found.items() if asked.holds(day or UNDATED)}
 
 
-def _groups(engine: Engine, day: str, *, destination: bool) -> Iterator[Any]:
+def _groups(engine: Engine, day: str, asked: ExportOptions) -> Iterator[Any]:
     """Yield a day's rows in order, as tables of a row group each.
 
     Read by key in short transactions: a reader of a million rows holds up no writer of SQLite.
@@ -159,12 +160,14 @@ def _groups(engine: Engine, day: str, *, destination: bool) -> Iterator[Any]:
     while True:
 
         def work(connection: Connection, after: rows.Position | None = after) -> rows.Batch:
-            return rows.read(connection, window, after, destination=destination)
+            return rows.read(
+                connection, window, after, destination=asked.destination, limit=asked.step
+            )
 
         batch = transact(engine, work, doing=f"reading the attempts of {day}")
         parts.append(batch.table)
         held += batch.table.num_rows
-        if held >= GROUP or batch.last is None:
+        if held >= asked.group or batch.last is None:
             yield rows.joined(parts)
             parts, held = [], 0
         if batch.last is None:

@@ -32,9 +32,6 @@ from etl.database.schema import attempt_channel_data as data
 from etl.database.schema import attempts
 from etl.errors import ConfigError
 
-BATCH: Final = 10_000
-"""Rows of one read: as many Python objects as exist at a time."""
-
 _LAYOUT: Final = 1
 """Goes up when the columns change: folders of an older one are then written anew."""
 
@@ -187,17 +184,22 @@ def marks(
 
 
 def read(
-    connection: Connection, window: FetchedWindow, after: Position | None, *, destination: bool
+    connection: Connection,
+    window: FetchedWindow,
+    after: Position | None,
+    *,
+    destination: bool,
+    limit: int,
 ) -> Batch:
-    """Read the next rows of a window by creation time and SID."""
+    """Read the next rows of a window by creation time and SID: at most ``limit``."""
     names = [*_COLUMNS]
     created = dialect(connection).as_stored(attempts.c.date_created)
     place = [case((_readable(connection), created)), attempts.c.sid]
     selected = [_selected(connection, name) for name in names]
     asked = _after(connection, select(*place, *selected), window, after)
-    found = connection.execute(asked).all()
+    found = connection.execute(asked.limit(limit)).all()
     last: Position | None = None
-    if len(found) == BATCH:
+    if len(found) == limit:
         last = (found[-1][0], found[-1][1])
     values = list(zip(*found, strict=True)) or [()] * (len(place) + len(names))
     columns = dict(zip(names, values[len(place) :], strict=True))
@@ -214,12 +216,12 @@ def _after(
     if window.start is None and window.end is None:
         unknown = case((known, False), else_=True)
         statement = statement.where(unknown, sid > (after[1] if after else ""))
-        return statement.order_by(sid).limit(BATCH)
+        return statement.order_by(sid)
     where = [known, created >= window.start, created < window.end]
     if after is not None:
         written = dialect(connection).as_stored(created)
         where += [written >= after[0], or_(written > after[0], sid > after[1])]
-    return statement.where(and_(*where)).order_by(created, sid).limit(BATCH)
+    return statement.where(and_(*where)).order_by(created, sid)
 
 
 def _readable(connection: Connection) -> ColumnElement[bool]:

@@ -44,7 +44,10 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Say what a run is asked to do: whose account, within which limits, by which policy."""
+    """Say what a run is asked to do: whose account, within which limits, by which policy.
+
+    ``sum_share``: sum days for the reports for at most this share of the run's time.
+    """
 
     account: str
     allowance: Allowance
@@ -55,6 +58,7 @@ class Job:
     strict: bool = False
     strategy: "Strategy" = "auto"
     page_size: int = 1000
+    sum_share: float = 0.03
 
     @property
     def accounts(self) -> tuple[str, ...]:

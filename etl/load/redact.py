@@ -43,8 +43,8 @@ from etl.rollups import marks
 from etl.rollups.cubes import ROLLUPS
 from etl.rollups.tables import rollups
 
-REDACT_STEP: Final = 1_000
-"""Rows that one transaction of a redaction looks at."""
+STEP: Final = 1_000
+"""Rows that one transaction looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ _UNSUMMED: Final = frozenset(
 
 
 def redact(
-    connection: Connection, *, before: int, after: str, write: bool, step: int = REDACT_STEP
+    connection: Connection, *, before: int, after: str, write: bool, step: int = STEP
 ) -> Redacted:
     """Remove personal data of attempts created before ``before`` (ms), next after SID ``after``.
 
@@ -238,8 +238,8 @@ class Cleaned:
     last: int | None
 
 
-def redact_others(
-    connection: Connection, name: str, *, before: int, after: int, write: bool
+def redact_others(  # noqa: PLR0913 - what a step may see
+    connection: Connection, name: str, *, before: int, after: int, write: bool, step: int = STEP
 ) -> Cleaned:
     """Remove what may be personal from rows of ``OTHERS`` begun before ``before``, after an id.
 
@@ -248,7 +248,7 @@ def redact_others(
     """
     asked = _OTHERS[name]
     key = asked.table.c.id
-    last = _end_of_step(connection, key, after, REDACT_STEP)
+    last = _end_of_step(connection, key, after, step)
     if last is None:
         return Cleaned(0, None)
     old = asked.table.c[asked.since] < moment(before)

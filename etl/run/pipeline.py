@@ -70,8 +70,6 @@ if TYPE_CHECKING:
 Watch: TypeAlias = Callable[[Counts], None]
 """Is told many times a second how a run goes."""
 
-SUM_SHARE: Final = 0.03
-"""A run sums days for the reports for this share of its own time."""
 SUM_LEAST: Final = 2
 """So many it sums in any case: one more than a day brings, so that a daily job catches up."""
 
@@ -213,8 +211,12 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
         worker=worker,
         policy=job.policy,
     )
+
+    def roll_up(tools: Tools) -> None:
+        _roll_up(tools, job.sum_share)
+
     with stop.listening():
-        error = _go(tools, run_id, go) or _go(tools, run_id, _roll_up)
+        error = _go(tools, run_id, go) or _go(tools, run_id, roll_up)
     if isinstance(error, WriteRefused):
         take_back(tools)
 
@@ -269,10 +271,10 @@ def _anything_waits(tools: Tools) -> bool:
             return waits
 
 
-def _roll_up(tools: Tools) -> None:
+def _roll_up(tools: Tools, share: float) -> None:
     """Sum days anew that became quiet; what stays marked is right, and read raw, until then.
 
-    No more of them than a share of the run's time is enough for: the backfill of a month must not
+    No more of them than this share of the run's time is enough for: the backfill of a month must not
     take half as long again for reports that nobody may ask for.
     """
 
@@ -281,7 +283,7 @@ def _roll_up(tools: Tools) -> None:
             connection, marks.quiet_before(tools.policy, tools.clock(connection))
         )
 
-    until = time.monotonic() + SUM_SHARE * (time.monotonic() - tools.counts.started)
+    until = time.monotonic() + share * (time.monotonic() - tools.counts.started)
 
     def stop(done: int) -> bool:
         late = done >= SUM_LEAST and time.monotonic() >= until

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
-from etl.backfill import enqueue as module
 from etl.backfill.enqueue import Loaded, check, enqueue, load, load_file
 from etl.backfill.files import replayable
 from etl.database.engine import open_engine
@@ -143,16 +142,17 @@ def test_a_date_to_come_is_no_age(engine: Engine, tmp_path: Path) -> None:
     assert [at for _, at in queued(engine)] == expected
 
 
-def test_batches_follow_the_file(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_follow_the_file(engine: Engine, tmp_path: Path) -> None:
     """Ids follow the file over the borders of batches and statements."""
-    monkeypatch.setattr(module, "BATCH", 1_000)
-    monkeypatch.setattr(module, "_CHUNK", 300)
-    numbers = [*range(5_500), *range(100)]
-    loaded = load_text(engine, tmp_path, "\n".join(sid(number) for number in numbers))
-    assert (loaded.enqueued, loaded.already) == (5_500, 100)
-    assert [name for name, _ in queued(engine)] == [sid(number) for number in range(5_500)]
+    path = tmp_path / "sids"
+    numbers = [*range(25_500), *range(100)]
+    path.write_text("\n".join(sid(number) for number in numbers))
+    with replayable(str(path)) as file:
+        loaded = load(
+            engine, file, check(file), account="", source="x", retention_ms=DAY, batch=12_000
+        )
+    assert (loaded.enqueued, loaded.already) == (25_500, 100)
+    assert [name for name, _ in queued(engine)] == [sid(number) for number in range(25_500)]
 
 
 def test_bad_lines_keep_everything_out(engine: Engine, tmp_path: Path) -> None:

@@ -199,12 +199,8 @@ def test_columns_are_not_mixed(filled: Engine, folder: Path) -> None:
         ours(filled, folder)
 
 
-def test_rows_are_read_in_small_steps(
-    filled: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_read_in_small_steps(filled: Engine, folder: Path) -> None:
     """However small the steps, each row comes once, though many share one time of creation."""
-    monkeypatch.setattr(rows, "BATCH", 7)
-    monkeypatch.setattr("etl.export.GROUP", 20)
     with filled.begin() as connection:
         at = datetime(2026, 3, 1, 12, tzinfo=UTC)
         connection.execute(
@@ -214,7 +210,7 @@ def test_rows_are_read_in_small_steps(
         connection.execute(
             update(attempts).where(attempts.c.date_created > late).values(date_created=None)
         )
-    ours(filled, folder)
+    ours(filled, folder, step=7, group=20)
     read = parquet.ParquetFile(folder / f"day={DAYS[0]}" / FILE).metadata
     sizes = [read.row_group(i).num_rows for i in range(read.num_row_groups)]
     assert len(sizes) >= 4

@@ -160,7 +160,7 @@ def test_a_chunk_without_an_end_is_not_read(make_api: MakeApi) -> None:
 
 def test_a_bug_of_ours_stays_one(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that our own code raises while it reads is not taken for the network's."""
-    monkeypatch.setattr("etl.extract.api.RECORD_BYTES", None)
+    monkeypatch.setattr("etl.extract.wire._read", None)
     with RawServer(OK) as api, pytest.raises(TypeError):
         make_api(api.url).attempt(SID)
 

@@ -51,13 +51,15 @@ def put(engine: Engine, sent: Sequence[dict[str, Any]], *, sent_at: int = NOW) -
         upsert.write(connection, [(each, False) for each in merged])
 
 
-def redact(engine: Engine, *, before: int = NOW + DAY, write: bool = True) -> dict[str, int]:
+def redact(
+    engine: Engine, *, before: int = NOW + DAY, write: bool = True, step: int = redact_.STEP
+) -> dict[str, int]:
     """Redact every table, a transaction for each step; return what was counted."""
     found = dict.fromkeys(("destinations", "extras", "columns", "changes", *redact_.OTHERS), 0)
     after: str | None = ""
     while after is not None:
         with engine.begin() as connection:
-            done = redact_.redact(connection, before=before, after=after, write=write)
+            done = redact_.redact(connection, before=before, after=after, write=write, step=step)
         for name in ("destinations", "extras", "columns", "changes"):
             found[name] += getattr(done, name)
         after = done.last
@@ -66,7 +68,7 @@ def redact(engine: Engine, *, before: int = NOW + DAY, write: bool = True) -> di
         while last is not None:
             with engine.begin() as connection:
                 cleaned = redact_.redact_others(
-                    connection, name, before=before, after=last, write=write
+                    connection, name, before=before, after=last, write=write, step=step
                 )
             found[name] += cleaned.rows
             last = cleaned.last
@@ -208,13 +210,12 @@ def test_queues_runs_and_windows(engine: Engine) -> None:
     assert pages == [None, "https://example.com/"]
 
 
-def test_steps_go_on_where_they_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_go_on_where_they_ended(engine: Engine) -> None:
     """However small the steps, every row is looked at once."""
-    monkeypatch.setattr(redact_, "REDACT_STEP", 2)
     put(engine, [{**EXAMPLE, "note": SECRET}] * 5)
     with engine.begin() as connection:
         others(connection, at=NOW)
-    found = redact(engine)
+    found = redact(engine, step=2)
     assert (found["destinations"], found["attempt_queue"]) == (5, 3)
     assert leaks(cells(engine)) == []
 

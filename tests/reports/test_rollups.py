@@ -27,7 +27,6 @@ from etl.reports.questions.fraud import FRAUD_PREFIX_HOURLY
 from etl.rollups import marks, refresh
 from etl.rollups.cubes import ROLLUPS, UNKNOWN
 from etl.rollups.tables import rollups as rollups_of
-from etl.run import pipeline
 from etl.sandbox import Sandbox, World
 from etl.sql.spans import DAY_S
 from tests.support.harness import PATIENCE_S, fill
@@ -228,20 +227,16 @@ def test_days_wait_until_they_are_quiet(engine: Engine, settle_after: int, summe
 
 @pytest.mark.parametrize("share", [0.0, 1e9])
 def test_a_run_sums_no_longer_than_its_share(
-    engine: Engine,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    share: float,
+    engine: Engine, caplog: pytest.LogCaptureFixture, share: float
 ) -> None:
     """A backfill of old days sums two, and more as a share of its time allows."""
     caplog.set_level("DEBUG")
-    monkeypatch.setattr(pipeline, "SUM_SHARE", share)
     midnight = time.time() // DAY_S * DAY_S
     world = World(size=50, start=midnight - 10 * DAY_S, span=7 * DAY_S, static_at=time.time())
     days = {world.created(number) // DAY_S for number in range(50)}
     fill(engine, world.sids())
     with Sandbox(world, limit=0) as box:
-        assert run_here(engine, box).counts["fetched"] == 50
+        assert run_here(engine, box, sum_share=share).counts["fetched"] == 50
     with engine.connect() as connection:
         starts = connection.execute(select(rollups_of["attempts"].c.start)).scalars()
         assert len({start // DAY_S for start in starts}) == (len(days) if share else 2)
