@@ -11,18 +11,20 @@ which fall behind. Exits with 1 when a bound is missed::
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, event, func, insert, select
 
 from bench._box import SPAWN, Box
+from bench._rows import is_as_fetched
 from bench._simulated import Simulated
 from etl.allowance.slots import Allowance
 from etl.database.engine import open_engine
@@ -34,14 +36,11 @@ from etl.job.stop import StopFlag
 from etl.job.tools import Job
 from etl.listing.discover import DiscoverOptions
 from etl.migrate.upgrade import upgrade
-from etl.records import Attempt
 from etl.rollups import refresh
 from etl.run import pipeline, stages
 from etl.sandbox import Sandbox, World
 from etl.sandbox.limiter import Limiter
 from etl.sandbox.payload import Payload
-from etl.transform.attempt import transform
-from tests.support.harness import as_held, expected_of
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -250,8 +249,7 @@ def judge(
                 slowest_h = max(slowest_h, age_h)
                 in_time += age_h <= FINAL_WITHIN / HOUR
                 if index % step == 0:
-                    held = transform(world.attempt(row.sid, now), sid=row.sid)
-                    wrong += not isinstance(held, Attempt) or as_held(row) != expected_of(held)
+                    wrong += not is_as_fetched(row, world, now)
     return Outcome(
         created=world.size,
         requests=stats["requests"],
@@ -288,15 +286,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=float, default=3)
     parser.add_argument("--per-day", type=int, default=200_000)
+    parser.add_argument("--allowance", type=int, default=100, help="requests a minute")
     parser.add_argument("--way", choices=WAYS, help="only this one")
+    parser.add_argument("--tail", type=float, default=FINAL_WITHIN, help="seconds after the days")
+    parser.add_argument("--json", action="store_true", help="print figures, and judge nothing")
     options = parser.parse_args()
     start = (time.time() // HOUR + 1) * HOUR
     missed = 0
     for way in [options.way] if options.way else WAYS:
         # Single fetches at a hundredth of both, all days: it is the ratio that sinks them.
         share = 0.01 if way == "fetch" else 1.0
-        month = Month(options.days, round(options.per_day * share), round(100 * share), start)
-        outcome = lived(month, way)
+        month = Month(
+            options.days, round(options.per_day * share), round(options.allowance * share), start
+        )
+        outcome = lived(month, way, tail=options.tail)
+        if options.json:
+            print(json.dumps(asdict(outcome)))
+            continue
         each = outcome.requests / outcome.created
         ok = outcome.in_time == outcome.had_time == outcome.created and each <= MOST_EACH
         ok &= not (outcome.lost or outcome.wrong or outcome.throttled)
@@ -310,7 +316,9 @@ def main() -> int:
             f" {outcome.seconds:,.0f} s{'' if ok else '  <- missed'}",
             flush=True,
         )
-    fits = 100 * 60 * 24
+    fits = options.allowance * 60 * 24
+    if options.json:
+        return 0
     print(
         f"by arithmetic: {options.per_day:,} attempts a day, each fetched at least twice, are"
         f" {2 * options.per_day:,} requests; {fits:,} fit into a day."

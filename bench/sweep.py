@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,12 +26,10 @@ from sqlalchemy import Engine, insert, select
 
 from bench._box import Box, Shape, serve
 from bench._databases import KINDS, fresh
+from bench._rows import is_as_fetched
 from etl.database.engine import open_engine
 from etl.database.schema import attempt_channel_data, attempt_queue, attempts
-from etl.records import Attempt
 from etl.sandbox import World
-from etl.transform.attempt import transform
-from tests.support.harness import as_held, expected_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RETENTION_MS: Final = 30 * 86_400_000
@@ -127,9 +126,7 @@ def differences(engine: Engine, world: World, indexes: Sequence[int]) -> int:
     statement = select(attempts, attempt_channel_data).join(attempt_channel_data)
     with engine.connect() as connection:
         for row in connection.execute(statement):
-            held = transform(world.attempt(row.sid), sid=row.sid)
-            sound = isinstance(held, Attempt) and as_held(row) == expected_of(held)
-            wrong += row.sid not in waiting or not sound
+            wrong += row.sid not in waiting or not is_as_fetched(row, world)
             waiting.discard(row.sid)
     return wrong + len(waiting)
 
@@ -139,10 +136,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every count")
     parser.add_argument("--database", choices=[*KINDS], default="sqlite")
+    parser.add_argument("--url", help="a migrated, empty database in its place")
+    parser.add_argument("--only", type=int, help="the number of one situation, from 0")
     options = parser.parse_args()
     missed = 0
-    for situation in situations(options.scale, now=int(time.time())):
-        with serve(situation.shape) as box, fresh(options.database) as url:
+    for number, situation in enumerate(situations(options.scale, now=int(time.time()))):
+        if options.only not in {None, number}:
+            continue
+        database = nullcontext(options.url) if options.url else fresh(options.database)
+        with serve(situation.shape) as box, database as url:
             figure = measure(situation, url, box)
         ok = figure.requests <= situation.most and not figure.wrong
         missed += not ok

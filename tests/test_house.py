@@ -104,6 +104,19 @@ def test_tests_share_through_support_alone() -> None:
     assert found == []
 
 
+def test_measurements_and_tests_stand_alone() -> None:
+    """No file of bench imports the tests, and no test imports a file of bench."""
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and {path.relative_to(ROOT).parts[0], (node.module or "").partition(".")[0]}
+        == {"bench", "tests"}
+    ]
+    assert found == []
+
+
 def fixtures(path: Path) -> set[str]:
     """Name the fixtures that a file defines."""
     return {

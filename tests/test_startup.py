@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.startup import ROUNDS, measure
 from etl.database.engine import open_engine
 from etl.migrate.upgrade import upgrade
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, measured
 
 HEAVY = {
     "alembic", "rich", "psycopg", "pymysql", "pyarrow", "mako", "twilio",
@@ -63,13 +62,6 @@ def test_help_imports_next_to_nothing(database: str) -> None:
     assert names & (HEAVY | {"sqlalchemy", "requests", "pydantic", "tenacity", "urllib3"}) == set()
 
 
-def test_the_start_is_quick(database: str) -> None:
+def test_the_start_is_quick() -> None:
     """The help starts within 150 ms of Python, a run within 1.5 times its libraries' imports."""
-    best = measure(database, rounds=ROUNDS)
-    for _ in range(2):
-        if best["run"] > 1.5 * best["imports"]:
-            # What others did on the machine meanwhile only ever adds: look again.
-            again = measure(database, rounds=ROUNDS)
-            best = {name: min(took, again[name]) for name, took in best.items()}
-    assert best["help"] - best["python"] <= 0.150
-    assert best["run"] <= 1.5 * best["imports"]
+    measured("startup.py", "--rounds", "3")

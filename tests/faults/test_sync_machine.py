@@ -23,7 +23,7 @@ from etl.queue import attempts as attempts_
 from etl.records import Attempt, Outcome, State
 from etl.sandbox import Sandbox, World
 from etl.transform.attempt import transform
-from tests.support.harness import SCALE, as_held, expected_of
+from tests.support.harness import SCALE, values_of
 from tests.support.in_process import DAY, HOUR, run_here
 
 BIRTH = 1_795_000_000
@@ -236,7 +236,7 @@ class Sync(RuleBasedStateMachine):
         moment = self.moments[bisect_right(self.moments, row.fetched_at) - 1]
         held = transform(self.world.attempt(sid, at=(moment + INTO_IT) / 1000), sid=sid)
         assert isinstance(held, Attempt)
-        assert as_held(row) == expected_of(held)
+        assert values_of(row) == values_of(held)
 
 
 @cache

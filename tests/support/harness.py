@@ -147,6 +147,16 @@ def run_json(*args: str, env: Mapping[str, str]) -> dict[str, Any]:
     return printed
 
 
+def measured(script: str, *args: str) -> str:
+    """Run a measurement of ``bench/``, which must keep its bounds; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench" / script, *args],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def fill(engine: Engine, sids: Iterable[str]) -> None:
     """Insert SIDs as any other program does: the SID and nothing else."""
     with engine.begin() as connection:
@@ -199,19 +209,11 @@ def assert_loaded(engine: Engine, world: World, sids: Iterable[str]) -> None:
     for sid, row in rows.items():
         held = transform(world.attempt(sid), sid=sid)
         assert isinstance(held, Attempt)
-        assert as_held(row) == expected_of(held)
+        assert values_of(row) == values_of(held)
 
 
-def expected_of(attempt: Attempt) -> dict[str, Any]:
-    """Return the fields of an attempt that the tables must hold."""
-    fields = {name: getattr(attempt, name) for name in Attempt._fields if name != "warnings"}
-    for name in ("date_created", "date_updated"):
-        fields[name] = fields[name] and fields[name].replace(tzinfo=None)
-    return fields
-
-
-def as_held(row: Any) -> dict[str, Any]:
-    """Return the same fields as the tables hold them; times without their zone, UTC."""
+def values_of(row: Any) -> dict[str, Any]:
+    """Return the values of an attempt, or of its row in both tables; times without their zone."""
     fields = {name: getattr(row, name) for name in Attempt._fields if name != "warnings"}
     for name in ("date_created", "date_updated"):
         fields[name] = fields[name] and fields[name].replace(tzinfo=None)
