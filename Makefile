@@ -14,6 +14,9 @@ PART ?= all
 # More words for pytest: make test ARGS='-k migrate -x'
 ARGS ?=
 
+# Without it every process compiles anew what it imports, a third of the time that a start takes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check soak bench clean
 

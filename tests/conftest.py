@@ -15,7 +15,7 @@ The schema is migrated once for each kind and process, then copied.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 
 from etl.database.engine import open_engine
 from etl.extract import Api
-from tests.support.databases import Server, start
+from tests.support.databases import Server, Servers, start
 from tests.support.harness import PATIENCE_S, SCALE, MakeApi, scaled
 
 pytest_plugins = ["tests.support.memory", "tests.support.parts", "tests.support.progress"]
@@ -33,11 +33,9 @@ pytest_plugins = ["tests.support.memory", "tests.support.parts", "tests.support.
 settings.register_profile("any machine", deadline=None, max_examples=scaled(100))
 settings.load_profile("any machine")
 
-_Servers = Callable[[str], Server]
-
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Start each kind's server when it is first asked for, and stop it at the end."""
     with ExitStack() as stack:
         started: dict[str, Server] = {}
@@ -52,14 +50,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Servers]:
 
 
 @pytest.fixture
-def database_url(database_kind: str, servers: _Servers) -> Iterator[str]:
+def database_url(database_kind: str, servers: Servers) -> Iterator[str]:
     """Give the address of a migrated database that no other test sees."""
     with servers(database_kind).database(migrated=True) as url:
         yield url
 
 
 @pytest.fixture
-def empty_database_url(database_kind: str, servers: _Servers) -> Iterator[str]:
+def empty_database_url(database_kind: str, servers: Servers) -> Iterator[str]:
     """Give the address of a database without tables that no other test sees."""
     with servers(database_kind).database(migrated=False) as url:
         yield url
@@ -82,7 +80,7 @@ def empty_engine(empty_database_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def sqlite(servers: _Servers) -> Iterator[Engine]:
+def sqlite(servers: Servers) -> Iterator[Engine]:
     """Open the program's own engine on a migrated SQLite file, which keeps anything anywhere."""
     with servers("sqlite").database(migrated=True) as url:
         engine = open_engine(url)
@@ -91,7 +89,7 @@ def sqlite(servers: _Servers) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def server(server_kind: str, servers: _Servers) -> Iterator[Engine]:
+def server(server_kind: str, servers: Servers) -> Iterator[Engine]:
     """Open it on a migrated database on which two transactions write at once."""
     with servers(server_kind).database(migrated=True) as url:
         engine = open_engine(url)

@@ -15,8 +15,9 @@ from etl.allowance.slots import GATE, LONGEST_PAUSE_MS, REQUEST_MS, Allowance, R
 from etl.database.schema import api_slots as s
 from etl.errors import Throttled
 from etl.records import Spent
+from tests.support.databases import Servers
 from tests.support.harness import PATIENCE_S, scaled
-from tests.support.queue_rows import HOUR, NOW, Servers, execute, own_engine
+from tests.support.queue_rows import HOUR, NOW, execute, own_engine
 
 WINDOW = 60_000
 HELD = WINDOW + REQUEST_MS

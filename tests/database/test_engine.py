@@ -17,8 +17,9 @@ from etl.database.schema import attempt_queue as q
 from etl.database.times import clock, moment, moment_ms
 from etl.database.transact import check_revision, transact
 from etl.errors import ConfigError, DatabaseBusy, SchemaError, StorageError
+from tests.support.databases import Servers
 from tests.support.harness import PATIENCE_S
-from tests.support.queue_rows import Servers, execute, impatient, kill, own_engine, put, read
+from tests.support.queue_rows import execute, impatient, kill, own_engine, put, read
 
 EDIT = "UPDATE attempt_queue SET source = 'x', attempts = attempts + 1 WHERE sid = '{}'"
 

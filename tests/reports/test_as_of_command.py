@@ -3,16 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from click.testing import Result
-from sqlalchemy import Engine
 
 from etl.errors import OptionError
 from etl.reports import REPORTS
 from tests.support import history
+from tests.support.databases import Servers, filled
 from tests.support.harness import in_process
 from tests.support.history import MOMENTS, make
 
@@ -20,12 +20,18 @@ Call = Callable[..., Result]
 WHEN = MOMENTS[2].strftime("%Y-%m-%dT%H:%MZ")
 
 
+@pytest.fixture(scope="module")
+def past_url(database_kind: str, servers: Servers) -> Iterator[str]:
+    """Fill a database with a past; give its address."""
+    fetches = make(7, 60, again=False)
+    with filled(servers(database_kind), lambda c: history.store(c, fetches)) as url:
+        yield url
+
+
 @pytest.fixture
-def call(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Call the command on a database with a past."""
-    with reports.begin() as connection:
-        history.store(connection, make(7, 60, again=False))
-    monkeypatch.setenv("DATABASE_URL", reports.url.render_as_string(hide_password=False))
+def call(past_url: str, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Call the command on a database with a past, which it only reads."""
+    monkeypatch.setenv("DATABASE_URL", past_url)
     monkeypatch.setenv("COLUMNS", "200")
 
     def called(*args: str, quiet: bool = False) -> Result:

@@ -45,7 +45,7 @@ Run = Callable[..., Result]
 def world() -> World:
     """Give a world of five days that stands still; the newest is a day old."""
     now = time.time()
-    return World(size=700, start=now - 6 * 86_400, span=5 * 86_400, static_at=now)
+    return World(size=200, start=now - 6 * 86_400, span=5 * 86_400, static_at=now)
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def _fill_tables(engine: Engine, world: World) -> None:
     change = {"field": "price_amount", "old_value": "0.1", "new_value": "0.2", "seen_at": now}
     rows: dict[Table, list[dict[str, Any]]] = {
         attempt_queue: [{"sid": sid} for sid in sids],
-        verification_queue: [{"sid": f"VE{n:032x}"} for n in range(150)],
-        sync_runs: [run] * 150,
-        sweeps: [{"account": world.account_sid, "purpose": "sweep", **window}] * 150,
+        verification_queue: [{"sid": f"VE{n:032x}"} for n in range(160)],
+        sync_runs: [run] * 160,
+        sweeps: [{"account": world.account_sid, "purpose": "sweep", **window}] * 160,
         attempt_changes: [{"attempt_sid": sid, **change} for sid in sids[:100]],
     }
     with engine.begin() as connection:

@@ -1,7 +1,7 @@
 """Test `report` as a person or a script calls it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,24 @@ from etl.errors import EtlError
 from etl.reports import REPORTS, find
 from etl.reports.model import ColumnKind
 from etl.reports.query import Question, ask
+from tests.support.databases import Servers, filled
 from tests.support.harness import in_process
 from tests.support.report_world import make, store
 
 Call = Callable[..., Result]
 
 
+@pytest.fixture(scope="module")
+def made_up_url(database_kind: str, servers: Servers) -> Iterator[str]:
+    """Fill a database with a made-up world; give its address."""
+    with filled(servers(database_kind), lambda connection: store(connection, make(6))) as url:
+        yield url
+
+
 @pytest.fixture
-def call(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Call the command on a filled database."""
-    with reports.begin() as connection:
-        store(connection, make(6))
-    url = reports.url.render_as_string(hide_password=False)
-    monkeypatch.setenv("DATABASE_URL", url)
+def call(made_up_url: str, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Call the command on a filled database, which it only reads."""
+    monkeypatch.setenv("DATABASE_URL", made_up_url)
     monkeypatch.setenv("COLUMNS", "160")
 
     def called(*args: str, more: tuple[str, ...] = ()) -> Result:
@@ -182,11 +187,14 @@ def test_what_cannot_be_asked_is_a_usage_error(call: Call, args: tuple[str, ...]
     assert call(*args).exit_code == 2
 
 
-def test_fees_are_loaded(call: Call, reports: Engine, tmp_path: Path) -> None:
+def test_fees_are_loaded(
+    reports: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The file's fees are those of the table."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
     path = tmp_path / "fees.csv"
     path.write_text("currency,amount\nUSD,0.05\n")
-    result = call("fees", str(path))
+    result = in_process("report", "fees", str(path))
     assert result.exit_code == 0
     assert "1 fee loaded." in result.stderr
     with reports.connect() as connection:

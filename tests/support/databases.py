@@ -21,6 +21,7 @@ from typing import Final, Protocol
 from sqlalchemy import (
     URL,
     CheckConstraint,
+    Connection,
     Engine,
     Inspector,
     Table,
@@ -44,6 +45,10 @@ class Server(Protocol):
 
     def database(self, *, migrated: bool) -> AbstractContextManager[str]:
         """Create a database, give its address, and drop it at the end."""
+
+
+Servers = Callable[[str], Server]
+"""Gives the server of a kind, and starts it when it is first asked for."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,17 @@ class Mariadb:
     def _drop(self, name: str) -> None:
         with self._admin.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE `{name}`")
+
+
+@contextmanager
+def filled(server: Server, fill: Callable[[Connection], None]) -> Iterator[str]:
+    """Give the address of a database that is filled once, for tests that only read it."""
+    with server.database(migrated=True) as url:
+        engine = open_engine(url)
+        with engine.begin() as connection:
+            fill(connection)
+        engine.dispose()
+        yield url
 
 
 def _create_statements(url: str) -> list[str]:

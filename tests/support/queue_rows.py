@@ -1,6 +1,6 @@
 """Put rows into the queue as other programs do, and read it back."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
@@ -11,13 +11,11 @@ from etl.database.schema import attempt_queue as q
 from etl.queue import attempts
 from etl.queue import leases as leases_
 from etl.records import Attempt, Lease
-from tests.support.databases import Server
+from tests.support.databases import Servers
 
 NOW: Final = 1_795_000_000_000
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
-
-Servers = Callable[[str], Server]
 
 DIGITS: Final = " UNION ALL ".join(f"SELECT {n} AS i" for n in range(10))
 """A table of ten rows that every database understands; joined with itself, of as many as wanted."""
