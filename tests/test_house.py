@@ -117,10 +117,10 @@ def test_measurements_and_tests_stand_alone() -> None:
     assert found == []
 
 
-def fixtures(path: Path) -> set[str]:
-    """Name the fixtures that a file defines."""
+def fixtures(path: Path) -> dict[str, str]:
+    """Name the fixtures that a file defines, with what they give."""
     return {
-        node.name
+        node.name: re.sub(r"Iterator\[(.*)\]", r"\1", ast.unparse(node.returns or ast.Tuple()))
         for node in functions(path)
         if any("pytest.fixture" in ast.unparse(each) for each in node.decorator_list)
     }
@@ -134,9 +134,18 @@ def test_a_fixture_means_one_thing() -> None:
         if shared.name == "conftest.py"
         for path in CODE
         if path != shared and path.is_relative_to(shared.parent)
-        for name in fixtures(shared) & fixtures(path)
+        for name in fixtures(shared).keys() & fixtures(path).keys()
     ]
     assert found == []
+
+
+def test_fixtures_of_one_name_give_one_type() -> None:
+    """A fixture's name stands for the same type in every file."""
+    types: dict[str, set[str]] = {}
+    for path in CODE:
+        for name, given in fixtures(path).items():
+            types.setdefault(name, set()).add(given)
+    assert {name: found for name, found in types.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ HEAVY = {
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> str:
+def queue_url(tmp_path: Path) -> str:
     """Give the address of a migrated SQLite file whose queue is empty."""
     url = f"sqlite:///{tmp_path}/q.db"
     engine = open_engine(url)
@@ -45,9 +45,9 @@ def imported(*words: str, database: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_run_imports_what_it_needs(database: str) -> None:
+def test_run_imports_what_it_needs(queue_url: str) -> None:
     """A run on SQLite imports neither Alembic nor other databases' dialects nor what others need."""
-    names = imported("run", database=database)
+    names = imported("run", database=queue_url)
     assert {"sqlalchemy", "requests", "pydantic", "etl.run.pipeline"} <= names
     assert names & HEAVY == set()
     assert {name for name in names if name.startswith("sqlalchemy.dialects.")} & {
@@ -55,9 +55,9 @@ def test_run_imports_what_it_needs(database: str) -> None:
     } == set()  # fmt: skip
 
 
-def test_help_imports_next_to_nothing(database: str) -> None:
+def test_help_imports_next_to_nothing(queue_url: str) -> None:
     """The help of all commands is shown without a database, HTTP or a model being imported."""
-    names = imported("--help", database=database)
+    names = imported("--help", database=queue_url)
     assert "click" in names
     assert names & (HEAVY | {"sqlalchemy", "requests", "pydantic", "tenacity", "urllib3"}) == set()
 

@@ -5,7 +5,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ WIDTHS = [40, 80, 160]
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Give the environment of a database with 260 SIDs, and a sandbox that allows 100 a second."""
     url = f"sqlite:///{tmp_path_factory.mktemp('terminal')}/q.db"
     world = World(size=260)
@@ -41,10 +41,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, st
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["status"], ["doctor"]])
 def test_nothing_is_wider_than_the_terminal(
-    words: list[str], columns: int, filled: Mapping[str, str]
+    words: list[str], columns: int, env: dict[str, str]
 ) -> None:
     """No line is broken by the terminal, whatever its width, and nothing but text is sent."""
-    shown = in_terminal(*words, columns=columns, env=filled)
+    shown = in_terminal(*words, columns=columns, env=env)
     assert shown.code == 0
     # One long word, such as a SID, cannot be folded, and a line to be pasted must not be.
     long = [line.split() for line in shown.lines if len(line) > columns]
@@ -54,9 +54,9 @@ def test_nothing_is_wider_than_the_terminal(
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_the_demo_fits(columns: int, filled: Mapping[str, str]) -> None:
+def test_the_demo_fits(columns: int, env: dict[str, str]) -> None:
     """The demo's tables are no wider than the terminal, and each day is one line."""
-    shown = in_terminal("demo", columns=columns, env=filled)
+    shown = in_terminal("demo", columns=columns, env=env)
     assert shown.code == 0
     tables = shown.lines[shown.lines.index("Rows by channel") :]
     assert max(map(len, tables)) <= columns
@@ -92,51 +92,51 @@ def test_progress_is_one_line_that_goes(columns: int, tmp_path: Path) -> None:
     assert CONTROL.findall(shown.raw) == []
 
 
-def test_not_watched_is_not_drawn(filled: Mapping[str, str]) -> None:
+def test_not_watched_is_not_drawn(env: dict[str, str]) -> None:
     """Where stderr is no terminal, or with `-q`, a run draws nothing."""
-    done = verify_etl("run", "--limit", "1", env=filled)
+    done = verify_etl("run", "--limit", "1", env=env)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
-    assert in_terminal("-q", "run", "--limit", "1", columns=80, env=filled).raw == ""
+    assert in_terminal("-q", "run", "--limit", "1", columns=80, env=env).raw == ""
 
 
 @pytest.mark.parametrize("terminal", ["xterm-256color", "dumb"])
-def test_no_color_anywhere(terminal: str, filled: Mapping[str, str]) -> None:
+def test_no_color_anywhere(terminal: str, env: dict[str, str]) -> None:
     """No escape sequence is sent, with NO_COLOR and without."""
     for more in ({}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}):
-        env = {**filled, "TERM": terminal, **more}
+        dressed = {**env, "TERM": terminal, **more}
         for words in (["run", "--limit", "1"], ["runs"], ["statsu"]):
-            assert "\x1b" not in in_terminal(*words, columns=80, env=env).raw
+            assert "\x1b" not in in_terminal(*words, columns=80, env=dressed).raw
 
 
 @pytest.mark.parametrize("words", [["--help"], ["status"], ["runs"], ["db", "upgrade", "--sql"]])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_may_leave(words: list[str], unbuffered: str, filled: Mapping[str, str]) -> None:
+def test_a_reader_may_leave(words: list[str], unbuffered: str, env: dict[str, str]) -> None:
     """When stdout's reader is gone before the first byte, there is no traceback and no failure."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
         [sys.executable, "-m", "etl", *words], stdout=write, stderr=subprocess.PIPE, text=True,
-        env={**filled, "PYTHONUNBUFFERED": unbuffered}, check=False, timeout=PATIENCE_S,
+        env={**env, "PYTHONUNBUFFERED": unbuffered}, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (Exit.OK, "")
 
 
-def test_head_gets_its_line(filled: Mapping[str, str]) -> None:
+def test_head_gets_its_line(env: dict[str, str]) -> None:
     """`| head -1` prints one line, and the pipe's other side ends well and silently."""
     line = f"set -o pipefail; {sys.executable} -m etl db upgrade --sql | head -1"
     done = subprocess.run(
-        ["bash", "-c", line], env=dict(filled), capture_output=True, text=True, check=False
+        ["bash", "-c", line], env=env, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
 
 
-def test_a_file_that_may_not_grow_is_said(filled: Mapping[str, str], tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_is_said(env: dict[str, str], tmp_path: Path) -> None:
     """Output that cannot be written ends with 74 and a sentence."""
     with (tmp_path / "out").open("w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-m", "etl", "status", "--json"], stdout=full, text=True,
-            stderr=subprocess.PIPE, env=dict(filled), check=False, timeout=PATIENCE_S,
+            stderr=subprocess.PIPE, env=env, check=False, timeout=PATIENCE_S,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
         )  # fmt: skip
     assert done.returncode == Exit.IO
@@ -145,13 +145,13 @@ def test_a_file_that_may_not_grow_is_said(filled: Mapping[str, str], tmp_path: P
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_changes_nothing(closed: str, filled: Mapping[str, str]) -> None:
+def test_a_closed_stream_changes_nothing(closed: str, env: dict[str, str]) -> None:
     """With stdin, stdout or stderr closed, as some supervisors do, a command still ends with 0."""
     for words in ("status", "report attempts --format csv"):
         line = f"{sys.executable} -m etl {words} {closed}"
         done = subprocess.run(
             ["sh", "-c", line],
-            env=dict(filled),
+            env=env,
             capture_output=True,
             check=False,
             timeout=PATIENCE_S,
@@ -163,19 +163,19 @@ def test_a_closed_stream_changes_nothing(closed: str, filled: Mapping[str, str])
     "how", [{"LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
             {"PYTHONIOENCODING": "ascii:strict"}],
 )  # fmt: skip
-def test_a_poor_encoding_ends_nothing(how: dict[str, str], filled: Mapping[str, str]) -> None:
+def test_a_poor_encoding_ends_nothing(how: dict[str, str], env: dict[str, str]) -> None:
     """What the encoding lacks is spelled out, on both streams."""
-    env = {k: v for k, v in filled.items() if not k.startswith("LC_")} | how
-    done = verify_etl("db", "current", "--help", env=env)
+    poor = {k: v for k, v in env.items() if not k.startswith("LC_")} | how
+    done = verify_etl("db", "current", "--help", env=poor)
     assert (done.returncode, done.stderr) == (0, "")
     assert "current" in done.stdout
-    slip = verify_etl("prune", "--settled-before", "d\u00fcnn", env=env)
+    slip = verify_etl("prune", "--settled-before", "d\u00fcnn", env=poor)
     assert (slip.returncode, "Traceback" in slip.stderr) == (Exit.USAGE, False)
 
 
-def test_json_is_ascii_and_one_line(filled: Mapping[str, str]) -> None:
+def test_json_is_ascii_and_one_line(env: dict[str, str]) -> None:
     """What programs read is one line of plain ASCII, whatever the encoding."""
-    done = verify_etl("status", "--json", env=filled)
+    done = verify_etl("status", "--json", env=env)
     assert done.stdout.count("\n") == 1
     assert done.stdout.isascii()
     assert json.loads(done.stdout)["states"].keys() >= {"pending", "settled"}
@@ -212,10 +212,10 @@ def test_times_are_written_for_people() -> None:
     ]  # fmt: skip
 
 
-def test_a_narrow_history_of_runs_names_what_it_leaves_out(filled: Mapping[str, str]) -> None:
+def test_a_narrow_history_of_runs_names_what_it_leaves_out(env: dict[str, str]) -> None:
     """Columns that do not fit are named below the table; where all do, nothing is said."""
-    verify_etl("run", "--limit", "1", env=filled)
-    shown = in_terminal("runs", columns=40, env=filled)
+    verify_etl("run", "--limit", "1", env=env)
+    shown = in_terminal("runs", columns=40, env=env)
     assert max(map(len, shown.lines[:2])) <= 40
     assert [*filter(None, shown.lines)][-1].startswith("Left out for want of width: ")
-    assert "Left out" not in in_terminal("runs", columns=160, env=filled).raw
+    assert "Left out" not in in_terminal("runs", columns=160, env=env).raw

@@ -78,12 +78,12 @@ def _names(report: Report, dropped: set[str]) -> list[str]:
 
 
 @pytest.fixture(params=[1, 2])
-def world(request: pytest.FixtureRequest, reports: Engine) -> World:
+def made(request: pytest.FixtureRequest, reports: Engine) -> World:
     """Fill the database with made-up rows."""
-    made = make(request.param)
+    world = make(request.param)
     with reports.begin() as connection:
-        store(connection, made)
-    return made
+        store(connection, world)
+    return world
 
 
 def _read_view(connection: Connection, report: Report) -> list[Any]:
@@ -94,16 +94,16 @@ def _read_view(connection: Connection, report: Report) -> list[Any]:
     return [[_value(kinds[name], getattr(row, name)) for name in names] for row in result]
 
 
-def test_every_view_equals_plain_python(reports: Engine, world: World) -> None:
+def test_every_view_equals_plain_python(reports: Engine, made: World) -> None:
     """Each column of each row of each view is what Python computes."""
     with reports.execution_options(**READ_ONLY).connect() as connection:
         for report in REPORTS:
-            expected = ORACLES[report.name](world, Asked())
+            expected = ORACLES[report.name](made, Asked())
             assert expected
             _same(expected, _names(report, set()), _read_view(connection, report), report.view)
 
 
-def test_every_report_equals_plain_python(reports: Engine, world: World) -> None:
+def test_every_report_equals_plain_python(reports: Engine, made: World) -> None:
     """Each report narrows, groups and cuts days as Python does, whatever is asked."""
     with reports.execution_options(**READ_ONLY).connect() as connection:
         for asked, report in product(QUESTIONS, REPORTS):
@@ -113,7 +113,7 @@ def test_every_report_equals_plain_python(reports: Engine, world: World) -> None
                 skip = columns.index("meaning") if report.name == "freshness" else None
                 rows = [[v for n, v in enumerate(row) if n != skip] for row in answer.rows]
             names = [name for name in columns if skip is None or name != "meaning"]
-            expected = ORACLES[report.name](world, wanted)
+            expected = ORACLES[report.name](made, wanted)
             _same(expected, names, rows, f"{report.name} {asked}")
 
 

@@ -27,16 +27,24 @@ class Progress:
         self._terminal = sys.stdout.isatty()
         self._cache: pytest.Cache | None = getattr(config, "cache", None)
         self._known: dict[str, float] = self._cache.get(_CACHE, {}) if self._cache else {}
-        self._mean = sum(self._known.values()) / len(self._known) if self._known else 1.0
+        self._mean = sum(self._known.values()) / len(self._known) if self._known else 0.5
         self._took: dict[str, float] = {}
         self._waiting: set[str] = set()
         self._total = self._failed = 0
+        self._all = self._foreseen = 0.0
         self._began = self._written = time.monotonic()  # noqa: TID251 - time is what is told
 
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Note what is to be run: every process has found the same."""
+        """Say once what is to be run: every process has found the same."""
+        if self._total:
+            return
         self._waiting = set(ids)
         self._total = len(ids)
+        self._began = time.monotonic()  # noqa: TID251 - as below
+        self._all = self._left()
+        self._foreseen = self._all / max(len(self._config.getoption("tx")), 1)
+        known = f"about {_words(self._foreseen)}" if self._known else "no earlier run says how long"
+        self._write(f"{self._total:,} tests, {known}", stays=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -63,13 +71,17 @@ class Progress:
 
     def _line(self, seconds: float) -> str:
         done = self._total - len(self._waiting)
-        left = sum(self._known.get(name, self._mean) for name in self._waiting)
-        past = sum(self._known.get(name, self._mean) for name in self._took)
+        past = self._all - self._left()
+        # A twentieth of what was foreseen counts as seen: the first tests alone say little.
+        rate = (seconds + self._foreseen / 20) / max(past + self._all / 20, 0.001)
         failed = f", {self._failed} failed" if self._failed else ""
         return (
             f"{done:,} of {self._total:,} tests ({100 * done // max(self._total, 1)} %){failed}"
-            f" in {_words(seconds)}, about {_words(seconds * left / max(past, 0.001))} left"
+            f" in {_words(seconds)}, about {_words(rate * self._left())} left"
         )
+
+    def _left(self) -> float:
+        return sum(self._known.get(name, self._mean) for name in self._waiting)
 
     def _write(self, line: str, *, stays: bool) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
