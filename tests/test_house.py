@@ -120,7 +120,7 @@ def test_measurements_and_tests_stand_alone() -> None:
 def fixtures(path: Path) -> dict[str, str]:
     """Name the fixtures that a file defines, with what they give."""
     return {
-        node.name: re.sub(r"Iterator\[(.*)\]", r"\1", ast.unparse(node.returns or ast.Tuple()))
+        node.name: re.sub(r"Iterator\[(.*)\]", r"\1", ast.unparse(node.returns or node))
         for node in functions(path)
         if any("pytest.fixture" in ast.unparse(each) for each in node.decorator_list)
     }

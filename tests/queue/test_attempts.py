@@ -7,12 +7,12 @@ from etl.queue import attempts
 from etl.queue.attempts import DEAD_AFTER, LEASE_MS, SOON_MS
 from etl.queue.leases import give_back, give_back_strays, insert_listed
 from etl.records import Outcome, State, Verdict
+from tests.support.databases import Servers
 from tests.support.queue_rows import (
     DAY,
     DIGITS,
     HOUR,
     NOW,
-    Servers,
     claim,
     crowd,
     execute,
