@@ -14,7 +14,7 @@ PART ?= all
 # More words for pytest: make test ARGS='-k migrate -x'
 ARGS ?=
 
-# Without it every process compiles anew what it imports, a third of the time that a start takes.
+# With it set, every process would compile anew what it imports: a third of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
