@@ -1,9 +1,9 @@
 """Find and run the Alembic scripts, in a wheel and in a checkout.
 
-``upgrade`` is: lock | look | refuse what is not ours | take views down | run the revisions | put
-views up | check | commit, on one connection. SQLite and PostgreSQL do it in one transaction; MariaDB
-and MySQL, which commit after every DDL statement, under a named lock, and the next upgrade mends one
-that was cut off.
+``upgrade`` is: lock | look | refuse what is not ours | detach the views | run the revisions | renew
+the views | check | commit, on one connection. SQLite and PostgreSQL do it in one transaction.
+MariaDB and MySQL commit after every DDL statement: they do it under a named lock, and the next
+upgrade mends one that was cut off.
 """
 
 import io
@@ -27,7 +27,7 @@ from etl.database.engine import READ_ONLY, parse_url
 from etl.database.errors import classify, explain
 from etl.database.schema import VERSION_TABLE, report_views
 from etl.errors import EtlError, SchemaError, StorageError
-from etl.migrate.views import put_up, take_down, written
+from etl.migrate.views import detach, drop_views, refuse_taken, renew, written
 from etl.rollups.tables import metadata
 
 MEND: Final = "Run: verify-etl db upgrade"
@@ -91,15 +91,15 @@ def upgrade(engine: Engine) -> list[str]:
             _make_room(connection)
         else:
             _refuse_unknown(found)
+        refuse_taken(connection)
         steps = list(_scripts().iterate_revisions("head", found or "base"))
-        # A revision may touch any table that a view reads.
-        grants = take_down(connection, everything=bool(steps))
         if steps:
+            detach(connection)
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         done = [f"{step.revision}: {step.doc}" for step in reversed(steps)]
-        return done + put_up(connection, grants)
+        return done + renew(connection, everything=bool(steps))
 
 
 def upgrade_sql(url: str) -> str:
@@ -152,7 +152,8 @@ def _make_room(connection: Connection) -> None:
         if connection.execute(select(table).limit(1)).first() is not None:
             msg = f"an upgrade was cut off, and {table.name} already holds rows."
             raise SchemaError(msg, hint="Move them away, then run: verify-etl db upgrade")
-    take_down(connection, everything=True)
+    refuse_taken(connection)
+    drop_views(connection)
     metadata.drop_all(connection)
 
 

@@ -1,13 +1,14 @@
-"""Bring the reports' views to this version's text: take down what differs, put up what is missing.
+"""Bring the reports' views to this version's text.
 
-Views are code, not history: ``report_views`` remembers which text of each was created, and that
-the view is ours. Nothing cascades: what somebody else hung on a view stops the upgrade by name. A
-view is down before its row is written and put up after, so a MariaDB that was cut off anywhere
-has a row without its view, which the next upgrade puts up; never a view of ours without its row.
+Views are code, not history. ``report_views`` remembers the text of each, and that it is ours.
+PostgreSQL replaces a view in place, so grants and other people's views on it stay; it drops one
+only when its columns change. Nothing cascades: a view that somebody needs stops the upgrade.
+Elsewhere a view is dropped and created again.
 """
 
 import hashlib
 from collections.abc import Iterable
+from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
@@ -15,52 +16,96 @@ from sqlalchemy.exc import DBAPIError
 from etl.database.dialects import dialect
 from etl.database.schema import report_views
 from etl.errors import SchemaError
-from etl.migrate.grants import Grants, read_grants, restore
+from etl.migrate.grants import read_rights, restore
 from etl.reports.views import comment_statements, create_statements
 
 
-def take_down(connection: Connection, *, everything: bool) -> Grants:
-    """Drop our views whose text changed or that the code no longer has, or every one of ours.
+_OPTIONS: Final = text(
+    "SELECT ' WITH (' || array_to_string(reloptions, ', ') || ')' FROM pg_class"
+    " WHERE oid = to_regclass(:name)"
+)
+_COLUMNS_DIFFER: Final = "42P16"
+_OTHERS_DEPEND: Final = "2BP01"
 
-    Return what was granted on them, for ``put_up``. Raises ``SchemaError`` before anything is
-    changed when a name is taken by what is not ours, and when something depends on a view.
-    """
+
+def refuse_taken(connection: Connection) -> None:
+    """Raise ``SchemaError`` when something that is not ours has the name of one of our views."""
     wanted = dict(create_statements(connection.dialect.name))
     rows = _digests(connection)
-    standing = _standing(connection, {*wanted, *rows})
-    taken = [name for name in wanted if name in standing and not (standing[name] and name in rows)]
+    standing = _standing(connection, wanted)
+    taken = [name for name, is_view in standing.items() if not (is_view and name in rows)]
     if taken:
         msg = f"the database has what is not ours under the names of our views: {', '.join(taken)}."
         hint = "Rename it, or give verify-attempts-etl a database or schema of its own."
         raise SchemaError(msg, hint=f"{hint} Nothing was changed.")
-    going = [
-        name
-        for name, digest in rows.items()
-        if standing.get(name)
-        and (everything or name not in wanted or digest != _digest(wanted[name]))
-    ]
-    grants = read_grants(connection, [name for name in going if name in wanted])
-    _drop(connection, going)
-    return grants
 
 
-def put_up(connection: Connection, grants: Grants) -> list[str]:
-    """Create the views that are missing, with ``grants``; return what was done, in lines."""
+def drop_views(connection: Connection) -> None:
+    """Drop every view of ours."""
+    _drop(connection, _ours(connection))
+
+
+def detach(connection: Connection) -> None:
+    """Let no view of ours stand on a table, so that a revision may change any of them."""
+    if dialect(connection).views_by_name:
+        drop_views(connection)
+        return
+    for name in _ours(connection):
+        # Until ``renew``, the view reads itself: it keeps its columns and stands on no table.
+        _replace(connection, name, f" AS TABLE {name}")
+
+
+def renew(connection: Connection, *, everything: bool) -> list[str]:
+    """Replace views whose text changed, or all; make missing ones, drop those the code lost.
+
+    Return what was done, in lines. Raises ``SchemaError`` when another view depends on one whose
+    columns change.
+    """
     wanted = dict(create_statements(connection.dialect.name))
     comments = dict(comment_statements(connection.dialect.name))
-    gone = [name for name in _digests(connection) if name not in wanted]
+    rows = _digests(connection)
+    standing = _ours(connection)
+    gone = [name for name in rows if name not in wanted]
+    _drop(connection, [name for name in gone if name in standing])
     _forget(connection, gone)
-    standing = _standing(connection, wanted)
-    made = [name for name in wanted if name not in standing]
+    made = [
+        name
+        for name, create in wanted.items()
+        if everything or name not in standing or rows[name] != _digest(create)
+    ]
+    if dialect(connection).views_by_name:
+        _drop(connection, [name for name in made if name in standing])
     for name in made:
+        # MariaDB commits here: a cut leaves a row without its view, which the next upgrade makes.
         _forget(connection, [name])
         connection.execute(report_views.insert().values(name=name, digest=_digest(wanted[name])))
-        connection.exec_driver_sql(wanted[name])
+        _create(connection, name, wanted[name])
         if name in comments:
             connection.exec_driver_sql(comments[name])
-        restore(connection, name, grants)
     lines = (("views", made), ("views dropped", gone))
     return [f"{what}: {', '.join(names)}" for what, names in lines if names]
+
+
+def _create(connection: Connection, name: str, create: str) -> None:
+    if dialect(connection).views_by_name:
+        connection.exec_driver_sql(create)
+        return
+    try:
+        with connection.begin_nested():
+            _replace(connection, name, create.removeprefix(f"CREATE VIEW {name}"))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _COLUMNS_DIFFER:
+            raise
+        rights = read_rights(connection, name)
+        _drop(connection, [name])
+        connection.exec_driver_sql(create)
+        restore(connection, name, rights)
+
+
+def _replace(connection: Connection, name: str, text: str) -> None:
+    # PostgreSQL forgets the options that are not named.
+    options = connection.scalar(_OPTIONS, {"name": name}) or ""
+    connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name}{options}{text}")
 
 
 def written(dialect_name: str) -> list[str]:
@@ -90,22 +135,20 @@ def _standing(connection: Connection, names: Iterable[str]) -> dict[str, bool]:
     return {name: found[name] for name in names if name in found}
 
 
+def _ours(connection: Connection) -> list[str]:
+    rows = _digests(connection)
+    return [name for name, is_view in _standing(connection, rows).items() if is_view]
+
+
 def _drop(connection: Connection, names: list[str]) -> None:
-    """Drop views, none of them with what hangs on it."""
-    quoted = [connection.dialect.identifier_preparer.quote(name) for name in names]
-    if not names:
-        return
-    if dialect(connection).views_by_name:
-        # Here a view is looked up by name when it is read: one that reads ours goes on to.
-        for name in quoted:
-            connection.exec_driver_sql(f"DROP VIEW {name}")
-        return
+    """Drop views, none of them with what depends on it."""
     try:
-        # All in one statement: those of ours that go may read each other.
-        connection.exec_driver_sql(f"DROP VIEW {', '.join(quoted)}")
+        for name in names:
+            quoted = connection.dialect.identifier_preparer.quote(name)
+            connection.exec_driver_sql(f"DROP VIEW {quoted}")
     except DBAPIError as error:
         said = getattr(getattr(error.orig, "diag", None), "message_detail", None)
-        if getattr(error.orig, "sqlstate", None) != "2BP01" or not said:
+        if getattr(error.orig, "sqlstate", None) != _OTHERS_DEPEND or not said:
             raise
         msg = f"our views cannot be replaced: {'; '.join(said.splitlines())}."
         hint = "Drop what depends on our view, run verify-etl db upgrade, and create it again."

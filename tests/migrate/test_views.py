@@ -224,16 +224,60 @@ def test_a_column_that_is_gone_takes_its_grants(
             assert connection.execute(text("SELECT sid FROM v_attempts")).all() == []
 
 
+def narrow(script: Path) -> None:
+    """Let the revision add a table, which changes the columns of no view."""
+    head, _, _ = script.read_text(encoding="utf-8").partition("    with op")
+    script.write_text(f'{head}    op.create_table("more", sa.Column("id", sa.Integer))\n')
+
+
 @pytest.mark.parametrize("revision", [False, True])
-def test_somebodys_view_stops_the_upgrade(
+def test_somebodys_view_survives(
     engine: Engine, request: pytest.FixtureRequest, *, revision: bool
 ) -> None:
+    """A view that reads ours stays through an upgrade that leaves our columns, grants included."""
+    run(engine, "CREATE VIEW somebodys AS SELECT sid FROM v_attempts")
+    outdate(engine)
+    before = {row[0]: row for row in snapshot(engine)}["somebodys"]
+    if revision:
+        request.getfixturevalue("migration")
+        narrow(upgrade.script_location() / "versions" / "0003_widen.py")
+    assert upgrade.upgrade(engine)[-1].endswith("v_attempts")
+    assert {row[0]: row for row in snapshot(engine)}["somebodys"] == before
+    assert attempts(engine, "somebodys") == 0
+
+
+@pytest.mark.usefixtures("migration")
+@pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
+def test_grants_survive_a_revision(engine: Engine, role: str) -> None:
+    """Whoever could read a view still can when a revision has changed the types of its columns."""
+    run(
+        engine,
+        f"GRANT SELECT ON v_attempts TO {role}",
+        f"GRANT SELECT ON v_freshness TO {role}",
+    )
+    ask = f"SHOW GRANTS FOR {role}"
+    if engine.dialect.name == "postgresql":
+        run(engine, f"GRANT SELECT (sid) ON v_attempts TO {role} WITH GRANT OPTION")
+        run(engine, "ALTER VIEW v_attempts SET (security_invoker = true)")
+        ask = PRIVILEGES
+    with engine.connect() as connection:
+        before = connection.execute(text(ask)).all()
+    assert before
+    upgrade.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text(ask)).all() == before
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"SET LOCAL ROLE {role}"))
+            connection.execute(text("SELECT * FROM v_freshness")).all()
+            connection.rollback()
+
+
+def test_somebodys_view_stops_other_columns(engine: Engine, request: pytest.FixtureRequest) -> None:
     """Where a view holds on to ours both are named and all stays; elsewhere it reads the new one."""
     run(engine, "CREATE VIEW somebodys AS SELECT sid FROM v_attempts")
     outdate(engine)
     outdate(engine, "v_freshness")
-    if revision:
-        request.getfixturevalue("migration")
+    request.getfixturevalue("migration")
     before = snapshot(engine)
     if engine.dialect.name == "postgresql":
         with pytest.raises(SchemaError, match=r"view somebodys depends on view v_attempts.*Drop"):
