@@ -2,15 +2,16 @@
 
 ::
 
-    bytes | gunzip | to UTF-8 | to line feeds | whole lines | detect | Block
+    bytes | gunzip | text | whole lines | detect the format | Block
 
-A file's content decides what it is, never its name. A bad line is a value (``BadLine``), a file
-that is no list of SIDs is one ``InputError``, one that cannot be read a ``StorageError``.
+A file's content decides what it is, never its name. A bad line is a value (``BadLine``). A file
+that is no list of SIDs is one ``InputError``; one that cannot be read, a ``StorageError``.
 """
 
 import codecs
 import csv
 import gzip
+import io
 import json
 import os
 import re
@@ -22,25 +23,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
-from operator import attrgetter
+from itertools import chain
 from typing import IO, Any, Final
 
-from etl.backfill.lines import ATTEMPTS, BLANK, BadLine, Block, Entry, SidKind, quote
+from etl.backfill.lines import ATTEMPTS, BLANK, BadLine, Block, SidKind, quote
 from etl.errors import InputError, StorageError
 
 BLOCK_BYTES: Final = 1 << 20
-LINE_BYTES: Final = 1 << 16
-"""What is held of one line; a longer one is a bad line, and the rest of it is dropped."""
+LINE_LENGTH: Final = 1 << 16
+"""A longer line is a bad one. No more of it is held."""
 STDIN: Final = "-"
 
-_BOMS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Text has no control bytes but tab, line ends, form feed and escape.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _WRONG_SHARE: Final = 0.2
-_OVERLONG: Final = f"is longer than {LINE_BYTES // 1024} KB"
+_OVERLONG: Final = f"is longer than {LINE_LENGTH // 1024} KB"
 _CSV_ROWS: Final = 16_384
-_RECORD_LINES: Final = 4096  # past these, a quote is taken for one that never closes
+# Past so many lines, a quote is taken for one that never closes.
+_RECORD_LINES: Final = 4096
+# An error for strict CSV, inside a quote and outside.
+_UNREADABLE: Final = '"x"y'
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ class Source:
             raw.seek(0)
             zipped = raw.peek(2).startswith(b"\x1f\x8b")
             stream: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
-            chunks = iter(partial(stream.read, BLOCK_BYTES), b"")
-            for block in _parse(self.name, chunks, self.kind):
+            text = _decoded(self.name, stream)
+            for block in _parse(self.name, _whole_lines(text), self.kind):
                 block.offset = raw.tell()
                 yield block
 
@@ -85,14 +88,6 @@ def replayable(path: str, kind: SidKind = ATTEMPTS) -> Iterator[Source]:
     with tempfile.TemporaryFile(buffering=0) as spool:
         name = "standard input" if path == STDIN else path
         yield Source(name, spool.fileno(), _copy(path, name, spool), kind)
-
-
-def read(source: Source) -> Iterator[Entry | BadLine]:
-    """Yield every attempt and every bad line, in order of lines; blanks and comments are neither."""
-    for block in source.blocks():
-        created = block.created or [None] * len(block.sids)
-        found: list[Entry | BadLine] = [*map(Entry, block.sids, created, block.numbers), *block.bad]
-        yield from sorted(found, key=attrgetter("line"))
 
 
 @contextmanager
@@ -127,91 +122,67 @@ def _write(spool: IO[bytes], rest: bytes, name: str) -> None:
         raise StorageError(msg, hint="Free space there, or set TMPDIR.") from error
 
 
-def _parse(name: str, raw: Iterator[bytes], kind: SidKind) -> Iterator[Block]:
-    """Detect the format in the first block that says something, then read all in it."""
-    lines = _whole_lines(_line_feeds(_utf8(name, raw)))
-    number = 1
-    read_block = None
-    for block in lines:
-        if read_block is None and (found := _first_content(block)):
-            skip, head = found
-            start = head.strip(BLANK)
-            if start.startswith("["):
-                msg = f"{name} begins like a JSON array, which is not read."
-                raise InputError(msg, hint="Write one JSON value a line: jq -c '.[]'")
-            if delimiter := _delimiter(head, kind):
-                rest = chain.from_iterable(map(bytes.splitlines, chain((block,), lines)))
-                yield _text(
-                    b"".join(line + b"\n" for line in block.splitlines()[:skip]), number, kind
-                )
-                yield from _csv(islice(rest, skip, None), delimiter, number + skip, kind)
-                return
-            read_block = _json if start.startswith(("{", '"')) else _text
-        parsed = (read_block or _text)(block, number, kind)
-        number += parsed.lines
-        yield parsed
-
-
-def _utf8(name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Decode by the mark at the start; a file that cannot be text is refused by its beginning.
+def _decoded(name: str, stream: Any) -> io.TextIOWrapper:  # noqa: ANN401 - a file, or gzip's
+    """Decode by the mark at the start. Refuse a file whose beginning cannot be text.
 
     A few bytes that are no UTF-8 are some other column's Latin-1, and do no harm to a SID.
     """
-    head = next(chunks, b"")
-    if encoding := _BOMS.get(head[:2]):
-        decoder = codecs.getincrementaldecoder(encoding)()
-        yield from (decoder.decode(chunk).encode() for chunk in chain((head[2:],), chunks))
-        yield decoder.decode(b"", final=True).encode()
-        return
-    start = head[:LINE_BYTES]
-    wrong = codecs.getincrementaldecoder("utf-8")("replace").decode(start).count("\ufffd")
-    if wrong > _WRONG_SHARE * len(start) or _CONTROL.search(start):
+    head = stream.read(LINE_LENGTH)
+    stream.seek(0)
+    if head.startswith(_UTF16):
+        return io.TextIOWrapper(stream, "utf-16")
+    wrong = codecs.utf_8_decode(head, "replace")[0].count("\ufffd")
+    if wrong > _WRONG_SHARE * len(head) or _CONTROL.search(head):
         msg = f"{name} is not a text file."
         raise InputError(msg, hint="Give text, CSV or JSON lines, in UTF-8 or gzip of that.")
-    yield head.removeprefix(codecs.BOM_UTF8)
-    yield from chunks
+    return io.TextIOWrapper(stream, "utf-8-sig", "replace")
 
 
-def _line_feeds(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    before = b""
-    for chunk in chunks:
-        # A CR LF cut between two chunks has had its line end already.
-        text = chunk.removeprefix(b"\n") if before.endswith(b"\r") else chunk
-        before = chunk or before
-        yield text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
-
-
-def _whole_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Regroup to end in line feeds; of an overlong line enough is kept to know it for one."""
-    rest = b""
-    for chunk in chunks:
-        lines, end, rest = (rest + chunk).rpartition(b"\n")
-        if end:
-            yield lines + end
-        rest = rest[: LINE_BYTES + 1]
+def _whole_lines(text: io.TextIOWrapper) -> Iterator[list[str]]:
+    """Yield a block of lines at a time. Of an overlong line, keep enough to know it for one."""
+    rest = ""
+    for chunk in iter(partial(text.read, BLOCK_BYTES), ""):
+        *lines, rest = (rest + chunk).split("\n")
+        if lines:
+            yield lines
+        rest = rest[: LINE_LENGTH + 1]
     if rest:
-        yield rest + b"\n"
+        yield [rest]
 
 
-def _text_of(line: bytes) -> str:
-    return line.decode(errors="replace").strip(BLANK)
+def _parse(name: str, blocks: Iterator[list[str]], kind: SidKind) -> Iterator[Block]:
+    """Detect the format in the first block that has content, then read all in it."""
+    number = 1
+    read_block = None
+    for lines in blocks:
+        if read_block is None and (skip := _first_content(lines)) is not None:
+            start = lines[skip].strip(BLANK)
+            if start.startswith("["):
+                msg = f"{name} begins like a JSON array, which is not read."
+                raise InputError(msg, hint="Write one JSON value a line: jq -c '.[]'")
+            if delimiter := _delimiter(lines[skip : skip + 20], kind):
+                yield _text(lines[:skip], number, kind)
+                rest = chain.from_iterable(chain((lines[skip:],), blocks))
+                yield from _csv(rest, delimiter, number + skip, kind)
+                return
+            read_block = _json if start.startswith(("{", '"')) else _text
+        yield (read_block or _text)(lines, number, kind)
+        number += len(lines)
 
 
-def _first_content(block: bytes) -> tuple[int, str] | None:
-    """Return how many blank and comment lines come first, and what follows, cut."""
-    lines = block.splitlines()
-    for skip, line in enumerate(lines):
-        text = _text_of(line) if len(line) <= LINE_BYTES else ""
+def _first_content(lines: list[str]) -> int | None:
+    for place, line in enumerate(lines):
+        text = line.strip(BLANK) if len(line) <= LINE_LENGTH else ""
         if text and not text.startswith("#"):
-            return skip, b"\n".join(lines[skip : skip + 20])[:LINE_BYTES].decode(errors="replace")
+            return place
     return None
 
 
-def _delimiter(head: str, kind: SidKind) -> str | None:
+def _delimiter(head: list[str], kind: SidKind) -> str | None:
     """Return the delimiter with which the first record names a SID column; None: it is no CSV."""
     for delimiter in ",;\t":
         with suppress(csv.Error):
-            record = next(csv.reader(head.split("\n"), delimiter=delimiter, strict=True))
+            record = next(csv.reader(map("{}\n".format, head), delimiter=delimiter, strict=True))
             if not set(kind.columns).isdisjoint(_names(record)):
                 return delimiter
     return None
@@ -221,20 +192,20 @@ def _names(header: list[str]) -> list[str]:
     return [name.strip(BLANK + '"').lower().replace(" ", "_") for name in header]
 
 
-def _text(block: bytes, number: int, kind: SidKind) -> Block:
-    count = block.count(b"\n")
-    if kind.lines.fullmatch(block):
-        sids = block.decode("ascii").split()
-        return Block(count, sids, numbers=range(number, number + count), kind=kind)
-    found = Block(count, kind=kind)
-    for at, text in _content(block, number, found.bad):
+def _text(lines: list[str], number: int, kind: SidKind) -> Block:
+    # Much faster than one line after the other.
+    if kind.pattern.findall("\n".join(lines)) == lines:
+        numbers = range(number, number + len(lines))
+        return Block(len(lines), lines, numbers=numbers, kind=kind)
+    found = Block(len(lines), kind=kind)
+    for at, text in _content(lines, number, found.bad):
         found.take(text.strip('"'), None, at)
     return found
 
 
-def _json(block: bytes, number: int, kind: SidKind) -> Block:
-    found = Block(block.count(b"\n"), kind=kind)
-    for at, text in _content(block, number, found.bad):
+def _json(lines: list[str], number: int, kind: SidKind) -> Block:
+    found = Block(len(lines), kind=kind)
+    for at, text in _content(lines, number, found.bad):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
@@ -245,12 +216,12 @@ def _json(block: bytes, number: int, kind: SidKind) -> Block:
     return found
 
 
-def _content(block: bytes, number: int, bad: list[BadLine]) -> Iterator[tuple[int, str]]:
+def _content(lines: list[str], number: int, bad: list[BadLine]) -> Iterator[tuple[int, str]]:
     """Yield what is neither blank nor comment, with its line."""
-    for at, line in enumerate(block.splitlines(), number):
-        if len(line) > LINE_BYTES:
+    for at, line in enumerate(lines, number):
+        if len(line) > LINE_LENGTH:
             bad.append(BadLine(at, _OVERLONG))
-        elif (text := _text_of(line)) and not text.startswith("#"):
+        elif (text := line.strip(BLANK)) and not text.startswith("#"):
             yield at, text
 
 
@@ -266,52 +237,54 @@ def _members(value: object, kind: SidKind) -> list[tuple[object, object]]:
     return [(item.get("attempt_sid"), item.get("time")) for item in items]
 
 
-def _csv(lines: Iterator[bytes], delimiter: str, first: int, kind: SidKind) -> Iterator[Block]:
-    found, bad = Block(kind=kind), list[BadLine]()
-    records = _records(lines, delimiter, first, bad)
+def _csv(lines: Iterator[str], delimiter: str, first: int, kind: SidKind) -> Iterator[Block]:
+    found = Block(kind=kind)
+    records = _records(lines, delimiter, first)
     names = _names(next(records)[1] or [])
     column = next(names.index(name) for name in kind.columns if name in names)
     dated = names.index("date_created") if "date_created" in names else None
+    at = first
     for at, row in records:
-        if row is None or at - first >= _CSV_ROWS:
+        if at - first >= _CSV_ROWS:
             found.lines = at - first
-            found.bad = sorted(found.bad + bad, key=attrgetter("line"))
-            bad.clear()
             yield found
             found, first = Block(kind=kind), at
-        if row and any(row):
+        if row is None:
+            found.bad.append(BadLine(at, _OVERLONG))
+        elif any(row):
             sid = "".join(row[column : column + 1])
             found.take(sid, None if dated is None else "".join(row[dated : dated + 1]), at)
+    found.lines = at - first
+    yield found
 
 
 def _records(
-    lines: Iterator[bytes], delimiter: str, number: int, bad: list[BadLine]
+    lines: Iterator[str], delimiter: str, number: int
 ) -> Iterator[tuple[int, list[str] | None]]:
-    """Yield CSV records with their first line, then None; a stray quote costs its line only."""
-    record: list[bytes] = []
-    again: list[bytes] = []
+    """Yield CSV records with their first line, None for an overlong line, and an empty last one.
+
+    A quote that never closes costs its own line: the lines after it are read again.
+    """
+    record: list[str] = []
+    again: list[str] = []
 
     def feed() -> Iterator[str]:
         while (line := again.pop() if again else next(lines, None)) is not None:
-            if len(line) > LINE_BYTES:
-                bad.append(BadLine(number + len(record), _OVERLONG))
-                line = b""
             record.append(line)
-            # Every line but a record's first is inside a quote, where this is an error.
-            yield '"x' if len(record) > _RECORD_LINES else line.decode(errors="replace") + "\n"
+            whole = len(line) <= LINE_LENGTH and len(record) <= _RECORD_LINES
+            yield f"{line}\n" if whole else _UNREADABLE
 
     while True:
-        reader = csv.reader(feed(), delimiter=delimiter, strict=True)
         with suppress(csv.Error):
-            for row in reader:
+            for row in csv.reader(feed(), delimiter=delimiter, strict=True):
                 yield number, row
                 number += len(record)
                 record.clear()
-            yield number, None
+            yield number, []
             return
-        # The first line is judged alone, however it quotes, and the others read again.
-        again.extend(record[:0:-1])
-        alone = record[0].decode(errors="replace")
+        alone, *rest = record
+        again.extend(reversed(rest))
         record.clear()
-        yield number, next(csv.reader([alone], delimiter=delimiter))
+        short = len(alone) <= LINE_LENGTH
+        yield number, next(csv.reader([alone], delimiter=delimiter)) if short else None
         number += 1

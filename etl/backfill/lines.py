@@ -26,37 +26,18 @@ _ANY_SID: Final = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class SidKind:
-    """Say which SIDs a file is read for: their prefix, pattern, and columns, the best first.
-
-    ``lines`` matches a whole block of plain lines at once.
-    """
+    """Say which SIDs a file is read for: their prefix, pattern, and columns, the best first."""
 
     prefix: str
     name: str
     pattern: re.Pattern[str]
-    lines: re.Pattern[bytes]
     columns: tuple[str, ...]
 
 
-ATTEMPTS: Final = SidKind(
-    "VL", "attempt", SID_PATTERN, re.compile(rb"(?:VL[0-9a-fA-F]{32}\n)++"), ("attempt_sid", "sid")
-)
+ATTEMPTS: Final = SidKind("VL", "attempt", SID_PATTERN, ("attempt_sid", "sid"))
 VERIFICATIONS: Final = SidKind(
-    "VE",
-    "Verification",
-    VERIFICATION_PATTERN,
-    re.compile(rb"(?:VE[0-9a-fA-F]{32}\n)++"),
-    ("verification_sid", "sid"),
+    "VE", "Verification", VERIFICATION_PATTERN, ("verification_sid", "sid")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Name one attempt; ``date_created`` is None when the file does not tell it (readably)."""
-
-    sid: str
-    date_created: datetime | None
-    line: int
 
 
 @dataclass(frozen=True, slots=True)

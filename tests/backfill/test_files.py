@@ -9,17 +9,19 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.backfill.files import BLOCK_BYTES, LINE_BYTES, read, replayable
-from etl.backfill.lines import BadLine, Entry
+from etl.backfill.files import BLOCK_BYTES, LINE_LENGTH, Source, replayable
+from etl.backfill.lines import BadLine
 from etl.errors import InputError, StorageError
 from tests.support.harness import scaled
 from tests.support.queue_rows import sid
@@ -27,6 +29,23 @@ from tests.support.queue_rows import sid
 WHEN = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
 GZIP_OF_NOTHING = gzip.compress(b"", mtime=0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Name one attempt, when it was created if the file says so, and its line."""
+
+    sid: str
+    date_created: datetime | None
+    line: int
+
+
+def read(source: Source) -> Iterator[Entry | BadLine]:
+    """Yield every attempt and every bad line, in order of lines."""
+    for block in source.blocks():
+        created = block.created or [None] * len(block.sids)
+        found: list[Entry | BadLine] = [*map(Entry, block.sids, created, block.numbers), *block.bad]
+        yield from sorted(found, key=attrgetter("line"))
 
 
 def entries(path: Path | str) -> list[Entry | BadLine]:
@@ -211,7 +230,7 @@ def test_dates(tmp_path: Path, value: object, expected: datetime | None) -> None
 def test_reasons(tmp_path: Path, line: str, reason: str) -> None:
     """A bad line is quoted in ASCII, cut, and without personal data or tokens."""
     # Past what is looked at to tell text from binary.
-    before = f"{sid(1)}\n" * (LINE_BYTES // 35 + 1)
+    before = f"{sid(1)}\n" * (LINE_LENGTH // 35 + 1)
     assert reasons(tmp_path, before + line) == [reason]
 
 
