@@ -12,15 +12,13 @@ import time
 from collections import deque
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
+
+from sqlalchemy import Engine
 
 from etl.cli.messages import Handler
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-    from etl.job.counts import Counts
-    from etl.job.tools import Job
+from etl.job.counts import Counts
+from etl.job.tools import Job
 
 DRAW_EVERY_S = 0.1
 RATE_OVER_S = 60.0
@@ -30,7 +28,7 @@ _BAR_AT_MOST = 30
 class ProgressLine(AbstractContextManager["ProgressLine"]):
     """Draw a line on stderr while a person watches; do nothing otherwise."""
 
-    def __init__(self, engine: "Engine", job: "Job", *, shown: bool) -> None:
+    def __init__(self, engine: Engine, job: Job, *, shown: bool) -> None:
         self._engine = engine
         self._job = job
         self._shown = shown
@@ -56,7 +54,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             self._clear()
             Handler.clear = None
 
-    def __call__(self, counts: "Counts") -> None:
+    def __call__(self, counts: Counts) -> None:
         """Draw how far the run is; called many times a second, drawn a few."""
         now = time.monotonic()
         if not self._shown or now - self._drawn_at < DRAW_EVERY_S:
@@ -66,7 +64,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         columns = max(shutil.get_terminal_size().columns - 1, 1)
         self._write(self._line(counts, now, columns))
 
-    def _line(self, counts: "Counts", now: float, columns: int) -> str:
+    def _line(self, counts: Counts, now: float, columns: int) -> str:
         done, total = counts.finished, self._total
         if total is not None and done > total:
             # More came in meanwhile, or nobody had queued it: how much is left is not known.
@@ -94,7 +92,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             line = f"{_bar(done, total, size)}  {line}"
         return line[:columns]
 
-    def _per_minute(self, counts: "Counts", now: float) -> float:
+    def _per_minute(self, counts: Counts, now: float) -> float:
         """Return the requests of the last minute; of the first one, without an allowance, scaled."""
         if not self._requests or now - self._requests[-1][0] >= 1:
             self._requests.append((now, counts.requests))

@@ -19,7 +19,6 @@ from etl.errors import SchemaError
 from etl.migrate.grants import read_rights, restore
 from etl.reports.views import comment_statements, create_statements
 
-
 _OPTIONS: Final = text(
     "SELECT ' WITH (' || array_to_string(reloptions, ', ') || ')' FROM pg_class"
     " WHERE oid = to_regclass(:name)"

@@ -2,26 +2,21 @@
 
 import json
 import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from etl.backfill.enqueue import check, load, refusal
-from etl.backfill.files import STDIN, replayable
+from etl.backfill.enqueue import Checked, Loaded, OnProgress, check, load, refusal
+from etl.backfill.files import STDIN, Source, replayable
 from etl.backfill.lines import ATTEMPTS, VERIFICATIONS
 from etl.cli.commands.run import run_now
+from etl.cli.context import Context
 from etl.cli.words import counted
 from etl.database.transact import check_revision, transact
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from etl.backfill.enqueue import Checked, Loaded, OnProgress
-    from etl.backfill.files import Source
-    from etl.cli.context import Context
-    from etl.settings import Settings
+from etl.settings import Settings
 
 SHOWN = 20
 """Bad lines that are shown, of all files together."""
@@ -43,7 +38,7 @@ _log = logging.getLogger(__name__)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 @click.pass_obj
 def backfill(
-    context: "Context",
+    context: Context,
     *,
     files: tuple[str, ...],
     of_verifications: bool,
@@ -75,14 +70,14 @@ def backfill(
 
 
 def _enqueue(
-    context: "Context",
-    settings: "Settings",
-    paths: "Sequence[str]",
+    context: Context,
+    settings: Settings,
+    paths: Sequence[str],
     label: str | None,
     *,
     skip_bad: bool,
     of_verifications: bool,
-) -> "list[tuple[str, Loaded]]":
+) -> list[tuple[str, Loaded]]:
     """Check every file, then enqueue every file. Raises ``InputError`` for bad lines."""
     kind = VERIFICATIONS if of_verifications else ATTEMPTS
 
@@ -114,7 +109,7 @@ def _enqueue(
         return loaded
 
 
-def _show_bad(files: "Sequence[tuple[Source, Checked]]") -> None:
+def _show_bad(files: Sequence[tuple[Source, Checked]]) -> None:
     left = SHOWN
     for file, counts in files:
         for line in counts.first_bad[:left]:
@@ -128,7 +123,7 @@ def _show_bad(files: "Sequence[tuple[Source, Checked]]") -> None:
         _log.error("and %s more", f"{more:,}")
 
 
-def _summary(loaded: "Sequence[Loaded]") -> str:
+def _summary(loaded: Sequence[Loaded]) -> str:
     total = _total(loaded)
     parts = [
         f"{counted(total['lines'], 'line')}: {counted(total['new'], 'SID')} enqueued",
@@ -140,13 +135,13 @@ def _summary(loaded: "Sequence[Loaded]") -> str:
     return ", ".join(parts) + "."
 
 
-def _as_dict(loaded: "Sequence[tuple[str, Loaded]]") -> dict[str, Any]:
+def _as_dict(loaded: Sequence[tuple[str, Loaded]]) -> dict[str, Any]:
     """Build the documented object: the sums, and under ``files`` the same for each file."""
     files = [{"name": name, **_total([counts])} for name, counts in loaded]
     return {**_total([counts for _, counts in loaded]), "files": files}
 
 
-def _total(loaded: "Sequence[Loaded]") -> dict[str, int]:
+def _total(loaded: Sequence[Loaded]) -> dict[str, int]:
     return {
         "lines": sum(counts.lines for counts in loaded),
         "bad": sum(counts.bad for counts in loaded),
@@ -157,7 +152,7 @@ def _total(loaded: "Sequence[Loaded]") -> dict[str, int]:
 
 
 @contextmanager
-def _bar(*, shown: bool) -> "Iterator[Callable[[str], OnProgress | None]]":
+def _bar(*, shown: bool) -> Iterator[Callable[[str], OnProgress | None]]:
     """Give a function that starts a bar on stderr for one pass over a file, if it is watched."""
     if not shown:
         yield lambda _title: None
@@ -173,7 +168,7 @@ def _bar(*, shown: bool) -> "Iterator[Callable[[str], OnProgress | None]]":
     )
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
 
-        def start(title: str) -> "OnProgress":
+        def start(title: str) -> OnProgress:
             task = drawn.add_task(title, total=None)
             return lambda done, total: drawn.update(task, completed=done, total=total)
 

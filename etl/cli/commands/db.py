@@ -4,9 +4,9 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import Connection, Engine
 
 from etl.cli.context import Context
 from etl.cli.words import counted
@@ -14,9 +14,6 @@ from etl.database.bounds import PATIENT
 from etl.database.transact import check_revision, transact
 from etl.migrate import upgrade as upgrade_
 from etl.rollups import refresh
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +71,7 @@ def rollups(context: Context, *, everything: bool) -> None:
       verify-etl db rollups --all
     """  # noqa: D301 - \b is click's mark
 
-    def work(connection: "Connection") -> None:
+    def work(connection: Connection) -> None:
         check_revision(connection)
         if everything:
             refresh.mark_everything(connection)

@@ -1,11 +1,11 @@
 """``verify-etl demo``: the whole job, once, against the local sandbox."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from etl.backfill.enqueue import load_file
 from etl.cli import table
@@ -15,11 +15,6 @@ from etl.cli.words import counted
 from etl.migrate.upgrade import upgrade
 from etl.sandbox import Sandbox, World
 from etl.settings import load
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import Engine
 
 SIDS = 100
 """As many as the allowance sends at once: the demo does not wait for a second window."""
@@ -80,14 +75,14 @@ def _tour(context: Context, folder: Path) -> None:
         engine.dispose()
 
 
-def _sample(world: object) -> "Sequence[str]":
+def _sample(world: object) -> Sequence[str]:
     """Take SIDs from all over the world's thirty days."""
     assert isinstance(world, World)  # noqa: S101 - for the type checker
     step = max(world.size // SIDS, 1)
     return [world.sid(n) for n in range(0, world.size, step)][:SIDS]
 
 
-def _report(engine: "Engine") -> None:
+def _report(engine: Engine) -> None:
 
     with engine.connect() as connection:
         channels = connection.execute(text(_BY_CHANNEL)).all()
@@ -104,7 +99,7 @@ def _report(engine: "Engine") -> None:
     )
 
 
-def _show(names: "Sequence[str]", rows: "Sequence[Sequence[object]]") -> None:
+def _show(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     named = [(row[0] or "(none)", *row[1:]) for row in rows]
     spare = ("unpriced", "EUR", "final")
     lines, gone = table.aligned(names, named, columns=table.width() - 2, spare=spare)

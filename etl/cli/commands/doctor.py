@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import Connection, Engine
 
 from etl import __version__
 from etl.allowance import slots
@@ -33,11 +33,7 @@ from etl.errors import (
 )
 from etl.queue import runs
 from etl.run.rights import check_rights
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
-    from etl.settings import Settings
+from etl.settings import Settings
 
 ROOM = 1 << 18
 """Bytes that must find room on the disk for it to be no full one."""
@@ -110,7 +106,7 @@ def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
         engine.dispose()
 
 
-def _database(engine: "Engine") -> Iterator[Finding]:
+def _database(engine: Engine) -> Iterator[Finding]:
 
     reading = engine.execution_options(**READ_ONLY)
     address = engine.url.render_as_string(hide_password=True)
@@ -142,7 +138,7 @@ def _database(engine: "Engine") -> Iterator[Finding]:
         yield Finding("clock", ok=False, message=apart, mend=mend, exit_code=Exit.CONFIG)
 
 
-def _write(engine: "Engine") -> None:
+def _write(engine: Engine) -> None:
     """Write as much as a batch of rows in a run's own row, and take it back before the commit.
 
     A transaction that is rolled back as a whole may never touch the disk. Servers make room for
@@ -150,7 +146,7 @@ def _write(engine: "Engine") -> None:
     through the log. SQLite writes to the file what its cache has no room for.
     """
 
-    def work(connection: "Connection") -> None:
+    def work(connection: Connection) -> None:
         check_rights(connection)
         with dialect(connection).small_cache(connection), connection.begin_nested() as taken_back:
             runs.begin(
@@ -163,7 +159,7 @@ def _write(engine: "Engine") -> None:
     transact(engine, work, doing="writing a row", patience_s=0)
 
 
-def _api(context: Context, settings: "Settings", engines: "list[Engine]") -> Finding:
+def _api(context: Context, settings: Settings, engines: list[Engine]) -> Finding:
     """Send the smallest request there is: a page of one attempt."""
 
     def ask() -> None:
@@ -179,7 +175,7 @@ def _api(context: Context, settings: "Settings", engines: "list[Engine]") -> Fin
     return _check("API", ask, f"{settings.api_url} accepts the credentials.")
 
 
-def _take_slot(engine: "Engine", settings: "Settings") -> None:
+def _take_slot(engine: Engine, settings: Settings) -> None:
     """Count the request against the allowance; on tables that are not ours, do without."""
     allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
     try:

@@ -1,9 +1,8 @@
 """``verify-etl export``: Parquet files by day for what takes over where a database ends."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +10,7 @@ from etl import export as export_
 from etl.cli.context import Context
 from etl.cli.types import Since
 from etl.cli.words import counted, sized
-
-if TYPE_CHECKING:
-    from datetime import date
-
-    from etl.export import Exported
+from etl.export import Exported
 
 _DAY_MS = 86_400_000
 
@@ -74,7 +69,7 @@ def export(
         click.echo(_line(done))
 
 
-def _line(done: "Exported") -> str:
+def _line(done: Exported) -> str:
     return (
         f"{counted(done.written, 'day')} written ({counted(done.rows, 'row')}, "
         f"{sized(done.bytes)}), "
@@ -82,7 +77,7 @@ def _line(done: "Exported") -> str:
     )
 
 
-def _day(ms: int | None) -> "date | None":
+def _day(ms: int | None) -> date | None:
 
     return (
         None if ms is None else datetime.fromtimestamp(ms // _DAY_MS * _DAY_MS / 1000, UTC).date()

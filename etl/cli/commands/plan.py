@@ -2,9 +2,9 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import Connection
 
 from etl.cli.context import Context
 from etl.cli.words import counted
@@ -14,14 +14,9 @@ from etl.database.times import clock, moment
 from etl.database.transact import check_revision, transact
 from etl.decide.plan import plan as make_plan
 from etl.decide.plan import seconds
+from etl.decide.values import Plan, Strategy
 from etl.queue.waiting import read_density, read_waiting
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from etl.decide.values import Plan, Strategy
-    from etl.settings import Settings
-
+from etl.settings import Settings
 
 _AT_LEAST = "at least "
 
@@ -36,7 +31,7 @@ _AT_LEAST = "at least "
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def plan(context: Context, *, strategy: "Strategy", as_json: bool) -> None:
+def plan(context: Context, *, strategy: Strategy, as_json: bool) -> None:
     """Show what run would do, what it costs, and what the other way would cost; send nothing.
 
     \b
@@ -48,16 +43,16 @@ def plan(context: Context, *, strategy: "Strategy", as_json: bool) -> None:
 
 def show(
     context: Context,
-    settings: "Settings",
+    settings: Settings,
     *,
-    strategy: "Strategy",
+    strategy: Strategy,
     as_json: bool,
     limit: int | None = None,
 ) -> None:
     """Print the plan for what waits now and what is due; ``limit``: for so many SIDs, singly."""
     engine = context.engine(settings).execution_options(**READ_ONLY, **PATIENT)
 
-    def work(connection: "Connection") -> "tuple[Plan, int]":
+    def work(connection: Connection) -> tuple[Plan, int]:
         check_revision(connection)
         now = clock(connection)
         waiting = read_waiting(
@@ -103,13 +98,13 @@ def _time(minutes: float) -> str:
     return f"about {minutes:,.0f} min" if minutes else "at once"
 
 
-def _limited(made: "Plan", limit: int, verifications: int) -> "Plan":
+def _limited(made: Plan, limit: int, verifications: int) -> Plan:
     """Cut a plan of single requests down to so many SIDs; Verifications are not counted by it."""
     singly = min(limit, made.fetches - verifications) + verifications
     return replace(made, fetches=singly, requests=singly, fetch_only=singly)
 
 
-def _lines(made: "Plan", named: int) -> list[str]:
+def _lines(made: Plan, named: int) -> list[str]:
 
     least = _AT_LEAST if made.guessed else ""
     lines = [
@@ -126,7 +121,7 @@ def _lines(made: "Plan", named: int) -> list[str]:
     return [*lines, f"Fetch singly: {counted(made.fetches, 'SID')}{also if made.fetches else ''}."]
 
 
-def _as_dict(made: "Plan", minutes: float) -> dict[str, object]:
+def _as_dict(made: Plan, minutes: float) -> dict[str, object]:
     return {
         "requests": made.requests,
         "minutes": round(minutes, 1),

@@ -2,9 +2,9 @@
 
 import json
 import logging
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import Connection
 
 from etl.cli.context import Context
 from etl.cli.types import AGE
@@ -12,11 +12,7 @@ from etl.cli.words import counted
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
 from etl.queue import prune as prune_
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from etl.queue.prune import Pruned
+from etl.queue.prune import Pruned
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +47,7 @@ def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
         rows = 0
         while last is not None:
 
-            def step(connection: "Connection", after: int = last) -> "Pruned":
+            def step(connection: Connection, after: int = last) -> Pruned:
                 check_revision(connection)
                 return prune_.prune(connection, before=before, after=after, write=not dry_run)
 

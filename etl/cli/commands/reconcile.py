@@ -1,10 +1,11 @@
 """``verify-etl reconcile``: hold the rows to Twilio's own counts."""
 
 import json
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,20 +17,13 @@ from etl.cli.types import Since
 from etl.database.bounds import PATIENT
 from etl.database.transact import transact
 from etl.job.stop import StopFlag
-from etl.listing.reconcile import By, Finding, ReconcileOptions, commands, undated
+from etl.job.tools import Job
+from etl.listing.reconcile import By, DayLine, Finding, ReconcileOptions, Totals, commands, undated
 from etl.reports.model import Column, ColumnKind
 from etl.reports.table import draw
 from etl.run import pipeline
-
-if TYPE_CHECKING:
-    from etl.listing.reconcile import DayLine, Totals
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from etl.job.tools import Job
-    from etl.run.pipeline import RunReport
-    from etl.settings import Settings
+from etl.run.pipeline import RunReport
+from etl.settings import Settings
 
 
 @click.command()
@@ -86,8 +80,8 @@ def reconcile(
 
 
 def _compare(
-    context: Context, settings: "Settings", job: "Job", asked: "ReconcileOptions"
-) -> "tuple[RunReport, list[DayLine], int]":
+    context: Context, settings: Settings, job: Job, asked: ReconcileOptions
+) -> tuple[RunReport, list[DayLine], int]:
 
     lines: list[DayLine] = []
     with ExitStack() as stack:
@@ -101,7 +95,7 @@ def _compare(
     return report, lines, unknown
 
 
-def _draw(lines: "Sequence[DayLine]", by: "By | None") -> None:
+def _draw(lines: Sequence[DayLine], by: By | None) -> None:
     """Print the table, as wide as the terminal; piped, as wide as it gets."""
     from rich.console import Console
 
@@ -127,7 +121,7 @@ def _draw(lines: "Sequence[DayLine]", by: "By | None") -> None:
     draw(console, columns, rows, currency="", width=table.room(console))
 
 
-def _row(line: "DayLine", by: "By | None") -> tuple[Any, ...]:
+def _row(line: DayLine, by: By | None) -> tuple[Any, ...]:
     ours, theirs, difference = line.stored.counts, line.twilio, line.difference
     group = () if by is None else (_named(line),)
     return (
@@ -140,13 +134,11 @@ def _row(line: "DayLine", by: "By | None") -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _named(line: "DayLine") -> str:
+def _named(line: DayLine) -> str:
     return "total" if line.is_total else line.group or "others"
 
 
-def _say(
-    report: "RunReport", by: "By | None", lines: "Sequence[DayLine]", undated: int
-) -> "Iterator[str]":
+def _say(report: RunReport, by: By | None, lines: Sequence[DayLine], undated: int) -> Iterator[str]:
     """Say below the table what it comes to, and what to do."""
     totals = [line for line in lines if line.is_total]
     of = {found: [line for line in totals if line.finding is found] for found in Finding}
@@ -192,7 +184,7 @@ def _folded(text: str) -> str:
 
 
 def _document(
-    report: "RunReport", asked: "ReconcileOptions", lines: "Sequence[DayLine]", undated: int
+    report: RunReport, asked: ReconcileOptions, lines: Sequence[DayLine], undated: int
 ) -> dict[str, Any]:
 
     return {
@@ -212,7 +204,7 @@ def _document(
     }
 
 
-def _line(line: "DayLine") -> dict[str, Any]:
+def _line(line: DayLine) -> dict[str, Any]:
     end = datetime.fromtimestamp(line.end / 1000, UTC)
     return {
         "day": line.day.isoformat(),
@@ -227,7 +219,7 @@ def _line(line: "DayLine") -> dict[str, Any]:
     }
 
 
-def _counts(counts: "Totals") -> dict[str, Any]:
+def _counts(counts: Totals) -> dict[str, Any]:
     return {
         "attempts": counts.attempts,
         "converted": counts.converted,
@@ -236,7 +228,7 @@ def _counts(counts: "Totals") -> dict[str, Any]:
     }
 
 
-def _difference(line: "DayLine") -> dict[str, Any]:
+def _difference(line: DayLine) -> dict[str, Any]:
     assert line.difference is not None  # noqa: S101 - the caller asked
     assert line.twilio is not None  # noqa: S101 - as above
     ours, theirs = line.stored.counts.rate, line.twilio.rate

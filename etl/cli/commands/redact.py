@@ -2,9 +2,9 @@
 
 import json
 import logging
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import Connection, Engine
 
 from etl.cli.context import Context
 from etl.cli.types import AGE
@@ -12,11 +12,7 @@ from etl.cli.words import counted
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
 from etl.load import redact as redact_
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
-    from etl.load.redact import Cleaned, Redacted
+from etl.load.redact import Cleaned, Redacted
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +57,14 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
         )
 
 
-def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
+def _redact(engine: Engine, age: int, *, dry_run: bool) -> dict[str, int]:
 
     before = transact(engine, clock, doing="reading the clock") - age
     counts = dict.fromkeys(("attempts", "destinations", "extras", "columns", "changes", "rows"), 0)
     last: str | None = ""
     while last is not None:
 
-        def step(connection: "Connection", after: str = last) -> "Redacted":
+        def step(connection: Connection, after: str = last) -> Redacted:
             check_revision(connection)
             return redact_.redact(connection, before=before, after=after, write=not dry_run)
 
@@ -85,13 +81,13 @@ def _redact(engine: "Engine", age: int, *, dry_run: bool) -> dict[str, int]:
     return counts
 
 
-def _redact_others(engine: "Engine", name: str, before: int, *, dry_run: bool) -> int:
+def _redact_others(engine: Engine, name: str, before: int, *, dry_run: bool) -> int:
 
     rows = 0
     last: int | None = 0
     while last is not None:
 
-        def step(connection: "Connection", after: int = last) -> "Cleaned":
+        def step(connection: Connection, after: int = last) -> Cleaned:
             check_revision(connection)
             return redact_.redact_others(
                 connection, name, before=before, after=after, write=not dry_run

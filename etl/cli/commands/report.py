@@ -4,14 +4,16 @@ import io
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from etl.cli import table
@@ -25,23 +27,14 @@ from etl.database.transact import check_revision, transact
 from etl.reports import REPORTS, find
 from etl.reports import fees as fees_
 from etl.reports.files import replaced
+from etl.reports.model import Report
 from etl.reports.output import WRITERS
-from etl.reports.query import Question, ask, undated
+from etl.reports.query import Question, Rows, ask, undated
 from etl.reports.table import draw
 from etl.reports.window import moment
+from etl.settings import Settings
 from etl.sql.odd import say
 from etl.sql.zones import zone_named
-
-if TYPE_CHECKING:
-    from etl.reports.query import Rows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection, Engine
-
-    from etl.reports.model import Report
-    from etl.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +87,7 @@ def fees(context: Context, *, file: str) -> None:
     """  # noqa: D301 - \b is click's mark
     found = fees_.read(Path(file))
 
-    def work(connection: "Connection") -> int:
+    def work(connection: Connection) -> int:
         check_revision(connection)
         return fees_.replace(connection, found)
 
@@ -103,7 +96,7 @@ def fees(context: Context, *, file: str) -> None:
     _log.info("%s loaded.", counted(count, "fee"))
 
 
-def _command(report: "Report") -> click.Command:
+def _command(report: Report) -> click.Command:
     def run(context: Context, **options: Any) -> None:  # noqa: ANN401 - click's
         _run(context, report, **options)
 
@@ -121,12 +114,12 @@ def _command(report: "Report") -> click.Command:
     )
 
 
-def _example(report: "Report") -> str:
+def _example(report: Report) -> str:
     since = " --since 7d" if "window" in report.filters else ""
     return f"verify-etl report {report.name}{since} --format csv"
 
 
-def _options(report: "Report") -> "Iterator[click.Option]":
+def _options(report: Report) -> Iterator[click.Option]:
     if "window" in report.filters:
         day = "A day, a time (ISO 8601), or how long ago (7d)"
         yield click.Option(["--since"], metavar="WHEN", help=f"{day}; inclusive.")
@@ -164,7 +157,7 @@ def _options(report: "Report") -> "Iterator[click.Option]":
 
 def _run(
     context: Context,
-    report: "Report",
+    report: Report,
     *,
     form: str,
     output: str | None,
@@ -183,8 +176,8 @@ def _run(
 
 
 def _question(
-    report: "Report",
-    settings: "Settings",
+    report: Report,
+    settings: Settings,
     *,
     form: str,
     since: str | None = None,
@@ -196,7 +189,7 @@ def _question(
     by: str | None = None,
     limit: int | None = None,
     **past: str | None,
-) -> "tuple[Question, ZoneInfo]":
+) -> tuple[Question, ZoneInfo]:
 
     zone = zone_named(timezone) if timezone else ZoneInfo("UTC")
     now = time.time()
@@ -221,7 +214,7 @@ def _question(
     return question, zone
 
 
-def _by(report: "Report", text: str | None) -> tuple[str, ...] | None:
+def _by(report: Report, text: str | None) -> tuple[str, ...] | None:
     if not report.by:
         return None
     if text is None:
@@ -236,8 +229,8 @@ def _by(report: "Report", text: str | None) -> tuple[str, ...] | None:
 
 @contextmanager
 def _asked(
-    context: Context, engine: "Engine", report: "Report", question: "Question", zone: "ZoneInfo"
-) -> "Iterator[Rows]":
+    context: Context, engine: Engine, report: Report, question: Question, zone: ZoneInfo
+) -> Iterator[Rows]:
     """Ask within a transaction that writes nothing, and say the database's errors in words."""
 
     def local(value: Any) -> Any:  # noqa: ANN401 - any cell
@@ -264,10 +257,10 @@ def _asked(
 
 def _table(
     context: Context,
-    engine: "Engine",
-    report: "Report",
-    question: "Question",
-    zone: "ZoneInfo",
+    engine: Engine,
+    report: Report,
+    question: Question,
+    zone: ZoneInfo,
     output: str | None,
 ) -> None:
 
@@ -294,10 +287,10 @@ def _table(
 
 def _file(
     context: Context,
-    engine: "Engine",
-    report: "Report",
-    question: "Question",
-    zone: "ZoneInfo",
+    engine: Engine,
+    report: Report,
+    question: Question,
+    zone: ZoneInfo,
     form: str,
     output: str | None,
 ) -> None:

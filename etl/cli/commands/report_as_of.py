@@ -1,25 +1,20 @@
 """Ask a report about the past: `--as-of` and `--seen-since`, and what is said about the answer."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import click
+from sqlalchemy import Connection
 
-from etl.reports.model import Column, ColumnKind
+from etl.reports.model import Column, ColumnKind, Report
+from etl.reports.query import Question, Rows
 from etl.reports.window import moment
+from etl.settings import Settings
 from etl.sql.as_of import AsOf, first_known
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-    from zoneinfo import ZoneInfo
-
-    from sqlalchemy import Connection
-
-    from etl.reports.model import Report
-    from etl.reports.query import Question, Rows
-    from etl.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +22,7 @@ AS_OF: Final = "As it was known at this day, time (ISO 8601), or so long ago (7d
 _SEEN: Final = "Only what became known later than this day, time, or so long ago."
 
 
-def options(report: "Report") -> "Iterator[click.Option]":
+def options(report: Report) -> Iterator[click.Option]:
     """Give the options about the past that a report takes."""
     if "seen" in report.filters:
         yield click.Option(["--seen-since"], metavar="WHEN", help=_SEEN)
@@ -35,8 +30,8 @@ def options(report: "Report") -> "Iterator[click.Option]":
 
 
 def asked(
-    settings: "Settings",
-    zone: "ZoneInfo",
+    settings: Settings,
+    zone: ZoneInfo,
     now_s: float,
     *,
     as_of: str | None,
@@ -57,7 +52,7 @@ def asked(
     return {"as_of": past, "seen_since": since}
 
 
-def say(connection: "Connection", report: "Report", as_of: "AsOf", zone: "ZoneInfo") -> None:
+def say(connection: Connection, report: Report, as_of: AsOf, zone: ZoneInfo) -> None:
     """Say on stderr which moment was used, and what the answer cannot know of it."""
     if not say_moment(connection, as_of, zone):
         return
@@ -70,7 +65,7 @@ def say(connection: "Connection", report: "Report", as_of: "AsOf", zone: "ZoneIn
         )
 
 
-def say_moment(connection: "Connection", as_of: "AsOf", zone: "ZoneInfo") -> bool:
+def say_moment(connection: Connection, as_of: AsOf, zone: ZoneInfo) -> bool:
     """Say on stderr which moment was used; return whether anything was known then."""
     _log.info("As known at %s.", _shown(as_of.moment, zone))
     begun = first_known(connection)
@@ -81,11 +76,11 @@ def say_moment(connection: "Connection", as_of: "AsOf", zone: "ZoneInfo") -> boo
     return False
 
 
-def _shown(at: "datetime", zone: "ZoneInfo") -> str:
+def _shown(at: datetime, zone: ZoneInfo) -> str:
     return at.astimezone(zone).isoformat(sep=" ", timespec="seconds")
 
 
-def stamped(answer: "Rows", question: "Question", zone: "ZoneInfo") -> "Rows":
+def stamped(answer: Rows, question: Question, zone: ZoneInfo) -> Rows:
     """Put the moment before every row, so that a file says of when it is."""
     if question.as_of is None:
         return answer

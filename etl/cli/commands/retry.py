@@ -1,9 +1,9 @@
 """``verify-etl retry``: give dead rows another chance."""
 
 import json
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import Connection
 
 from etl.cli.context import Context
 from etl.cli.types import Word
@@ -11,9 +11,6 @@ from etl.database.bounds import PATIENT
 from etl.database.transact import check_revision, transact
 from etl.queue import attempts, verifications
 from etl.records import Outcome
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 
 @click.command()
@@ -52,7 +49,7 @@ def retry(
         msg = f"There is no outcome {unknown[0]!r}; there are: {', '.join(sorted(known))}."
         raise click.UsageError(msg)
 
-    def work(connection: "Connection") -> int:
+    def work(connection: Connection) -> int:
         check_revision(connection)
         revived = attempts.revive(connection, sids=sids, outcomes=outcomes)
         if not outcomes:

@@ -1,18 +1,15 @@
 """``verify-etl run``: drain the queue."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from etl.cli.context import Context
 from etl.cli.execute import build_job, carry_out, max_seconds_option, prefaced
+from etl.decide.values import Strategy
 from etl.run import pipeline
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from etl.decide.values import Strategy
-    from etl.settings import Settings
+from etl.settings import Settings
 
 
 @click.command()
@@ -41,7 +38,7 @@ def run(
     limit: int | None,
     max_seconds: float | None,
     concurrency: int | None,
-    strategy: "Strategy",
+    strategy: Strategy,
     dry_run: bool,
     migrate: bool,
     strict: bool,
@@ -82,14 +79,14 @@ def run(
 
 def run_now(
     context: Context,
-    settings: "Settings",
+    settings: Settings,
     *,
     limit: int | None = None,
     max_seconds: float | None = None,
     strict: bool = False,
-    strategy: "Strategy" = "auto",
+    strategy: Strategy = "auto",
     as_json: bool = False,
-    within: "Mapping[str, Any] | None" = None,
+    within: Mapping[str, Any] | None = None,
 ) -> None:
     """Run once, print what came of it, and leave with its exit code.
 
@@ -109,7 +106,7 @@ def run_now(
         )
 
 
-def _migrate(context: Context, settings: "Settings") -> None:
+def _migrate(context: Context, settings: Settings) -> None:
     from etl.migrate.upgrade import upgrade
 
     engine = context.engine(settings, create=True)

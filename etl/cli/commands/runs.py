@@ -2,21 +2,17 @@
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
+from sqlalchemy import Connection
 
 from etl.cli import table
 from etl.cli.context import Context
 from etl.database.transact import check_revision, transact
 from etl.queue import runs as runs_
 from etl.queue import status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
-
-    from sqlalchemy import Connection
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
       verify-etl runs --limit 5
     """  # noqa: D301 - \b is click's mark
 
-    def work(connection: "Connection") -> "list[dict[str, Any]]":
+    def work(connection: Connection) -> list[dict[str, Any]]:
         check_revision(connection)
         return [status.as_dict(row) for row in runs_.latest(connection, limit)]
 
@@ -57,14 +53,14 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
         _log.info("No run yet.")
 
 
-def _row(run: "Mapping[str, Any]") -> "list[Any]":
+def _row(run: Mapping[str, Any]) -> list[Any]:
     did = run["did"] if isinstance(run["did"], dict) else {}
     counts = [did.get(name) for name in ("requests", "fetched", "settled", "dead")]
     ended = "not ended" if run["ended_at"] is None else run["exit_code"]
     return [run["id"], run["command"], run["started_at"], run["seconds"], ended, *counts]
 
 
-def _errors(found: "Sequence[Mapping[str, Any]]") -> "Iterator[str]":
+def _errors(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for run in found:
         if run["error"]:
             yield table.wrapped(f"{run['id']}:", run["error"], indent=6)

@@ -1,7 +1,7 @@
 """``verify-etl sandbox``: a local Verify Attempts API to try things with."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -10,9 +10,6 @@ from etl.cli.types import DURATION
 from etl.errors import StorageError
 from etl.job.stop import StopFlag
 from etl.sandbox import Fault, Sandbox, World
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 
 @click.command()
@@ -84,7 +81,7 @@ def sandbox(
             box.stop()
 
 
-def _parsed(faults: "Sequence[str]") -> "list[Fault]":
+def _parsed(faults: Sequence[str]) -> list[Fault]:
 
     found = []
     for fault in faults:
@@ -96,7 +93,7 @@ def _parsed(faults: "Sequence[str]") -> "list[Fault]":
     return found
 
 
-def _write(path: str, sids: "Iterable[str]") -> None:
+def _write(path: str, sids: Iterable[str]) -> None:
     try:
         with click.open_file(path, "w") as stream:
             stream.writelines(f"{sid}\n" for sid in sids)

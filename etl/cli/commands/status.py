@@ -1,10 +1,11 @@
 """``verify-etl status``: how the queue stands."""
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import Connection
 
 from etl.allowance.slots import Allowance
 from etl.cli import table
@@ -12,13 +13,7 @@ from etl.cli.context import Context
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
 from etl.queue import status as status_
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection
-
-    from etl.queue.status import Status
+from etl.queue.status import Status
 
 _INDENT = 17
 _SHOWN_RUNS = 3
@@ -38,7 +33,7 @@ def status(context: Context, *, as_json: bool) -> None:
     settings = context.settings()
     allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
 
-    def work(connection: "Connection") -> "tuple[Status, int]":
+    def work(connection: Connection) -> tuple[Status, int]:
         check_revision(connection)
         now = clock(connection)
         found = status_.read(
@@ -58,7 +53,7 @@ def status(context: Context, *, as_json: bool) -> None:
         click.echo("\n".join(lines(found, now)))
 
 
-def lines(found: "Status", now: int) -> "Iterator[str]":
+def lines(found: Status, now: int) -> Iterator[str]:
     """Write the status for a person; ``now`` is what "in 3 h" counts from."""
     yield from _queue(found)
     yield ""
@@ -89,7 +84,7 @@ def lines(found: "Status", now: int) -> "Iterator[str]":
             yield _say(f"  {run['id']}", _run(run))
 
 
-def _queue(found: "Status") -> "Iterator[str]":
+def _queue(found: Status) -> Iterator[str]:
     size = max(len(f"{count:,}") for count in found.states.values())
     yield "Queue"
     for state, count in found.states.items():
@@ -103,7 +98,7 @@ def _say(label: str, text: str) -> str:
     return table.wrapped(label, text, indent=_INDENT)
 
 
-def _left(found: "Status") -> str:
+def _left(found: Status) -> str:
     if not found.requests_left:
         return "nothing"
     text = f"{found.requests_left:,} {'request' if found.requests_left == 1 else 'requests'}"
@@ -113,13 +108,13 @@ def _left(found: "Status") -> str:
     return f"{text}, {span(found.minutes_left * 60)} at {_pace(found.allowance)}"
 
 
-def _pace(allowance: "dict[str, float]") -> str:
+def _pace(allowance: dict[str, float]) -> str:
     window = allowance["window_s"]
     each = "a minute" if window == 60 else f"every {window:g} s"  # noqa: PLR2004 - a minute
     return f"{allowance['requests']:,} {each}"
 
 
-def _loss(found: "Status") -> str:
+def _loss(found: Status) -> str:
     count = found.lost_before_turn
     sids = "SID is" if count == 1 else "SIDs are"
     if found.at_most:
@@ -134,7 +129,7 @@ def _loss(found: "Status") -> str:
     )
 
 
-def _run(run: "dict[str, object]") -> str:
+def _run(run: dict[str, object]) -> str:
     if run["ended_at"] is None:
         return f"{run['started_at']}  {run['command']}, not ended"
     took = span(float(str(run["seconds"] or 0)))
