@@ -64,6 +64,13 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         return round(moment(str(value), option=option, zone=utc, now_s=time.time()) * 1000)
 
 
+def check_order(since: float | None, until: float | None) -> None:
+    """Raise a usage error unless the window has a beginning before its end."""
+    if since is not None and until is not None and until <= since:
+        msg = "--since must be before --until."
+        raise click.UsageError(msg)
+
+
 class Word(click.types.StringParamType):
     """Refuse bytes of no encoding and NUL: they are in no column, and drivers would raise."""
 

@@ -2,17 +2,15 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from etl.cli.context import Context
 from etl.cli.words import counted
 from etl.database.bounds import PATIENT
 from etl.database.transact import check_revision, transact
-from etl.migrate import upgrade as upgrade_
+from etl.migrate import upgrade as schema
 from etl.rollups import refresh
 
 _log = logging.getLogger(__name__)
@@ -45,15 +43,16 @@ def upgrade(context: Context, *, sql: bool) -> None:
     settings = context.settings()
     if sql:
         url = settings.database_url.get_secret_value()
-        click.echo(upgrade_.upgrade_sql(url), nl=False)
+        click.echo(schema.upgrade_sql(url), nl=False)
         return
-    with _engine(context, create=True) as engine:
-        done = upgrade_.upgrade(engine)
-        if days := refresh.refresh(engine, policy=settings.policy):
-            done.append(f"roll-ups: {counted(days, 'day')}")
+    engine = context.engine(settings, create=True)
+    done = schema.upgrade(engine)
+    if days := refresh.refresh(engine, policy=settings.policy):
+        done.append(f"roll-ups: {counted(days, 'day')}")
+    engine.dispose()
     for line in done:
         _log.info("%s", line)
-    _log.info("The schema is at %s%s.", upgrade_.head(), "" if done else ", nothing to do")
+    _log.info("The schema is at %s%s.", schema.head(), "" if done else ", nothing to do")
 
 
 @db.command()
@@ -76,10 +75,11 @@ def rollups(context: Context, *, everything: bool) -> None:
         if everything:
             refresh.mark_everything(connection)
 
-    with _engine(context) as engine:
+    settings = context.settings()
+    with context.database(settings) as engine:
         patient = engine.execution_options(**PATIENT)
         transact(patient, work, doing="marking days to sum")
-        days = refresh.refresh(engine, policy=context.settings().policy, everything=True)
+        days = refresh.refresh(engine, policy=settings.policy, everything=True)
     _log.info("%s summed.", counted(days, "day"))
 
 
@@ -93,11 +93,8 @@ def current(context: Context, *, as_json: bool) -> None:
     Example:
       verify-etl db current --json
     """  # noqa: D301 - \b is click's mark
-    with _engine(context) as engine:
-        found = upgrade_.current(engine)
-    if as_json:
-        click.echo(json.dumps({"current": found, "head": upgrade_.head()}))
-    else:
+    found = _current(context, as_json=as_json)
+    if not as_json:
         click.echo(found or "none")
 
 
@@ -111,18 +108,14 @@ def check(context: Context, *, as_json: bool) -> None:
     Example:
       verify-etl db check && verify-etl run
     """  # noqa: D301 - \b is click's mark
-    with _engine(context) as engine:
-        found = upgrade_.current(engine)
-    if as_json:
-        click.echo(json.dumps({"current": found, "head": upgrade_.head()}))
-    upgrade_.judge(found)
+    found = _current(context, as_json=as_json)
+    schema.judge(found)
     _log.info("The schema is at %s, as this version needs it.", found)
 
 
-@contextmanager
-def _engine(context: Context, *, create: bool = False) -> Iterator["Engine"]:
-    engine = context.engine(context.settings(), create=create)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+def _current(context: Context, *, as_json: bool) -> str | None:
+    with context.database(context.settings()) as engine:
+        found = schema.current(engine)
+    if as_json:
+        click.echo(json.dumps({"current": found, "head": schema.head()}))
+    return found

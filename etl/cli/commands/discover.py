@@ -8,7 +8,7 @@ import click
 
 from etl.cli.context import Context
 from etl.cli.execute import build_job, carry_out, max_seconds_option
-from etl.cli.types import Since
+from etl.cli.types import Since, check_order
 from etl.listing.discover import DiscoverOptions
 from etl.run import pipeline
 
@@ -43,9 +43,7 @@ def discover(
     Example:
       verify-etl discover --since 7d
     """  # noqa: D301 - \b is click's mark
-    if since is not None and until is not None and until <= since:
-        msg = "--since must be before --until."
-        raise click.UsageError(msg)
+    check_order(since, until)
     settings = context.settings()
     _check_reach(since, until, settings.retention)
     if service and not re.fullmatch(r"VA[0-9a-fA-F]{32}", service):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from etl import export as export_
+from etl import export as parquet
 from etl.cli.context import Context
-from etl.cli.types import Since
+from etl.cli.types import Since, check_order
 from etl.cli.words import counted, sized
 from etl.export import Exported
 
@@ -51,10 +51,8 @@ def export(
       verify-etl export --format parquet -o /srv/lake/attempts --since 90d
     """  # noqa: D301 - \b is click's mark
     del form  # the only one so far
-    if since is not None and until is not None and until <= since:
-        msg = "--since must be before --until."
-        raise click.UsageError(msg)
-    asked = export_.ExportOptions(
+    check_order(since, until)
+    asked = parquet.ExportOptions(
         folder=Path(output),
         first=_day(since),
         end=_day(None if until is None else until + _DAY_MS - 1),
@@ -62,7 +60,7 @@ def export(
         destination=destination,
     )
     with context.database(context.settings(), read_only=True) as engine:
-        done = export_.export(engine, asked)
+        done = parquet.export(engine, asked)
     if as_json:
         click.echo(json.dumps({"directory": output, "format": "parquet"} | done.as_dict()))
     elif not context.quiet:
@@ -78,7 +76,6 @@ def _line(done: Exported) -> str:
 
 
 def _day(ms: int | None) -> date | None:
-
     return (
         None if ms is None else datetime.fromtimestamp(ms // _DAY_MS * _DAY_MS / 1000, UTC).date()
     )

@@ -7,12 +7,13 @@ import click
 from sqlalchemy import Connection
 
 from etl.cli.context import Context
+from etl.cli.steps import in_steps
 from etl.cli.types import AGE
 from etl.cli.words import counted
 from etl.database.times import clock
-from etl.database.transact import check_revision, transact
-from etl.queue import prune as prune_
+from etl.database.transact import transact
 from etl.queue.prune import Pruned
+from etl.queue.prune import prune as take_out
 
 _log = logging.getLogger(__name__)
 
@@ -43,16 +44,11 @@ def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
         )
     with context.database(settings, read_only=dry_run) as engine:
         before = transact(engine, clock, doing="reading the clock") - age
-        last: int | None = 0
-        rows = 0
-        while last is not None:
 
-            def step(connection: Connection, after: int = last) -> Pruned:
-                check_revision(connection)
-                return prune_.prune(connection, before=before, after=after, write=not dry_run)
+        def step(connection: Connection, after: int) -> Pruned:
+            return take_out(connection, before=before, after=after, write=not dry_run)
 
-            done = transact(engine, step, doing="pruning the queue")
-            rows, last = rows + done.rows, done.last
+        rows = sum(done.rows for done in in_steps(engine, step, 0, doing="pruning the queue"))
     if as_json:
         click.echo(json.dumps({"pruned": rows, "dry_run": dry_run}))
     else:

@@ -13,7 +13,8 @@ from etl.cli import table
 from etl.cli.context import Context
 from etl.cli.execute import build_job, max_seconds_option
 from etl.cli.progress import ProgressLine
-from etl.cli.types import Since
+from etl.cli.types import Since, check_order
+from etl.cli.words import counted
 from etl.database.bounds import PATIENT
 from etl.database.transact import transact
 from etl.job.stop import StopFlag
@@ -60,9 +61,7 @@ def reconcile(
       verify-etl reconcile --since 7d --by service
       verify-etl reconcile --since 7d --until 1d --strict
     """  # noqa: D301 - \b is click's mark
-    if until is not None and until <= since:
-        msg = "--since must be before --until."
-        raise click.UsageError(msg)
+    check_order(since, until)
     settings = context.settings()
     job = build_job(settings, max_seconds=max_seconds, strict=strict)
     asked = ReconcileOptions(since, until, None if by is None else By(by))
@@ -82,7 +81,6 @@ def reconcile(
 def _compare(
     context: Context, settings: Settings, job: Job, asked: ReconcileOptions
 ) -> tuple[RunReport, list[DayLine], int]:
-
     lines: list[DayLine] = []
     with ExitStack() as stack:
         api = context.api(settings)
@@ -144,13 +142,14 @@ def _say(report: RunReport, by: By | None, lines: Sequence[DayLine], undated: in
     of = {found: [line for line in totals if line.finding is found] for found in Finding}
     yield ""
     if not any(line.differs for line in lines) and not of[Finding.EXPIRED]:
-        yield _folded(f"Equal: {_days(len(totals))}.")
+        yield _folded(f"Equal: {counted(len(totals), 'day')}.")
+    days = {found: counted(len(group), "day") for found, group in of.items()}
     lost = -sum(line.difference.attempts for line in of[Finding.MISSING] if line.difference)
     if lost:
-        yield _folded(f"{lost:,} attempts of {_days(len(of[Finding.MISSING]))} are missing here.")
+        yield _folded(f"{lost:,} attempts of {days[Finding.MISSING]} are missing here.")
     if of[Finding.SURPLUS]:
         yield _folded(
-            f"{_days(len(of[Finding.SURPLUS]))} with attempts here that Twilio does not count: "
+            f"{days[Finding.SURPLUS]} with attempts here that Twilio does not count: "
             "deleted there, or not counted yet."
         )
     changed = [line for line in lines if line.finding is Finding.CHANGED]
@@ -167,16 +166,10 @@ def _say(report: RunReport, by: By | None, lines: Sequence[DayLine], undated: in
         if report.pending:
             yield _folded(f"{report.pending:,} SIDs still wait in the queue for: verify-etl run")
     if of[Finding.EXPIRED]:
-        yield _folded(
-            f"{_days(len(of[Finding.EXPIRED]))} begun before what the API still remembers: "
-            "not asked."
-        )
+        expired = days[Finding.EXPIRED]
+        yield _folded(f"{expired} begun before what the API still remembers: not asked.")
     if undated:
         yield _folded(f"{undated:,} attempts of unknown creation time are in no day.")
-
-
-def _days(count: int) -> str:
-    return "1 day" if count == 1 else f"{count:,} days"
 
 
 def _folded(text: str) -> str:
@@ -186,7 +179,6 @@ def _folded(text: str) -> str:
 def _document(
     report: RunReport, asked: ReconcileOptions, lines: Sequence[DayLine], undated: int
 ) -> dict[str, Any]:
-
     return {
         "run_id": report.run_id,
         "by": asked.by,

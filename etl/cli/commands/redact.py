@@ -2,16 +2,18 @@
 
 import json
 import logging
+from functools import partial
 
 import click
 from sqlalchemy import Connection, Engine
 
 from etl.cli.context import Context
+from etl.cli.steps import in_steps
 from etl.cli.types import AGE
 from etl.cli.words import counted
 from etl.database.times import clock
-from etl.database.transact import check_revision, transact
-from etl.load import redact as redact_
+from etl.database.transact import transact
+from etl.load import redact as clean
 from etl.load.redact import Cleaned, Redacted
 
 _log = logging.getLogger(__name__)
@@ -58,42 +60,26 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
 
 
 def _redact(engine: Engine, age: int, *, dry_run: bool) -> dict[str, int]:
-
     before = transact(engine, clock, doing="reading the clock") - age
+
+    def step(connection: Connection, after: str) -> Redacted:
+        return clean.redact(connection, before=before, after=after, write=not dry_run)
+
     counts = dict.fromkeys(("attempts", "destinations", "extras", "columns", "changes", "rows"), 0)
-    last: str | None = ""
-    while last is not None:
-
-        def step(connection: Connection, after: str = last) -> Redacted:
-            check_revision(connection)
-            return redact_.redact(connection, before=before, after=after, write=not dry_run)
-
-        done = transact(engine, step, doing="removing personal data")
-        last = done.last
+    for done in in_steps(engine, step, "", doing="removing personal data"):
         counts["attempts"] += done.looked_at
         counts["destinations"] += done.destinations
         counts["extras"] += done.extras
         counts["columns"] += done.columns
         counts["changes"] += done.changes
-    counts["rows"] = sum(
-        _redact_others(engine, name, before, dry_run=dry_run) for name in redact_.OTHERS
-    )
+    for name in clean.OTHERS:
+        work = partial(_redact_others, name=name, before=before, dry_run=dry_run)
+        doing = f"removing personal data from {name}"
+        counts["rows"] += sum(cleaned.rows for cleaned in in_steps(engine, work, 0, doing=doing))
     return counts
 
 
-def _redact_others(engine: Engine, name: str, before: int, *, dry_run: bool) -> int:
-
-    rows = 0
-    last: int | None = 0
-    while last is not None:
-
-        def step(connection: Connection, after: int = last) -> Cleaned:
-            check_revision(connection)
-            return redact_.redact_others(
-                connection, name, before=before, after=after, write=not dry_run
-            )
-
-        done = transact(engine, step, doing=f"removing personal data from {name}")
-        last = done.last
-        rows += done.rows
-    return rows
+def _redact_others(
+    connection: Connection, after: int, *, name: str, before: int, dry_run: bool
+) -> Cleaned:
+    return clean.redact_others(connection, name, before=before, after=after, write=not dry_run)

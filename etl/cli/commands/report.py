@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,13 +19,13 @@ from sqlalchemy.exc import DBAPIError
 from etl.cli import table
 from etl.cli.commands import report_as_of
 from etl.cli.commands.report_html import html
-from etl.cli.context import Context, snapshots
-from etl.cli.types import Word
+from etl.cli.context import Context
+from etl.cli.types import Word, check_order
 from etl.cli.words import counted
 from etl.database.errors import explain
 from etl.database.transact import check_revision, transact
 from etl.reports import REPORTS, find
-from etl.reports import fees as fees_
+from etl.reports import fees as price_list
 from etl.reports.files import replaced
 from etl.reports.model import Report
 from etl.reports.output import WRITERS
@@ -85,11 +85,11 @@ def fees(context: Context, *, file: str) -> None:
     Example:
       verify-etl report fees config/fees.example.toml
     """  # noqa: D301 - \b is click's mark
-    found = fees_.read(Path(file))
+    found = price_list.read(Path(file))
 
     def work(connection: Connection) -> int:
         check_revision(connection)
-        return fees_.replace(connection, found)
+        return price_list.replace(connection, found)
 
     with context.database(context.settings()) as engine:
         count = transact(engine, work, doing="storing the fees")
@@ -165,14 +165,12 @@ def _run(
 ) -> None:
     settings = context.settings()
     question, zone = _question(report, settings, form=form, **asked)
-    engine = context.engine(settings)
-    try:
+    with context.database(settings, read_only=True) as engine:
+        asking = _asked(context, engine, report, question, zone)
         if form == "table":
-            _table(context, engine, report, question, zone, output)
+            _table(asking, report, question, output)
         else:
-            _file(context, engine, report, question, zone, form, output)
-    finally:
-        engine.dispose()
+            _file(asking, question, zone, form, output)
 
 
 def _question(
@@ -190,14 +188,11 @@ def _question(
     limit: int | None = None,
     **past: str | None,
 ) -> tuple[Question, ZoneInfo]:
-
     zone = zone_named(timezone) if timezone else ZoneInfo("UTC")
     now = time.time()
     start = moment(since, option="--since", zone=zone, now_s=now) if since else None
     end = moment(until, option="--until", zone=zone, now_s=now) if until else None
-    if start is not None and end is not None and start >= end:
-        msg = "--since must be before --until"
-        raise click.UsageError(msg)
+    check_order(start, end)
     if limit is None and form == "table":
         limit = _MOST_ROWS + 1
     question = Question(
@@ -237,7 +232,7 @@ def _asked(
         return value.astimezone(zone) if isinstance(value, datetime) else value
 
     try:
-        with snapshots(engine).connect() as connection:
+        with engine.connect() as connection:
             check_revision(connection)
             say(connection)
             windowed = question.since is not None or question.until is not None
@@ -256,17 +251,11 @@ def _asked(
 
 
 def _table(
-    context: Context,
-    engine: Engine,
-    report: Report,
-    question: Question,
-    zone: ZoneInfo,
-    output: str | None,
+    asking: AbstractContextManager[Rows], report: Report, question: Question, output: str | None
 ) -> None:
-
     from rich.console import Console
 
-    with _asked(context, engine, report, question, zone) as answer:
+    with asking as answer:
         rows = list(answer.rows)
     if cut := len(rows) > _MOST_ROWS and question.limit == _MOST_ROWS + 1:
         del rows[_MOST_ROWS:]
@@ -286,21 +275,18 @@ def _table(
 
 
 def _file(
-    context: Context,
-    engine: Engine,
-    report: Report,
+    asking: AbstractContextManager[Rows],
     question: Question,
     zone: ZoneInfo,
     form: str,
     output: str | None,
 ) -> None:
-
     output = output or "-"
     if output == "-" and form == "parquet" and sys.stdout.isatty():
         msg = "Parquet is not for terminals: add -o FILE."
         raise click.UsageError(msg)
     # The outer one: what passes it on to a reader does so when the transaction has ended.
-    with replaced(output) as stream, _asked(context, engine, report, question, zone) as answer:
+    with replaced(output) as stream, asking as answer:
         WRITERS[form](report_as_of.stamped(answer, question, zone), stream)
 
 

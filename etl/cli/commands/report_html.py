@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.cli.commands import report_as_of
 from etl.cli.context import Context
+from etl.cli.types import check_order
 from etl.cli.words import sized
 from etl.database.errors import explain
 from etl.database.transact import check_revision
@@ -55,9 +56,7 @@ def html(
     zone, now = ZoneInfo("UTC"), time.time()
     start = moment(since, option="--since", zone=zone, now_s=now) if since else None
     end = moment(until, option="--until", zone=zone, now_s=now) if until else None
-    if start is not None and end is not None and start >= end:
-        msg = "--since must be before --until"
-        raise click.UsageError(msg)
+    check_order(start, end)
     channels = tuple(name.lower() for name in channel)
     countries = tuple(code.upper() for code in country)
     settings = context.settings()

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from etl.cli import table
 from etl.cli.context import Context
 from etl.database.transact import check_revision, transact
-from etl.queue import runs as runs_
+from etl.queue import runs as history
 from etl.queue import status
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
 
     def work(connection: Connection) -> list[dict[str, Any]]:
         check_revision(connection)
-        return [status.as_dict(row) for row in runs_.latest(connection, limit)]
+        return [status.as_dict(row) for row in history.latest(connection, limit)]
 
     with context.database(context.settings(), read_only=True) as engine:
         found = transact(engine, work, doing="reading the history of runs")

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from etl.cli.context import Context
 from etl.cli.types import DURATION
 from etl.errors import StorageError
 from etl.job.stop import StopFlag
@@ -36,9 +35,7 @@ from etl.sandbox import Fault, Sandbox, World
     "--sids", type=click.Path(dir_okay=False, allow_dash=True),
     help="Write the world's SIDs to this file, too.",
 )  # fmt: skip
-@click.pass_obj
 def sandbox(
-    context: Context,
     *,
     port: int,
     size: int,
@@ -55,8 +52,6 @@ def sandbox(
     Example:
       verify-etl sandbox --port 8321 --sids sids.txt
     """  # noqa: D301 - \b is click's mark
-    del context
-
     parsed = _parsed(faults)
     world = World(seed=seed, size=size)
     if sids is not None:
@@ -82,7 +77,6 @@ def sandbox(
 
 
 def _parsed(faults: Sequence[str]) -> list[Fault]:
-
     found = []
     for fault in faults:
         try:

@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 from etl.allowance.slots import Allowance
 from etl.cli import table
 from etl.cli.context import Context
+from etl.cli.words import counted
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
-from etl.queue import status as status_
+from etl.queue import status as queue
 from etl.queue.status import Status
 
 _INDENT = 17
@@ -36,7 +37,7 @@ def status(context: Context, *, as_json: bool) -> None:
     def work(connection: Connection) -> tuple[Status, int]:
         check_revision(connection)
         now = clock(connection)
-        found = status_.read(
+        found = queue.read(
             connection,
             allowance=allowance,
             now=now,
@@ -101,7 +102,7 @@ def _say(label: str, text: str) -> str:
 def _left(found: Status) -> str:
     if not found.requests_left:
         return "nothing"
-    text = f"{found.requests_left:,} {'request' if found.requests_left == 1 else 'requests'}"
+    text = counted(found.requests_left, "request")
     text = f"at most {text}" if found.at_most else text
     if not found.allowance["requests"]:
         return f"{text}, without an allowance"
