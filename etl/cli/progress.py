@@ -10,22 +10,24 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import AbstractContextManager, suppress
-from types import TracebackType
+from contextlib import suppress
 from typing import Self
 
 from sqlalchemy import Engine
 
 from etl.cli.messages import Handler
+from etl.database.engine import READ_ONLY
+from etl.database.times import clock
 from etl.job.counts import Counts
 from etl.job.tools import Job
+from etl.queue.status import count_work
 
 DRAW_EVERY_S = 0.1
 RATE_OVER_S = 60.0
 _BAR_AT_MOST = 30
 
 
-class ProgressLine(AbstractContextManager["ProgressLine"]):
+class ProgressLine:
     """Draw a line on stderr while a person watches; do nothing otherwise."""
 
     def __init__(self, engine: Engine, job: Job, *, shown: bool) -> None:
@@ -44,12 +46,7 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             Handler.clear = self._clear
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._shown:
             self._clear()
             Handler.clear = None
@@ -70,23 +67,20 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
             # More came in meanwhile, or nobody had queued it: how much is left is not known.
             total = None
         per_minute = self._per_minute(counts, now)
-        parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}"]
+        so_far = f"{done:,}" if total is None else f"{done:,}/{total:,}"
         waits = f"waits for {counts.waiting_for}" if counts.waiting_for else ""
         left = None if total is None else self._left(total - done, now - counts.started, done)
-        by_importance = (
-            "" if left is None else f"{clock_of(left)} left",
-            waits,
-            f"{per_minute:,.0f} requests/min",
-        )
-        room = columns - len(parts[0])
+        time_left = "" if left is None else f"{clock_of(left)} left"
+        rate = f"{per_minute:,.0f} requests/min"
+        room = columns - len(so_far)
         kept = []
-        for part in by_importance:
+        # The most important first: what does not fit is left out.
+        for part in (time_left, waits, rate):
             if part and len(part) + 2 <= room:
                 kept.append(part)
                 room -= len(part) + 2
         # As a person reads it: how far, how fast, how long, and why.
-        parts += [part for part in (by_importance[2], by_importance[0], waits) if part in kept]
-        line = "  ".join(part for part in parts if part)
+        line = "  ".join([so_far] + [part for part in (rate, time_left, waits) if part in kept])
         size = min(_BAR_AT_MOST, room - 2)
         if total is not None and size >= 5:  # noqa: PLR2004 - a shorter bar shows nothing
             line = f"{_bar(done, total, size)}  {line}"
@@ -119,10 +113,6 @@ class ProgressLine(AbstractContextManager["ProgressLine"]):
         return so_far if fast else by_allowance
 
     def _count(self) -> None:
-        from etl.database.engine import READ_ONLY
-        from etl.database.times import clock
-        from etl.queue.status import count_work
-
         # A count that fails costs the bar its end, and nothing else.
         with suppress(Exception), self._engine.connect() as connection:
             reading = connection.execution_options(**READ_ONLY)
