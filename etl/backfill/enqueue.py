@@ -4,8 +4,8 @@
 
     source | check: every line, counted | load: batches of rows | INSERT, what is there untouched
 
-``check`` reads a whole file before ``load`` enqueues any of it. Both are idempotent: after a crash
-or an error the same command again enqueues what is missing and changes nothing else.
+``check`` reads a whole file before ``load`` enqueues any of it. After a crash or an error, the same
+command enqueues what is missing and changes nothing else.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +109,7 @@ def load_file(  # noqa: PLR0913 - a load is these facts
 
 
 def refusal(files: Sequence[Checked], kind: SidKind = ATTEMPTS) -> InputError:
-    """Say that bad lines kept everything from being enqueued, and what would take them."""
+    """Say that bad lines stopped everything, and what to do."""
     bad, lines = sum(file.bad for file in files), sum(file.lines for file in files)
     hint = "Mend them, or leave them out with --skip-bad."
     prefixes = {line.prefix for file in files for line in file.first_bad}
@@ -148,8 +148,7 @@ def load(  # noqa: PLR0913 - a load is these facts
 ) -> Loaded:
     """Enqueue a checked file in its order, its bad lines left out; ``source`` labels the rows.
 
-    Raises ``InputError`` when the file is no longer the one that was checked, and what
-    ``transact`` raises. Batches that were committed stay.
+    Raises ``InputError`` when the file has changed since the check. Committed batches stay.
     """
 
     def work(connection: Connection) -> int:

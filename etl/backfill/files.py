@@ -5,7 +5,7 @@
     bytes | gunzip | text | whole lines | detect the format | Block
 
 A file's content decides what it is, never its name. A bad line is a value (``BadLine``). A file
-that is no list of SIDs is one ``InputError``; one that cannot be read, a ``StorageError``.
+without SIDs raises ``InputError``, an unreadable one ``StorageError``.
 """
 
 import codecs
@@ -75,8 +75,8 @@ class Source:
 def replayable(path: str, kind: SidKind = ATTEMPTS) -> Iterator[Source]:
     """Make a file, pipe or ``-`` (standard input) readable more than once while this is open.
 
-    What is no regular file is copied to a nameless temporary file, so that it is gone however
-    this process ends. Raises ``StorageError`` naming the file.
+    A pipe is copied to a nameless temporary file, which never outlives this process. Raises
+    ``StorageError`` naming the file.
     """
     if path != STDIN:
         with _reading(path):
@@ -125,7 +125,7 @@ def _write(spool: IO[bytes], rest: bytes, name: str) -> None:
 def _decoded(name: str, stream: Any) -> io.TextIOWrapper:  # noqa: ANN401 - a file, or gzip's
     """Decode by the mark at the start. Refuse a file whose beginning cannot be text.
 
-    A few bytes that are no UTF-8 are some other column's Latin-1, and do no harm to a SID.
+    A few bytes may be no UTF-8: another column's Latin-1 does a SID no harm.
     """
     head = stream.read(LINE_LENGTH)
     stream.seek(0)

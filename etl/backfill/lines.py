@@ -1,4 +1,4 @@
-"""Judge one value that may be a SID: an attempt's, or with another ``SidKind`` a verification's."""
+"""Judge one value that may be a SID, of an attempt or a Verification."""
 
 import re
 from contextlib import suppress
@@ -57,7 +57,7 @@ class Block:
     """Hold what some consecutive lines gave, column by column.
 
     ``created`` is as long as ``sids``, or empty where the format has no dates. ``undated`` counts
-    dates that could not be read, ``offset`` is how far into the file (bytes) the reader is.
+    unreadable dates. ``offset`` is how many bytes have been read.
     """
 
     lines: int = 0
@@ -84,7 +84,7 @@ class Block:
 
 
 def read_moment(value: object) -> datetime | None:
-    """Read an ISO 8601 time, UTC unless it says otherwise; None for what is not credible as one."""
+    """Read an ISO 8601 time, UTC unless it says otherwise; None if it is not credible."""
     with suppress(ValueError, OverflowError):
         if isinstance(value, str) and value.strip()[4:5] == "-":
             moment = datetime.fromisoformat(value.strip())

@@ -1,7 +1,7 @@
 """The command line: parse, build, call one function, print.
 
-This package builds what the pipeline is handed; nothing below it knows of click. The top of every
-module here imports click and the errors only, so that ``--help`` costs little more than Python.
+This package builds what the pipeline is handed. Nothing below it knows of click. This module and
+its imports load click and the errors only, which keeps ``--help`` fast.
 """
 
 import gc
@@ -145,20 +145,20 @@ def cli(
 
 
 def look_for_garbage_seldom() -> None:
-    """Leave more objects unsearched: a fifth of the time to start, and some of loading.
+    """Collect garbage seldom: it saves a fifth of the time to start, and some of loading.
 
-    Imports make some hundred thousand that live to the end, and a page of attempts some thousands
-    that go with it by themselves. Those that do not may take ten megabytes before they are found.
+    Imports make a hundred thousand objects, and most live to the end. A page of attempts makes
+    thousands, and most go by themselves. The rest may take ten megabytes before it is found.
     """
     gc.set_threshold(20_000, 20, 50)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; every error becomes one sentence and its exit code."""
+    """Run the command line. Every error becomes one sentence and its exit code."""
     look_for_garbage_seldom()
-    # Its plugins would be looked for in all that is installed, and shown our settings.
+    # Pydantic would search all that is installed for plugins, and show them our settings.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     code = ended(lambda: cli.main(args, prog_name="verify-etl", standalone_mode=False))
-    # What is left ends with the process; searching it for garbage is another fifth.
+    # The process ends: do not search what is left for garbage.
     gc.freeze()
     sys.exit(code)

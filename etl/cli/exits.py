@@ -1,4 +1,4 @@
-"""The one catch at the top: whatever ends a command becomes one sentence and its exit code."""
+"""Turn whatever ends a command into one sentence and its exit code."""
 
 import contextlib
 import difflib
@@ -28,11 +28,11 @@ EXITS = {
     Exit.SIGINT: "ended by SIGINT",
     Exit.SIGTERM: "ended by SIGTERM",
 }
-"""What each exit code means; of several that apply, the first."""
+"""Exit codes and their meaning. Of several that apply, the first wins."""
 
 
 class StdoutClosed(Exception):
-    """Whoever read our output has seen enough, as in ``| head``."""
+    """Our output's reader has left, as in ``| head``."""
 
 
 def words_of_exits() -> str:
@@ -42,7 +42,7 @@ def words_of_exits() -> str:
 
 
 def ended(action: Callable[[], object]) -> int:
-    """Run a command to its end and return the exit code; all that went wrong is said here."""
+    """Run a command to its end, say what went wrong, return the exit code."""
     _speak_safely()
     try:
         code = action()
@@ -73,7 +73,7 @@ def ended(action: Callable[[], object]) -> int:
 
 
 def _speak_safely() -> None:
-    """Let neither a closed output nor a character that the terminal lacks end the program."""
+    """Survive a closed output, and characters that the terminal lacks."""
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as we run
     for stream in (sys.stdout, sys.stderr):
@@ -82,7 +82,7 @@ def _speak_safely() -> None:
 
 
 def _let_go_of_stdout() -> None:
-    """Flush for the last time; what fails now must not fail again while Python exits."""
+    """Flush for the last time. A failure now must not come again while Python exits."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
@@ -107,7 +107,7 @@ def _failed(error: EtlError, origin: BaseException) -> int:
 
 
 def _refused(error: click.ClickException) -> int:
-    """Say in one sentence what is wrong with the command line, and where its help is."""
+    """Say what is wrong with the command line, and name its help."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return error.exit_code

@@ -1,4 +1,4 @@
-"""What is said on stderr: one line a message, as text or JSON, without secrets and control codes."""
+"""Write messages on stderr, as text or JSON, without secrets and control codes."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ _ADDRESS: Final = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
 
 
 def hide(secrets: Iterable[str]) -> None:
-    """Never let these through, wherever they turn up."""
+    """Never write these."""
     _secrets.update(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
 
 
@@ -30,7 +30,7 @@ def without_secrets(text: str) -> str:
 
 
 def causes(error: BaseException) -> Iterator[str]:
-    """Yield what led to the error, nearest first, one line each, without what was said already."""
+    """Yield the causes of an error, nearest first, one line each. Say nothing twice."""
     said = str(error)
     seen = {id(error)}
     cause = _cause(error)
@@ -77,7 +77,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class Handler(logging.StreamHandler[Any]):
-    """Write to stderr, a progress line out of the way first; whoever closed it hears nothing."""
+    """Write to stderr, after clearing the line of progress."""
 
     clear: Callable[[], None] | None = None
 
@@ -85,7 +85,7 @@ class Handler(logging.StreamHandler[Any]):
         """Write one message."""
         if Handler.clear is not None:
             Handler.clear()
-        # As it is now: a bar that is being drawn lends its own, which writes above it.
+        # As it is now: while a bar is drawn, its own stream writes above it.
         self.stream = sys.stderr
         super().emit(record)
 
@@ -94,15 +94,15 @@ class Handler(logging.StreamHandler[Any]):
 
 
 def set_up(*, verbose: bool, quiet: bool, log_format: str) -> None:
-    """Send our messages to stderr; those of libraries only when they warn."""
+    """Send our messages to stderr, and the warnings of libraries."""
     hide(os.environ.get(name, "") for name in ("TWILIO_AUTH_TOKEN", "TWILIO_API_SECRET"))
     handler = Handler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     logging.getLogger("etl").setLevel(level)
-    # It quotes what it cannot read of an answer, a traceback with it; the run names the class.
+    # It quotes answers that it cannot read. The run names the error's class instead.
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     for library in () if verbose else ("psycopg", "sqlalchemy.pool"):
-        # They tell of each connection that is lost; it is tried again, and said once if it stays so.
+        # They report each lost connection. It is tried again, and the run says what is final.
         logging.getLogger(library).setLevel(logging.CRITICAL)

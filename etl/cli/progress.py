@@ -1,7 +1,7 @@
 """Show a person how a run goes: rows, rate, time left, and what it waits for.
 
-One line on stderr, drawn over itself with carriage return and blanks: no other control characters,
-so that it works on any terminal. What does not fit is left out, the least important first.
+One line on stderr is drawn over itself with carriage return and blanks. No other control character
+is used, so it works on any terminal. What does not fit is left out, the least important first.
 """
 
 import math
@@ -41,7 +41,7 @@ class ProgressLine:
 
     def __enter__(self) -> Self:
         if self._shown:
-            # Beside the run: it does not wait for a count of a million rows.
+            # In a thread: the run does not wait for a count of a million rows.
             threading.Thread(target=self._count, name="count", daemon=True).start()
             Handler.clear = self._clear
         return self
@@ -57,14 +57,14 @@ class ProgressLine:
         if not self._shown or now - self._drawn_at < DRAW_EVERY_S:
             return
         self._drawn_at = now
-        # One column stays free: a line that fills the last one would break on some terminals.
+        # A line that fills the last column would break on some terminals.
         columns = max(shutil.get_terminal_size().columns - 1, 1)
         self._write(self._line(counts, now, columns))
 
     def _line(self, counts: Counts, now: float, columns: int) -> str:
         done, total = counts.finished, self._total
         if total is not None and done > total:
-            # More came in meanwhile, or nobody had queued it: how much is left is not known.
+            # More came in meanwhile: nobody knows how much is left.
             total = None
         per_minute = self._per_minute(counts, now)
         so_far = f"{done:,}" if total is None else f"{done:,}/{total:,}"
@@ -87,7 +87,7 @@ class ProgressLine:
         return line[:columns]
 
     def _per_minute(self, counts: Counts, now: float) -> float:
-        """Return the requests of the last minute; of the first one, without an allowance, scaled."""
+        """Return the requests of the last minute, or the rate so far without an allowance."""
         if not self._requests or now - self._requests[-1][0] >= 1:
             self._requests.append((now, counts.requests))
         while len(self._requests) > 1 and self._requests[1][0] <= now - RATE_OVER_S:
@@ -98,9 +98,9 @@ class ProgressLine:
         return counts.rate() * 60
 
     def _left(self, rows: int, elapsed: float, done: int) -> float:
-        """Return the seconds left: by the allowance, or at the speed so far if that is slower.
+        """Return the seconds left, by the allowance.
 
-        A list page brings a thousand rows for one request: then the speed so far is the truth.
+        Go by the speed so far without one, or where list pages bring many rows a request.
         """
         so_far = rows * elapsed / done if done else 0.0
         allowance = self._job.allowance
@@ -113,7 +113,7 @@ class ProgressLine:
         return so_far if fast else by_allowance
 
     def _count(self) -> None:
-        # A count that fails costs the bar its end, and nothing else.
+        # A count that fails costs the bar only.
         with suppress(Exception), self._engine.connect() as connection:
             reading = connection.execution_options(**READ_ONLY)
             total = count_work(reading, self._job.accounts, clock(reading))

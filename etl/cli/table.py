@@ -13,12 +13,12 @@ _NUMBER = re.compile(r"(-?[\d.,]+%?)?", re.ASCII)
 
 
 def width() -> int:
-    """Return how many columns the terminal has; 80 where there is none, or COLUMNS says so."""
+    """Return the terminal's columns, or COLUMNS; 80 where there is neither."""
     return shutil.get_terminal_size().columns
 
 
 def room(console: "Console") -> int | None:
-    """Return how wide a table may be drawn; None where no terminal and no COLUMNS says."""
+    """Return how wide a table may be drawn; None without a terminal and COLUMNS."""
     return console.width if console.is_terminal or "COLUMNS" in os.environ else None
 
 
@@ -31,8 +31,8 @@ def aligned(
 ) -> tuple[list[str], list[str]]:
     """Return the lines of a table, and the names of the columns that were left out.
 
-    A table that does not fit into ``columns`` loses those named in ``spare``, the first named
-    first. If it still does not fit, each row becomes a block of name and value.
+    A table too wide for ``columns`` loses those in ``spare``, the first one first. If it is still
+    too wide, each row becomes a block of name and value.
     """
     from etl.reports.table import GAP, Cells, lay_out
 

@@ -1,9 +1,11 @@
 """Find and run the Alembic scripts, in a wheel and in a checkout.
 
-``upgrade`` is: lock | look | refuse what is not ours | detach the views | run the revisions | renew
-the views | check | commit, on one connection. SQLite and PostgreSQL do it in one transaction.
-MariaDB and MySQL commit after every DDL statement: they do it under a named lock, and the next
-upgrade mends one that was cut off.
+::
+
+    lock | refuse what is not ours | detach the views | run the revisions | renew the views | commit
+
+SQLite and PostgreSQL do this in one transaction. MariaDB and MySQL commit after every DDL
+statement: they do it under a named lock. The next upgrade mends one that was cut off.
 """
 
 import io
@@ -47,7 +49,7 @@ def script_location() -> Path:
 
 
 def head() -> str:
-    """Return the revision that the scripts lead to, which is the one the program needs."""
+    """Return the newest revision of the scripts: the one this program needs."""
     return str(_scripts().get_current_head())
 
 
@@ -61,7 +63,7 @@ def current(engine: Engine) -> str | None:
 
 
 def check(engine: Engine) -> None:
-    """Raise ``SchemaError`` unless the database is at ``head``, with what mends it."""
+    """Raise ``SchemaError`` unless the database is at ``head``."""
     judge(current(engine))
 
 
@@ -79,11 +81,10 @@ def judge(found: str | None) -> None:
 def upgrade(engine: Engine) -> list[str]:
     """Bring the database to ``head``, and its views to this version's text; return what was done.
 
-    One line for each revision, then one for views that were made, one for those dropped; an empty
-    list: there was nothing to do. What is not ours stays untouched. Raises ``SchemaError`` for
-    tables or views of our names that are not ours, a revision this program does not know, what
-    depends on a view, or a statement that the database refuses; ``DatabaseBusy`` when it stays
-    locked.
+    The list has a line for each revision, one for views made, and one for views dropped. What is
+    not ours stays untouched. Raises ``SchemaError`` for others' tables or views of our names, an
+    unknown revision, a view that others need, or a refused statement. Raises ``DatabaseBusy`` when
+    the database stays locked.
     """
     with exclusive(engine) as connection:
         found = _current(connection)
@@ -103,26 +104,26 @@ def upgrade(engine: Engine) -> list[str]:
 
 
 def upgrade_sql(url: str) -> str:
-    """Return the SQL that builds the whole schema for the kind of database that ``url`` names.
+    """Return the SQL of the whole schema for the kind of database in ``url``; connect to nothing.
 
-    Nothing is connected. A ``mysql://`` address means MySQL, a ``mariadb://`` address MariaDB.
+    A ``mysql://`` address means MySQL, a ``mariadb://`` address MariaDB.
     """
     buffer = io.StringIO()
     config = _config(output_buffer=buffer)
     name = config.attributes["dialect"] = parse_url(url).get_backend_name()
     command.upgrade(config, "head", sql=True)
     views = [f"{statement};\n\n" for statement in written(name)]
-    # As the tables before them: the MariaDB family would commit after each anyway.
+    # The MariaDB family commits after each statement anyway.
     frame = ("BEGIN;\n\n", "COMMIT;\n") if dialect(name).ddl_in_transactions else ("", "")
     return "".join([buffer.getvalue(), frame[0], *views, frame[1]])
 
 
 @contextmanager
 def exclusive(engine: Engine) -> Iterator[Connection]:
-    """Lend a connection in a transaction that no other migrator can have at the same time.
+    """Lend a connection in a transaction that only one upgrade can have at a time.
 
-    Commits at the end, rolls back on any error, and says the database's errors in words. Whoever
-    comes second waits, then finds nothing left to do.
+    Commits at the end, and rolls back on any error. A second upgrade waits, then finds nothing to
+    do.
     """
     with _in_words("upgrading the schema"), engine.connect() as connection:
         connection.execution_options(**PATIENT)
@@ -133,9 +134,8 @@ def exclusive(engine: Engine) -> Iterator[Connection]:
 def _make_room(connection: Connection) -> None:
     """Refuse other people's tables of our names; clear what a cut-off first upgrade left.
 
-    Alembic creates its own table first, and this refuses before that: without it, the tables are
-    somebody else's. With it and empty, they are what MariaDB committed before the upgrade was cut
-    off, and nothing is lost by starting over as long as no row is in them.
+    Alembic creates its own table first. Without it, the tables are somebody else's. With it, they
+    are what MariaDB committed before a cut: while they are empty, starting over loses nothing.
     """
     present = set(inspect(connection).get_table_names())
     found = [table for table in metadata.sorted_tables if table.name in present]
@@ -146,7 +146,7 @@ def _make_room(connection: Connection) -> None:
         msg = f"the database has tables of another program under our names: {names}."
         raise SchemaError(msg, hint="Give verify-attempts-etl a database or schema of its own.")
     for table in found:
-        # What names our views is made again with them.
+        # It is made again with the views.
         if table is report_views:
             continue
         if connection.execute(select(table).limit(1)).first() is not None:

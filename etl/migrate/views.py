@@ -1,9 +1,9 @@
 """Bring the reports' views to this version's text.
 
 Views are code, not history. ``report_views`` remembers the text of each, and that it is ours.
-PostgreSQL replaces a view in place, so grants and other people's views on it stay; it drops one
-only when its columns change. Nothing cascades: a view that somebody needs stops the upgrade.
-Elsewhere a view is dropped and created again.
+PostgreSQL replaces a view in place: its grants stay, and so do other people's views on it. Where
+columns change it is dropped and created again, and one that somebody's view needs stops the
+upgrade. Other databases look views up by name, so there each is dropped and created.
 """
 
 import hashlib
@@ -108,7 +108,7 @@ def _replace(connection: Connection, name: str, text: str) -> None:
 
 
 def written(dialect_name: str) -> list[str]:
-    """Return the statements that put up every view in a database that has none."""
+    """Return the statements that create all views in a new database."""
     comments = dict(comment_statements(dialect_name))
     statements: list[str] = []
     for name, create in create_statements(dialect_name):

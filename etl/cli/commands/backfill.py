@@ -153,7 +153,7 @@ def _total(loaded: Sequence[Loaded]) -> dict[str, int]:
 
 @contextmanager
 def _bar(*, shown: bool) -> Iterator[Callable[[str], OnProgress | None]]:
-    """Give a function that starts a bar on stderr for one pass over a file, if it is watched."""
+    """Lend a function that starts a bar on stderr for one pass over a file."""
     if not shown:
         yield lambda _title: None
         return

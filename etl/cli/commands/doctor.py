@@ -1,4 +1,4 @@
-"""``verify-etl doctor``: what is wrong, and the command that mends it."""
+"""``verify-etl doctor``: say what is wrong, and how to mend it."""
 
 import json
 import secrets
@@ -36,10 +36,10 @@ from etl.run.rights import check_rights
 from etl.settings import Settings
 
 ROOM = 1 << 18
-"""Bytes that must find room on the disk for it to be no full one."""
+"""Bytes that must fit on the disk."""
 
 CLOCKS_APART_MS = 10_000
-"""More than this between two clocks makes times in tables and logs hard to compare."""
+"""Clocks further apart than this make tables and logs hard to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def doctor(context: Context, *, offline: bool, as_json: bool) -> None:
 
 
 def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
-    """Check one thing after another; what cannot be checked because of another is left out."""
+    """Check one thing after another. Leave out what an earlier problem hides."""
     settings: list[Settings] = []
     yield _check("configuration", lambda: settings.append(context.settings()), "it is usable.")
     if not settings:
@@ -139,11 +139,10 @@ def _database(engine: Engine) -> Iterator[Finding]:
 
 
 def _write(engine: Engine) -> None:
-    """Write as much as a batch of rows in a run's own row, and take it back before the commit.
+    """Write as many bytes as a batch of rows, and take them back before the commit.
 
-    A transaction that is rolled back as a whole may never touch the disk. Servers make room for
-    the rows in the file when they are written, and the commit that leaves none of them goes
-    through the log. SQLite writes to the file what its cache has no room for.
+    A transaction that is rolled back whole may never touch the disk, so this one commits. Servers
+    make room in the file for each row at once. SQLite writes what its cache cannot hold.
     """
 
     def work(connection: Connection) -> None:
@@ -176,7 +175,7 @@ def _api(context: Context, settings: Settings, engines: list[Engine]) -> Finding
 
 
 def _take_slot(engine: Engine, settings: Settings) -> None:
-    """Count the request against the allowance; on tables that are not ours, do without."""
+    """Count the request against the allowance, where the tables are ours."""
     allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
     try:
         transact(engine, check_revision, doing="reading the schema's revision", patience_s=0)
@@ -209,7 +208,7 @@ def _check(name: str, action: Callable[[], object], good: str) -> Finding:
 
 
 def _code(error: EtlError) -> Exit:
-    """Return what a run would end with after nothing but such answers."""
+    """Return the exit code of a run that gets only such answers."""
     if isinstance(error, BadBody | ApiContractBroken):
         return Exit.PROTOCOL
     if isinstance(error, TransientFailure) and not isinstance(error, Throttled):

@@ -1,4 +1,4 @@
-"""``verify-etl export``: Parquet files by day for what takes over where a database ends."""
+"""``verify-etl export``: write Parquet files by day."""
 
 import json
 from datetime import UTC, date, datetime

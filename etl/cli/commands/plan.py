@@ -1,4 +1,4 @@
-"""``verify-etl plan``: what ``run`` would do and cost, without doing it."""
+"""``verify-etl plan``: say what ``run`` would do and cost."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def show(
     as_json: bool,
     limit: int | None = None,
 ) -> None:
-    """Print the plan for what waits now and what is due; ``limit``: for so many SIDs, singly."""
+    """Print the plan for all that waits; with ``limit``, for so many SIDs fetched singly."""
     engine = context.engine(settings).execution_options(**READ_ONLY, **PATIENT)
 
     def work(connection: Connection) -> tuple[Plan, int]:
@@ -99,7 +99,7 @@ def _time(minutes: float) -> str:
 
 
 def _limited(made: Plan, limit: int, verifications: int) -> Plan:
-    """Cut a plan of single requests down to so many SIDs; Verifications are not counted by it."""
+    """Cut a plan of single requests to so many SIDs. Verifications do not count."""
     singly = min(limit, made.fetches - verifications) + verifications
     return replace(made, fetches=singly, requests=singly, fetch_only=singly)
 

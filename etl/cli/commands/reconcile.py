@@ -113,7 +113,7 @@ def _draw(lines: Sequence[DayLine], by: By | None) -> None:
         Column("not_final", ColumnKind.COUNT, "", spare=2),
         Column("finding", ColumnKind.TEXT, ""),
     ]
-    # A year that expired and was never loaded is one sentence below, not 335 empty lines.
+    # Days that expired unloaded get one sentence below, not a line each.
     shown = [line for line in lines if line.twilio is not None or line.stored.counts.attempts]
     rows = [_row(line, by) for line in shown]
     draw(console, columns, rows, currency="", width=table.room(console))
@@ -137,7 +137,7 @@ def _named(line: DayLine) -> str:
 
 
 def _say(report: RunReport, by: By | None, lines: Sequence[DayLine], undated: int) -> Iterator[str]:
-    """Say below the table what it comes to, and what to do."""
+    """Sum up below the table, and say what to do."""
     totals = [line for line in lines if line.is_total]
     of = {found: [line for line in totals if line.finding is found] for found in Finding}
     yield ""

@@ -1,4 +1,4 @@
-"""Ask a report about the past: `--as-of` and `--seen-since`, and what is said about the answer."""
+"""Ask a report about the past: `--as-of` and `--seen-since`."""
 
 import logging
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def asked(
     as_of: str | None,
     seen_since: str | None = None,
 ) -> dict[str, Any]:
-    """Read the options into what a question holds; the future is a usage error."""
+    """Read the options into fields of a question; the future is a usage error."""
     at = moment(as_of, option="--as-of", zone=zone, now_s=now_s) if as_of else None
     since = (
         moment(seen_since, option="--seen-since", zone=zone, now_s=now_s) if seen_since else None
@@ -53,7 +53,7 @@ def asked(
 
 
 def say(connection: Connection, report: Report, as_of: AsOf, zone: ZoneInfo) -> None:
-    """Say on stderr which moment was used, and what the answer cannot know of it."""
+    """Say on stderr which moment was used, and what is not known of it."""
     if not say_moment(connection, as_of, zone):
         return
     if report.name == "freshness":
