@@ -86,17 +86,16 @@ def load_file(  # noqa: PLR0913 - a load is these facts
     source: str,
     retention_ms: int,
     skip_bad: bool = False,
-    kind: SidKind = ATTEMPTS,
     progress: OnProgress | None = None,
 ) -> Loaded:
     """Check one file (``-``: standard input) and enqueue it, whole or without its bad lines.
 
     Raises ``InputError`` for bad lines without ``skip_bad``, and what ``load`` raises.
     """
-    with replayable(path, kind) as file:
+    with replayable(path) as file:
         checked = check(file, progress)
         if checked.bad and not skip_bad:
-            raise refusal([checked], kind)
+            raise refusal([checked])
         return load(
             engine,
             file,

@@ -136,7 +136,7 @@ def cli(
       verify-etl db upgrade
       verify-etl backfill sids.txt
       verify-etl run
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     if verbose and quiet:
         msg = "-v and -q exclude each other."
         raise click.UsageError(msg)

@@ -55,14 +55,13 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
-def wrapped(label: str, text: str, *, indent: int, columns: int | None = None) -> str:
+def wrapped(label: str, text: str, *, indent: int) -> str:
     """Return ``label``, then the text from column ``indent`` on, folded between words."""
     import textwrap
 
-    columns = max(width() if columns is None else columns, indent + 20)
     return textwrap.fill(
         text,
-        columns,
+        max(width(), indent + 20),
         initial_indent=label.ljust(indent),
         subsequent_indent=" " * indent,
         break_on_hyphens=False,

@@ -28,7 +28,7 @@ from etl.database.dialects.driver import Fault
 from etl.database.engine import READ_ONLY, parse_url
 from etl.database.errors import classify, explain
 from etl.database.schema import VERSION_TABLE, report_views
-from etl.errors import EtlError, SchemaError, StorageError
+from etl.errors import SchemaError, StorageError
 from etl.migrate.views import detach, drop_views, refuse_taken, renew, written
 from etl.rollups.tables import metadata
 
@@ -62,12 +62,7 @@ def current(engine: Engine) -> str | None:
         return _current(connection.execution_options(**READ_ONLY))
 
 
-def check(engine: Engine) -> None:
-    """Raise ``SchemaError`` unless the database is at ``head``."""
-    judge(current(engine))
-
-
-def judge(found: str | None) -> None:
+def check(found: str | None) -> None:
     """Raise ``SchemaError`` unless ``found`` is ``head``: missing, behind, or ahead of it."""
     if found is None:
         msg = "the database does not have the tables of verify-attempts-etl yet."
@@ -188,15 +183,11 @@ def _in_words(doing: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise _explain(error, doing) from error
-
-
-def _explain(error: DBAPIError, doing: str) -> EtlError:
-    known = explain(error, doing)
-    ours = classify(error) in {Fault.SCHEMA, Fault.OTHER}
-    if not ours:
-        return known
-    said = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
-    msg = f"While {doing}, the database refused a statement ({said})."
-    hint = "The user in DATABASE_URL needs the right to create tables and views, and to own ours."
-    return SchemaError(msg, hint=hint)
+        if classify(error) not in {Fault.SCHEMA, Fault.OTHER}:
+            raise explain(error, doing) from error
+        said = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+        msg = f"While {doing}, the database refused a statement ({said})."
+        hint = (
+            "The user in DATABASE_URL needs the right to create tables and views, and to own ours."
+        )
+        raise SchemaError(msg, hint=hint) from error

@@ -56,7 +56,7 @@ def backfill(
     \b
     Example:
       verify-etl backfill sids.txt attempts.csv.gz
-    """  # noqa: D301 - \b is click's mark
+    """
     settings = context.settings()
     loaded = _enqueue(
         context, settings, files, source, skip_bad=skip_bad, of_verifications=of_verifications
@@ -80,7 +80,6 @@ def _enqueue(
 ) -> list[tuple[str, Loaded]]:
     """Check every file, then enqueue every file. Raises ``InputError`` for bad lines."""
     kind = VERIFICATIONS if of_verifications else ATTEMPTS
-
     with ExitStack() as stack:
         engine = context.engine(settings)
         stack.callback(engine.dispose)

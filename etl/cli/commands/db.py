@@ -23,7 +23,7 @@ def db() -> None:
     \b
     Example:
       verify-etl db upgrade
-    """  # noqa: D301 - \b is click's mark
+    """
 
 
 @db.command()
@@ -39,7 +39,7 @@ def upgrade(context: Context, *, sql: bool) -> None:
     Example:
       verify-etl db upgrade
       verify-etl db upgrade --sql > schema.sql
-    """  # noqa: D301 - \b is click's mark
+    """
     settings = context.settings()
     if sql:
         url = settings.database_url.get_secret_value()
@@ -68,7 +68,7 @@ def rollups(context: Context, *, everything: bool) -> None:
     Example:
       verify-etl db rollups
       verify-etl db rollups --all
-    """  # noqa: D301 - \b is click's mark
+    """
 
     def work(connection: Connection) -> None:
         check_revision(connection)
@@ -92,7 +92,7 @@ def current(context: Context, *, as_json: bool) -> None:
     \b
     Example:
       verify-etl db current --json
-    """  # noqa: D301 - \b is click's mark
+    """
     found = _current(context, as_json=as_json)
     if not as_json:
         click.echo(found or "none")
@@ -107,9 +107,9 @@ def check(context: Context, *, as_json: bool) -> None:
     \b
     Example:
       verify-etl db check && verify-etl run
-    """  # noqa: D301 - \b is click's mark
+    """
     found = _current(context, as_json=as_json)
-    schema.judge(found)
+    schema.check(found)
     _log.info("The schema is at %s, as this version needs it.", found)
 
 

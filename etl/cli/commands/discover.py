@@ -42,7 +42,7 @@ def discover(
     \b
     Example:
       verify-etl discover --since 7d
-    """  # noqa: D301 - \b is click's mark
+    """
     check_order(since, until)
     settings = context.settings()
     _check_reach(since, until, settings.retention)

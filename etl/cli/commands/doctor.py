@@ -67,7 +67,7 @@ def doctor(context: Context, *, offline: bool, as_json: bool) -> None:
     Example:
       verify-etl doctor
       verify-etl doctor --offline --json
-    """  # noqa: D301 - \b is click's mark
+    """
     found = []
     for finding in findings(context, offline=offline):
         found.append(finding)
@@ -107,7 +107,6 @@ def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
 
 
 def _database(engine: Engine) -> Iterator[Finding]:
-
     reading = engine.execution_options(**READ_ONLY)
     address = engine.url.render_as_string(hide_password=True)
     clocks: list[int] = []

@@ -49,7 +49,7 @@ def export(
     Example:
       verify-etl export -o attempts
       verify-etl export --format parquet -o /srv/lake/attempts --since 90d
-    """  # noqa: D301 - \b is click's mark
+    """
     del form  # the only one so far
     check_order(since, until)
     asked = parquet.ExportOptions(

@@ -37,7 +37,7 @@ def plan(context: Context, *, strategy: Strategy, as_json: bool) -> None:
     \b
     Example:
       verify-etl plan
-    """  # noqa: D301 - \b is click's mark
+    """
     show(context, context.settings(), strategy=strategy, as_json=as_json)
 
 
@@ -105,7 +105,6 @@ def _limited(made: Plan, limit: int, verifications: int) -> Plan:
 
 
 def _lines(made: Plan, named: int) -> list[str]:
-
     least = _AT_LEAST if made.guessed else ""
     lines = [
         f"Ask the Summary of {moment(ask.start):%Y-%m-%d %H:%M} to {moment(ask.end):%Y-%m-%d %H:%M}"

@@ -35,7 +35,7 @@ def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     \b
     Example:
       verify-etl prune --settled-before 90d --dry-run
-    """  # noqa: D301 - \b is click's mark
+    """
     settings = context.settings()
     if age < settings.retention:
         _log.warning(

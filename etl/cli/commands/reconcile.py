@@ -60,7 +60,7 @@ def reconcile(
     Example:
       verify-etl reconcile --since 7d --by service
       verify-etl reconcile --since 7d --until 1d --strict
-    """  # noqa: D301 - \b is click's mark
+    """
     check_order(since, until)
     settings = context.settings()
     job = build_job(settings, max_seconds=max_seconds, strict=strict)

@@ -38,7 +38,7 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     \b
     Example:
       verify-etl redact --older-than 30d --dry-run
-    """  # noqa: D301 - \b is click's mark
+    """
     settings = context.settings()
     if age < settings.retention:
         _log.warning(

@@ -65,7 +65,7 @@ def report(ctx: click.Context) -> None:
     \b
     Example:
       verify-etl report conversion-daily --since 7d --channel sms
-    """  # noqa: D301 - \b is click's mark
+    """
     if ctx.invoked_subcommand is None:
         others = [command for name, command in sorted(report.commands.items())]
         formatter = ctx.make_formatter()
@@ -84,7 +84,7 @@ def fees(context: Context, *, file: str) -> None:
     \b
     Example:
       verify-etl report fees config/fees.example.toml
-    """  # noqa: D301 - \b is click's mark
+    """
     found = price_list.read(Path(file))
 
     def work(connection: Connection) -> int:

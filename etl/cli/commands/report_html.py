@@ -52,7 +52,7 @@ def html(
     \b
     Example:
       verify-etl report html -o verify.html --since 90d
-    """  # noqa: D301 - \b is click's mark
+    """
     zone, now = ZoneInfo("UTC"), time.time()
     start = moment(since, option="--since", zone=zone, now_s=now) if since else None
     end = moment(until, option="--until", zone=zone, now_s=now) if until else None

@@ -36,7 +36,7 @@ def retry(
     Example:
       verify-etl retry --outcome not_found
       verify-etl retry --all
-    """  # noqa: D301 - \b is click's mark
+    """
     if not (sids or outcomes or everything):
         msg = "Say which: SIDs, --outcome NAME, or --all."
         raise click.UsageError(msg)

@@ -51,7 +51,7 @@ def run(
     \b
     Example:
       verify-etl run --max-seconds 540
-    """  # noqa: D301 - \b is click's mark
+    """
     if dry_run and migrate:
         msg = "--dry-run does nothing and --migrate changes the schema: choose one."
         raise click.UsageError(msg)

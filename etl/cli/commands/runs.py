@@ -33,7 +33,7 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
     \b
     Example:
       verify-etl runs --limit 5
-    """  # noqa: D301 - \b is click's mark
+    """
 
     def work(connection: Connection) -> list[dict[str, Any]]:
         check_revision(connection)

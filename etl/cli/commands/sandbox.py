@@ -51,7 +51,7 @@ def sandbox(
     \b
     Example:
       verify-etl sandbox --port 8321 --sids sids.txt
-    """  # noqa: D301 - \b is click's mark
+    """
     parsed = _parsed(faults)
     world = World(seed=seed, size=size)
     if sids is not None:

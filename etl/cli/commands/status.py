@@ -30,7 +30,7 @@ def status(context: Context, *, as_json: bool) -> None:
     Example:
       verify-etl status
       verify-etl status --json
-    """  # noqa: D301 - \b is click's mark
+    """
     settings = context.settings()
     allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
 
