@@ -151,8 +151,8 @@ def test_a_name_we_no_longer_use_is_somebody_elses(
 
 
 @pytest.mark.usefixtures("migration")
-def test_a_migration_finds_no_view_of_ours(engine: Engine) -> None:
-    """Before a revision every view is dropped, after it every view is made again."""
+def test_a_migration_is_held_up_by_no_view_of_ours(engine: Engine) -> None:
+    """A revision may change what the views read, and after it every view is made again."""
     assert upgrade.upgrade(engine) == ["0003: Widen.", f"views: {', '.join(VIEWS)}"]
     assert attempts(engine) == 0
     assert upgrade.upgrade(engine) == []
