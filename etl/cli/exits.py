@@ -98,9 +98,8 @@ def _failed(error: EtlError, origin: BaseException) -> int:
     if not logging.getLogger().handlers:
         messages.set_up(verbose=False, quiet=False, log_format="text")
     log.debug("The traceback:", exc_info=origin)
-    why = list(messages.causes(error if error is origin else origin))
+    why = [messages.without_secrets(line) for line in messages.causes(origin)]
     fields = {"exit_code": int(error.exit_code), "hint": error.hint, "causes": why}
-    fields["causes"] = [messages.without_secrets(line) for line in why]
     text = "\n".join([str(error), *(f"  because of {line}" for line in why)])
     log.error("%s", text, extra={"fields": fields})
     return error.exit_code
