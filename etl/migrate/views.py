@@ -101,10 +101,10 @@ def _create(connection: Connection, name: str, create: str) -> None:
         restore(connection, name, rights)
 
 
-def _replace(connection: Connection, name: str, text: str) -> None:
+def _replace(connection: Connection, name: str, body: str) -> None:
     # PostgreSQL forgets the options that are not named.
     options = connection.scalar(_OPTIONS, {"name": name}) or ""
-    connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name}{options}{text}")
+    connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name}{options}{body}")
 
 
 def written(dialect_name: str) -> list[str]:
