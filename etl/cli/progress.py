@@ -20,7 +20,6 @@ from etl.database.engine import READ_ONLY
 from etl.database.times import clock
 from etl.job.counts import Counts
 from etl.job.tools import Job
-from etl.queue.status import count_work
 
 DRAW_EVERY_S = 0.1
 RATE_OVER_S = 60.0
@@ -113,6 +112,8 @@ class ProgressLine:
         return so_far if fast else by_allowance
 
     def _count(self) -> None:
+        from etl.queue.status import count_work
+
         # A count that fails costs the bar only.
         with suppress(Exception), self._engine.connect() as connection:
             reading = connection.execution_options(**READ_ONLY)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,9 @@ from etl.cli.commands.run import run_now
 from etl.cli.context import Context
 from etl.cli.words import counted
 from etl.database.transact import check_revision, transact
-from etl.settings import Settings
+
+if TYPE_CHECKING:
+    from etl.settings import Settings
 
 SHOWN = 20
 """Bad lines that are shown, of all files together."""
@@ -71,7 +73,7 @@ def backfill(
 
 def _enqueue(
     context: Context,
-    settings: Settings,
+    settings: "Settings",
     paths: Sequence[str],
     label: str | None,
     *,

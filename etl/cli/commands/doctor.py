@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 from sqlalchemy import Connection, Engine
@@ -33,7 +34,9 @@ from etl.errors import (
 )
 from etl.queue import runs
 from etl.run.rights import check_rights
-from etl.settings import Settings
+
+if TYPE_CHECKING:
+    from etl.settings import Settings
 
 ROOM = 1 << 18
 """Bytes that must fit on the disk."""
@@ -157,7 +160,7 @@ def _write(engine: Engine) -> None:
     transact(engine, work, doing="writing a row", patience_s=0)
 
 
-def _api(context: Context, settings: Settings, engines: list[Engine]) -> Finding:
+def _api(context: Context, settings: "Settings", engines: list[Engine]) -> Finding:
     """Send the smallest request there is: a page of one attempt."""
 
     def ask() -> None:
@@ -173,7 +176,7 @@ def _api(context: Context, settings: Settings, engines: list[Engine]) -> Finding
     return _check("API", ask, f"{settings.api_url} accepts the credentials.")
 
 
-def _take_slot(engine: Engine, settings: Settings) -> None:
+def _take_slot(engine: Engine, settings: "Settings") -> None:
     """Count the request against the allowance, where the tables are ours."""
     allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
     try:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 from sqlalchemy import Connection
@@ -16,7 +17,9 @@ from etl.decide.plan import plan as make_plan
 from etl.decide.plan import seconds
 from etl.decide.values import Plan, Strategy
 from etl.queue.waiting import read_density, read_waiting
-from etl.settings import Settings
+
+if TYPE_CHECKING:
+    from etl.settings import Settings
 
 _AT_LEAST = "at least "
 
@@ -43,7 +46,7 @@ def plan(context: Context, *, strategy: Strategy, as_json: bool) -> None:
 
 def show(
     context: Context,
-    settings: Settings,
+    settings: "Settings",
     *,
     strategy: Strategy,
     as_json: bool,

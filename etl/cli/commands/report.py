@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -32,9 +32,11 @@ from etl.reports.output import WRITERS
 from etl.reports.query import Question, Rows, ask, undated
 from etl.reports.table import draw
 from etl.reports.window import moment
-from etl.settings import Settings
 from etl.sql.odd import say
 from etl.sql.zones import zone_named
+
+if TYPE_CHECKING:
+    from etl.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -175,7 +177,7 @@ def _run(
 
 def _question(
     report: Report,
-    settings: Settings,
+    settings: "Settings",
     *,
     form: str,
     since: str | None = None,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 import click
@@ -13,8 +13,10 @@ from sqlalchemy import Connection
 from etl.reports.model import Column, ColumnKind, Report
 from etl.reports.query import Question, Rows
 from etl.reports.window import moment
-from etl.settings import Settings
 from etl.sql.as_of import AsOf, first_known
+
+if TYPE_CHECKING:
+    from etl.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ def options(report: Report) -> Iterator[click.Option]:
 
 
 def asked(
-    settings: Settings,
+    settings: "Settings",
     zone: ZoneInfo,
     now_s: float,
     *,

@@ -1,7 +1,7 @@
 """``verify-etl run``: drain the queue."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,7 +9,9 @@ from etl.cli.context import Context
 from etl.cli.execute import build_job, carry_out, max_seconds_option, prefaced
 from etl.decide.values import Strategy
 from etl.run import pipeline
-from etl.settings import Settings
+
+if TYPE_CHECKING:
+    from etl.settings import Settings
 
 
 @click.command()
@@ -79,7 +81,7 @@ def run(
 
 def run_now(
     context: Context,
-    settings: Settings,
+    settings: "Settings",
     *,
     limit: int | None = None,
     max_seconds: float | None = None,
@@ -106,7 +108,7 @@ def run_now(
         )
 
 
-def _migrate(context: Context, settings: Settings) -> None:
+def _migrate(context: Context, settings: "Settings") -> None:
     from etl.migrate.upgrade import upgrade
 
     engine = context.engine(settings, create=True)
