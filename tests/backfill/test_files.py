@@ -9,51 +9,25 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl.backfill.files import BLOCK_BYTES, LINE_LENGTH, Source, replayable
+from etl.backfill.files import BLOCK_BYTES, LINE_LENGTH, replayable
 from etl.backfill.lines import BadLine
 from etl.errors import InputError, StorageError
 from tests.support.harness import scaled
 from tests.support.queue_rows import sid
+from tests.support.sid_files import Entry, entries
 
 WHEN = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
 GZIP_OF_NOTHING = gzip.compress(b"", mtime=0)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Name one attempt, when it was created if the file says so, and its line."""
-
-    sid: str
-    date_created: datetime | None
-    line: int
-
-
-def read(source: Source) -> Iterator[Entry | BadLine]:
-    """Yield every attempt and every bad line, in order of lines."""
-    for block in source.blocks():
-        created = block.created or [None] * len(block.sids)
-        found: list[Entry | BadLine] = [*map(Entry, block.sids, created, block.numbers), *block.bad]
-        yield from sorted(found, key=attrgetter("line"))
-
-
-def entries(path: Path | str) -> list[Entry | BadLine]:
-    """Read a file whole, twice, and hold the two readings equal."""
-    with replayable(str(path)) as source:
-        found = list(read(source))
-        assert found == list(read(source))
-    return found
 
 
 def parse(folder: Path, data: bytes | str) -> list[tuple[int, str]]:
