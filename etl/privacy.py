@@ -114,6 +114,9 @@ SHAPES: Final[Mapping[str, Shape]] = {
 }
 """The columns of an attempt that hold values of a known shape."""
 
+CLEANED: Final = (*SHAPES, "destination", "destination_prefix", "url")
+"""The columns that may lose a value, besides ``extra``."""
+
 _KEYS: Final[Mapping[str, Shape]] = {
     **dict.fromkeys(
         (

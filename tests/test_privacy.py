@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 
 from etl import privacy
-from etl.database.schema import attempt_channel_data, attempts
-from etl.load.upsert import TRACKED
+from etl.database.schema import TRACKED, attempt_channel_data, attempts
 from tests.support.hiding import SECRETS, leaks
 from tests.support.payloads import SID, URL
 

@@ -118,27 +118,31 @@ verification_queue = Table(
     sqlite_autoincrement=True,
 )
 
+# Of a column of an attempt ``doc`` is what the report of attempts says; what is ``_TRACKED`` has
+# each change that is seen kept in ``attempt_changes``.
+_TRACKED: Final = {"tracked": True}
+
 attempts = Table(
     "attempts",
     metadata,
-    Column("sid", String(64), primary_key=True),
-    Column("account_sid", String(64)),
-    Column("service_sid", String(64)),
-    Column("verification_sid", String(64)),
+    Column("sid", String(64), primary_key=True, doc="The attempt."),
+    Column("account_sid", String(64), doc="The Twilio account."),
+    Column("service_sid", String(64), doc="The Verify service."),
+    Column("verification_sid", String(64), doc="The verification it belongs to."),
     # Lower case, never constrained: the set has changed several times.
-    Column("channel", String(64)),
-    Column("conversion_status", String(64)),
-    # Exact, as sent; excludes Twilio's fee for each successful verification.
-    Column("price_amount", Money),
-    Column("price_currency", String(3)),
-    Column("date_created", Moment),
-    Column("date_updated", Moment),
-    Column("url", Text),
+    Column("channel", String(64), doc="sms, call, email, whatsapp, rbm, ...", info=_TRACKED),
+    Column("conversion_status", String(64), doc="As the API says it, lower case.", info=_TRACKED),
+    Column(
+        "price_amount", Money, doc="Without the fee for a successful verification.", info=_TRACKED
+    ),
+    Column("price_currency", String(3), doc="The currency of price_amount.", info=_TRACKED),
+    Column("date_created", Moment, doc="When the attempt was made."),
+    Column("date_updated", Moment, doc="When Twilio last changed it."),
+    Column("url", Text, doc="The attempt's address in the API."),
     # When the first and the newest request for it were sent, epoch milliseconds.
-    Column("first_fetched_at", BigInteger, nullable=False),
-    Column("fetched_at", BigInteger, nullable=False),
-    # Fetched at an age when neither price nor conversion can change.
-    Column("is_final", Boolean, nullable=False),
+    Column("first_fetched_at", BigInteger, nullable=False, doc="When it was first asked for."),
+    Column("fetched_at", BigInteger, nullable=False, doc="When it was last asked for."),
+    Column("is_final", Boolean, nullable=False, doc="Neither price nor conversion can change."),
     Index("ix_attempts_date_created", "date_created"),
     Index("ix_attempts_verification_sid", "verification_sid"),
 )
@@ -152,23 +156,31 @@ attempt_channel_data = Table(
         ForeignKey("attempts.sid", name="fk_attempt_channel_data_attempt_sid", ondelete="CASCADE"),
         primary_key=True,
     ),
-    # Personal data: the payload's `to`, and its first seven characters ('+' and six digits).
-    Column("destination", String(320)),
-    Column("destination_prefix", String(7)),
-    Column("country", String(64)),
-    Column("mcc", String(16)),
-    Column("mnc", String(16)),
-    Column("carrier", String(255)),
-    Column("locale", String(64)),
-    Column("status", String(64)),
-    Column("message_status", String(64)),
-    Column("call_status", String(64)),
-    # NULL for 0, "0" and "": no error.
-    Column("error_code", String(64)),
-    Column("code_length", Integer),
-    # Keys without a column, as sent; unknown top-level keys under `_attempt`.
-    Column("extra", JSON(none_as_null=True)),
+    # The payload's `to`, and its first seven characters.
+    Column("destination", String(320), doc="Number or address: personal data."),
+    Column("destination_prefix", String(7), doc="`+` and six digits."),
+    Column("country", String(64), doc="ISO code of the destination."),
+    Column("mcc", String(16), doc="Mobile country code."),
+    Column("mnc", String(16), doc="Mobile network code."),
+    Column("carrier", String(255), doc="The carrier's name."),
+    Column("locale", String(64), doc="The language of the message."),
+    Column("status", String(64), doc="confirmed, unconfirmed, expired.", info=_TRACKED),
+    Column("message_status", String(64), doc="delivered, undelivered, sent, ...", info=_TRACKED),
+    Column("call_status", String(64), doc="completed, busy, no-answer, ...", info=_TRACKED),
+    # NULL for 0, "0" and "".
+    Column("error_code", String(64), doc="Twilio's code; NULL: no error.", info=_TRACKED),
+    Column("code_length", Integer, doc="Digits of the code."),
+    # Unknown keys of `channel_data` as sent; unknown top-level keys under `_attempt`.
+    Column("extra", JSON(none_as_null=True), doc="What the API sent beyond these, as JSON."),
 )
+
+TRACKED: Final = tuple(
+    column.name
+    for table in (attempts, attempt_channel_data)
+    for column in table.c
+    if column.info.get("tracked")
+)
+"""The columns whose changes ``attempt_changes`` keeps."""
 
 attempt_changes = Table(
     "attempt_changes",
@@ -180,8 +192,7 @@ attempt_changes = Table(
         ForeignKey("attempts.sid", name="fk_attempt_changes_attempt_sid", ondelete="CASCADE"),
         nullable=False,
     ),
-    # price_amount, price_currency, conversion_status, channel, status, message_status,
-    # call_status, error_code.
+    # One of TRACKED.
     Column("field", String(32), nullable=False),
     Column("old_value", String(64)),
     Column("new_value", String(64)),

@@ -1,4 +1,4 @@
-"""Read attempts as Arrow tables: one column for each of the view ``v_attempts`` but ``day``."""
+"""Read attempts as Arrow tables, with the columns of the view ``v_attempts`` but ``day``."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,7 @@ from etl.database.dialects import dialect
 from etl.database.schema import attempt_channel_data as data
 from etl.database.schema import attempts
 from etl.errors import ConfigError
+from etl.sql.wide import WIDE
 
 _LAYOUT: Final = 1
 """Goes up when the columns change: folders of an older one are then written anew."""
@@ -46,38 +47,9 @@ _LATEST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 
 _COLUMNS: Final[dict[str, tuple[ColumnElement[Any], str]]] = {
-    "sid": (attempts.c.sid, "text"),
-    "date_created": (attempts.c.date_created, "moment"),
-    "date_updated": (attempts.c.date_updated, "moment"),
-    "account_sid": (attempts.c.account_sid, "text"),
-    "service_sid": (attempts.c.service_sid, "text"),
-    "verification_sid": (attempts.c.verification_sid, "text"),
-    "channel": (attempts.c.channel, "text"),
-    "conversion_status": (attempts.c.conversion_status, "text"),
-    "converted": (attempts.c.conversion_status, "converted"),
-    "price_amount": (attempts.c.price_amount, "money"),
-    "price_currency": (attempts.c.price_currency, "text"),
-    "destination": (data.c.destination, "text"),
-    "destination_prefix": (data.c.destination_prefix, "text"),
-    "country": (data.c.country, "text"),
-    "mcc": (data.c.mcc, "text"),
-    "mnc": (data.c.mnc, "text"),
-    "carrier": (data.c.carrier, "text"),
-    "locale": (data.c.locale, "text"),
-    "status": (data.c.status, "text"),
-    "message_status": (data.c.message_status, "text"),
-    "call_status": (data.c.call_status, "text"),
-    "error_code": (data.c.error_code, "text"),
-    "code_length": (data.c.code_length, "count"),
-    "final": (attempts.c.is_final, "flag"),
-    "first_fetched_at": (attempts.c.first_fetched_at, "epoch"),
-    "fetched_at": (attempts.c.fetched_at, "epoch"),
-    "extra": (cast(data.c.extra, Text), "json"),
-    "url": (attempts.c.url, "text"),
+    name: (cast(column, Text) if kind == "json" else column, kind) for name, column, kind in WIDE
 }
 _PERSONAL: Final = "destination"
-_CLEANED: Final = ("destination", "destination_prefix", "url")
-"""What ``redact`` takes away besides values of a known column that have not its shape."""
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
 """Rows by column, in the order of ``_COLUMNS``; all are equally long."""
@@ -134,7 +106,7 @@ def schema(*, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types
     pa = arrow()
     moment = pa.timestamp("ms", tz="UTC")
     kinds = {
-        "text": pa.string(), "json": pa.string(), "moment": moment, "epoch": moment,
+        "text": pa.string(), "json": pa.string(), "time": moment, "epoch": moment,
         "flag": pa.bool_(), "converted": pa.bool_(), "count": pa.int32(),
         "money": pa.decimal128(18, 6),
     }  # fmt: skip
@@ -168,7 +140,7 @@ def marks(
     if destination:
         rules = ""
         tables = attempts.outerjoin(data, data.c.attempt_sid == attempts.c.sid)
-        there = [func.count(_COLUMNS[name][0]) for name in (*privacy.SHAPES, *_CLEANED)]
+        there = [func.count(_COLUMNS[name][0]) for name in privacy.CLEANED]
         signs += [reduce(add, there), func.sum(func.length(cast(data.c.extra, Text)))]
     statement = select(day, newest, *signs).select_from(tables).group_by(day)
     if window.start is not None:
@@ -237,7 +209,7 @@ def _selected(connection: Connection, name: str) -> ColumnElement[Any]:
         return literal_column(spelled, BigInteger)
     if kind == "epoch":
         return dialect(connection).whole(column, _LATEST_MS)
-    if kind == "moment":
+    if kind == "time":
         return dialect(connection).if_readable(column, f"attempts.{name}")
     return column
 
@@ -268,7 +240,7 @@ def _array(pa: Any, kind: str, values: Sequence[Any], asked: Any) -> Any:  # noq
 
 
 _TYPES: Final = {
-    "text": str, "json": str, "moment": datetime, "count": int, "flag": bool, "converted": bool,
+    "text": str, "json": str, "time": datetime, "count": int, "flag": bool, "converted": bool,
 }  # fmt: skip
 
 

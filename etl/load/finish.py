@@ -16,6 +16,7 @@ from etl import final
 from etl.database.dialects.driver import Fault
 from etl.database.engine import carefully
 from etl.database.errors import classify, first
+from etl.database.schema import TRACKED
 from etl.database.schema import attempt_queue as q
 from etl.database.times import Clock
 from etl.decide.verdict import after_failure, after_fetch
@@ -251,7 +252,7 @@ def _write_sample(connection: Connection, now: int) -> None:
     While it holds none, one of which nothing is known, and to which no condition can apply.
     """
     sample = upsert.sample(connection, PROBE_SID)
-    for known in (None, Known(0, is_final=False, values=dict.fromkeys(upsert.TRACKED, "before"))):
+    for known in (None, Known(0, is_final=False, values=dict.fromkeys(TRACKED, "before"))):
         upsert.write(connection, [(Merged(sample, now, known), False)])
         # The second one is newer.
         now += 1

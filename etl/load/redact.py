@@ -123,8 +123,7 @@ def _end_of_step(connection: Connection, key: ColumnElement[Any], after: object,
 def _attempts(connection: Connection, which: ColumnElement[bool]) -> Sequence[Values]:
     # Others write it, too, and SQLite keeps any text.
     created = dialect(connection).as_stored(attempts.c.date_created)
-    names = (*privacy.SHAPES, "url", "destination", "destination_prefix")
-    columns = [(attempts if name in attempts.c else data).c[name] for name in names]
+    columns = [(attempts if name in attempts.c else data).c[name] for name in privacy.CLEANED]
     statement = (
         select(
             attempts.c.sid,

@@ -27,24 +27,12 @@ from etl.database import bulk
 from etl.database.bulk import among
 from etl.database.dialects import Columns, Dialect, dialect
 from etl.database.engine import as_text
-from etl.database.schema import attempt_changes, attempt_channel_data, attempts
+from etl.database.schema import TRACKED, attempt_changes, attempt_channel_data, attempts
 from etl.records import Attempt, Fetched
 from etl.rollups import marks
 
-TRACKED: Final = (
-    "price_amount", "price_currency", "conversion_status", "channel", "status", "message_status",
-    "call_status", "error_code",
-)  # fmt: skip
-"""The fields whose every observed change is kept in ``attempt_changes``."""
-
-_ATTEMPT_FIELDS: Final = (
-    "sid", "account_sid", "service_sid", "verification_sid", "channel", "conversion_status",
-    "price_amount", "price_currency", "date_created", "date_updated", "url",
-)  # fmt: skip
-_CHANNEL_FIELDS: Final = (
-    "destination", "destination_prefix", "country", "mcc", "mnc", "carrier", "locale", "status",
-    "message_status", "call_status", "error_code", "code_length", "extra",
-)  # fmt: skip
+_ATTEMPT_FIELDS: Final = tuple(name for name in Attempt._fields if name in attempts.c)
+_CHANNEL_FIELDS: Final = tuple(name for name in Attempt._fields if name in attempt_channel_data.c)
 _CHANGE: Final = ("attempt_sid", "field", "old_value", "new_value", "seen_at")
 _PLACE: Final = (attempts.c.date_created, attempts.c.verification_sid)
 _VALUES: Final = attrgetter(*_ATTEMPT_FIELDS, *_CHANNEL_FIELDS)

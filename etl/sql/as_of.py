@@ -1,6 +1,6 @@
 """Read the attempts as they were known at a moment: what later fetches changed is turned back.
 
-An attempt was known once its first request had been sent. A tracked field (``load.TRACKED``) had
+An attempt was known once its first request had been sent. A tracked field (``schema.TRACKED``) had
 the old value of the earliest change that was seen later, else today's. Every other field is
 today's; nothing in the tables says what it was.
 
@@ -23,15 +23,9 @@ from typing import Final
 
 from sqlalchemy import Connection, Table, text
 
-from etl.database.schema import attempt_channel_data, attempts
+from etl.database.schema import TRACKED, attempt_channel_data, attempts
 from etl.final import Policy, final_sql
 from etl.sql.scope import Scope
-
-TRACKED: Final = frozenset((
-    "price_amount", "price_currency", "conversion_status", "channel", "status", "message_status",
-    "call_status", "error_code",
-))  # fmt: skip
-"""The fields whose past is known, as ``attempt_changes`` names them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from etl.database.schema import attempt_changes, attempt_channel_data, attempts
+from etl.database.schema import TRACKED, attempt_changes, attempt_channel_data, attempts
 from etl.database.times import moment_ms
 from etl.load import upsert
-from etl.load.upsert import TRACKED
 from etl.records import Attempt, Fetched
 from tests.support.harness import PATIENCE_S
 from tests.support.queue_rows import NOW, attempt, execute, sid
@@ -55,6 +54,13 @@ def changes(engine: Engine) -> list[tuple[str, str | None, str | None, int]]:
     statement = select(*(attempt_changes.c[n] for n in columns)).order_by(attempt_changes.c.id)
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(statement)]
+
+
+def test_every_field_has_a_column_and_every_column_a_field() -> None:
+    """Nothing that ``transform`` reads is left out, nor does a column stay empty."""
+    columns = {*attempts.c.keys(), *attempt_channel_data.c.keys()} - {"attempt_sid"}
+    own = {"first_fetched_at", "fetched_at", "is_final"}
+    assert columns - own == {*Attempt._fields} - {"warnings"}
 
 
 @pytest.mark.parametrize("found", [FULL, attempt()], ids=["full", "bare"])

@@ -1,7 +1,9 @@
 """Report attempts: one by one, and their conversion by day."""
 
+from collections.abc import Iterator
 from typing import Final
 
+from etl.database.schema import attempts
 from etl.reports.columns import (
     ATTEMPTS,
     BY_SLICE,
@@ -20,81 +22,43 @@ from etl.rollups.facts import ATTEMPTS_FACTS
 from etl.rollups.read import SLICE, read
 from etl.sql.expressions import conversion, finality, flag
 from etl.sql.scope import Scope, Statement
+from etl.sql.wide import WIDE, Shown
 
-_CONVERTED: Final = "a.conversion_status = 'converted'"
+_KINDS: Final = {"json": "text", "epoch": "time", "converted": "flag"}
+_SPARE: Final = {"country": 1, "message_status": 1, "error_code": 1} | dict.fromkeys(
+    ("sid", "date_created", "channel", "converted", "price_amount", "price_currency", "final"), 0
+)
 
 
 def _attempts(scope: Scope) -> Statement:
-    dialect = scope.dialect
-    columns = [
-        "a.sid",
-        f"{scope.day('a.date_created')} AS day",
-        "a.date_created",
-        "a.date_updated",
-        "a.account_sid",
-        "a.service_sid",
-        "a.verification_sid",
-        "a.channel",
-        "a.conversion_status",
-        f"{flag(_CONVERTED)} AS converted",
-        "a.price_amount",
-        "a.price_currency",
-        "d.destination",
-        "d.destination_prefix",
-        "d.country",
-        "d.mcc",
-        "d.mnc",
-        "d.carrier",
-        "d.locale",
-        "d.status",
-        "d.message_status",
-        "d.call_status",
-        "d.error_code",
-        "d.code_length",
-        f"{flag('a.is_final')} AS final",
-        f"{dialect.moment('a.first_fetched_at')} AS first_fetched_at",
-        f"{dialect.moment('a.fetched_at')} AS fetched_at",
-        "d.extra",
-        "a.url",
-    ]
+    columns = [_spelled(scope, shown) for shown in WIDE]
+    columns.insert(1, f"{scope.day('a.date_created')} AS day")
     return Statement(scope.ctes, scope.source(columns, scope.rows()))
+
+
+def _spelled(scope: Scope, shown: Shown) -> str:
+    name, column, kind = shown
+    found = f"{'a' if column.table is attempts else 'd'}.{column.name}"
+    if kind == "epoch":
+        return f"{scope.dialect.moment(found)} AS {name}"
+    if kind == "converted":
+        found = f"{found} = 'converted'"
+    return f"{flag(found)} AS {name}" if kind in {"flag", "converted"} else found
+
+
+def _described() -> Iterator[Column]:
+    for name, column, kind in WIDE:
+        meaning = "The status is converted." if kind == "converted" else str(column.doc)
+        yield Column(name, ColumnKind(_KINDS.get(kind, kind)), meaning, _SPARE.get(name, 2))
+        if name == "sid":
+            yield Column("day", ColumnKind.DAY, "The UTC day of date_created.", spare=2)
 
 
 ATTEMPTS_REPORT: Final = Report(
     name="attempts",
     sentence="Every attempt, with its channel data, in one row.",
     counts="One row for each attempt. Filter by date_created, which is indexed, not by day.",
-    columns=(
-        Column("sid", ColumnKind.TEXT, "The attempt."),
-        Column("day", ColumnKind.DAY, "The UTC day of date_created.", spare=2),
-        Column("date_created", ColumnKind.TIME, "When the attempt was made."),
-        Column("date_updated", ColumnKind.TIME, "When Twilio last changed it.", spare=2),
-        Column("account_sid", ColumnKind.TEXT, "The Twilio account.", spare=2),
-        SERVICE,
-        Column("verification_sid", ColumnKind.TEXT, "The verification it belongs to.", spare=2),
-        CHANNEL,
-        Column("conversion_status", ColumnKind.TEXT, "As the API says it, lower case.", spare=2),
-        Column("converted", ColumnKind.FLAG, "The status is converted."),
-        Column("price_amount", ColumnKind.MONEY, "Without the fee for a successful verification."),
-        Column("price_currency", ColumnKind.TEXT, "The currency of price_amount."),
-        Column("destination", ColumnKind.TEXT, "Number or address: personal data.", spare=2),
-        Column("destination_prefix", ColumnKind.TEXT, "`+` and six digits.", spare=2),
-        Column("country", ColumnKind.TEXT, "ISO code of the destination.", spare=1),
-        Column("mcc", ColumnKind.TEXT, "Mobile country code.", spare=2),
-        Column("mnc", ColumnKind.TEXT, "Mobile network code.", spare=2),
-        Column("carrier", ColumnKind.TEXT, "The carrier's name.", spare=2),
-        Column("locale", ColumnKind.TEXT, "The language of the message.", spare=2),
-        Column("status", ColumnKind.TEXT, "confirmed, unconfirmed, expired.", spare=2),
-        Column("message_status", ColumnKind.TEXT, "delivered, undelivered, sent, ...", spare=1),
-        Column("call_status", ColumnKind.TEXT, "completed, busy, no-answer, ...", spare=2),
-        Column("error_code", ColumnKind.TEXT, "Twilio's code; NULL: no error.", spare=1),
-        Column("code_length", ColumnKind.COUNT, "Digits of the code.", spare=2),
-        Column("final", ColumnKind.FLAG, "Neither price nor conversion can change."),
-        Column("first_fetched_at", ColumnKind.TIME, "When it was first asked for.", spare=2),
-        Column("fetched_at", ColumnKind.TIME, "When it was last asked for.", spare=2),
-        Column("extra", ColumnKind.TEXT, "What the API sent beyond these, as JSON.", spare=2),
-        Column("url", ColumnKind.TEXT, "The attempt's address in the API.", spare=2),
-    ),
+    columns=tuple(_described()),
     select=_attempts,
     order=("date_created", "sid"),
     currency="price_currency",
