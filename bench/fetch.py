@@ -22,11 +22,11 @@ from pathlib import Path
 import requests
 
 from etl.backfill.enqueue import load_file
-from etl.cli.context import Context
-from etl.cli.execute import build_job
+from etl.database.engine import open_engine
 from etl.job.stop import StopFlag
 from etl.migrate.upgrade import upgrade
 from etl.run import pipeline
+from etl.run.opening import opened
 from etl.sandbox import World
 from etl.settings import Settings, load
 
@@ -69,22 +69,15 @@ def bare(settings: Settings, sids: Sequence[str], threads: int) -> float:
 def job(environ: dict[str, str], sids: Path, count: int) -> float:
     """Drain a fresh queue; return rows a second of the run itself."""
     settings = load(environ=environ)
-    context = Context(config=None, verbose=False, quiet=True)
-    engine = context.engine(settings, create=True)
+    engine = open_engine(settings.database_url.get_secret_value())
     upgrade(engine)
     load_file(engine, str(sids), account="", source="bench", retention_ms=settings.retention)
-    api = context.api(settings)
-    started = time.perf_counter()
-    report = pipeline.run(
-        engine,
-        api,
-        build_job(settings, strict=True, strategy="fetch"),
-        stop=StopFlag(),
-    )
-    took = time.perf_counter() - started
-    assert report.counts["fetched"] == count, report  # noqa: S101 - else there is no figure
-    api.close()
     engine.dispose()
+    with opened(settings, strict=True, strategy="fetch") as tools:
+        started = time.perf_counter()
+        report = pipeline.run(*tools, stop=StopFlag())
+        took = time.perf_counter() - started
+    assert report.counts["fetched"] == count, report  # noqa: S101 - else there is no figure
     return count / took
 
 

@@ -31,8 +31,6 @@ from sqlalchemy import insert
 from bench._box import SPAWN, Shape, own_speed, serve
 from bench._databases import KINDS, fresh
 from etl.cli import look_for_garbage_seldom
-from etl.cli.context import Context
-from etl.cli.execute import build_job
 from etl.database.engine import open_engine
 from etl.database.schema import attempt_queue
 from etl.job.counts import Counts
@@ -40,6 +38,7 @@ from etl.job.stop import StopFlag
 from etl.listing.discover import DiscoverOptions
 from etl.rollups import marks
 from etl.run import pipeline
+from etl.run.opening import opened
 from etl.settings import load
 
 T = TypeVar("T")
@@ -91,23 +90,20 @@ def _load(environ: Mapping[str, str], shape: Shape, way: str, pipe: Connection) 
     # As the command itself does.
     look_for_garbage_seldom()
     settings = load(environ=environ)
-    context = Context(config=None, verbose=False, quiet=True)
-    engine, api = context.engine(settings), context.api(settings)
     early: list[float] = []
 
     def watch(counts: Counts) -> None:
         if not early and counts.listed >= shape.size / 10:
             early.append(_peak_mb())
 
-    started, cpu = time.perf_counter(), time.process_time()
-    if way != "sweep":
-        job = build_job(settings)
-        asked = DiscoverOptions(int(shape.start) * 1000, int(shape.at) * 1000)
-        report = pipeline.discover(engine, api, job, asked, stop=StopFlag(), watch=watch)
-    else:
-        job = build_job(settings, strategy="sweep")
-        report = pipeline.run(engine, api, job, stop=StopFlag(), watch=watch)
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    with opened(settings, strategy="sweep" if way == "sweep" else "auto") as tools:
+        started, cpu = time.perf_counter(), time.process_time()
+        if way != "sweep":
+            asked = DiscoverOptions(int(shape.start) * 1000, int(shape.at) * 1000)
+            report = pipeline.discover(*tools, asked, stop=StopFlag(), watch=watch)
+        else:
+            report = pipeline.run(*tools, stop=StopFlag(), watch=watch)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     rows = report.counts["fetched"]
     pipe.send(Figure(rows, seconds, cpu, early[0], _peak_mb(), sum(summing)))
 

@@ -8,7 +8,7 @@ wastes a slot for one window and one request's total deadline.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
@@ -16,6 +16,7 @@ from etl.database.dialects import dialect
 from etl.database.locks import locked
 from etl.database.schema import api_slots as s
 from etl.errors import SchemaError
+from etl.settings import Settings
 
 GATE: Final = -1
 """The slot number of the gate row, whose ``free_at`` is the end of the pause after a 429."""
@@ -36,6 +37,11 @@ class Allowance:
     account: str
     requests: int
     window_ms: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Read off the settings what the account may ask for."""
+        return cls(settings.account_sid, settings.allowance, settings.allowance_window)
 
     def pause_ms(self, retry_after_ms: int | None) -> int:
         """Return how long a 429 pauses: as long as it says, without a word for one window."""

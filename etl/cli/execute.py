@@ -1,30 +1,24 @@
-"""Carry out what sends requests: build the parts, show how it goes, print what came of it."""
+"""Carry out what sends requests: open what it needs, show how it goes, print what came of it."""
 
 import json
 import math
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.allowance.slots import Allowance
-from etl.cli.context import Context
+from etl.cli.context import Context, hide_password
 from etl.cli.progress import ProgressLine
 from etl.cli.words import counted
 from etl.job.stop import StopFlag
-from etl.job.tools import Job
+from etl.run.opening import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy import Engine
-
-    from etl.decide.values import Strategy
-    from etl.extract import Api
-    from etl.run.pipeline import RunReport, Watch
+    from etl.run.opening import Opened
+    from etl.run.pipeline import RunReport
     from etl.settings import Settings
-
-    Act = Callable[[Engine, Api, StopFlag, Watch], RunReport]
 
 _ALSO = {
     "retry": "to retry",
@@ -73,54 +67,44 @@ def prefaced(document: "Mapping[str, Any] | None") -> "Iterator[Callable[[dict[s
         say(done)
 
 
+@contextmanager
+def working(
+    context: Context,
+    settings: "Settings",
+    **asked: Any,  # noqa: ANN401 - as `opened` takes it
+) -> "Iterator[tuple[Opened, ProgressLine]]":
+    """Open what a run needs, and show how it goes."""
+    with opened(settings, **asked) as tools:
+        hide_password(tools.engine)
+        with ProgressLine(tools.engine, tools.job, shown=context.watched()) as progress:
+            yield tools, progress
+
+
 def carry_out(
     context: Context,
     settings: "Settings",
-    job: "Job",
-    act: "Act",
+    act: "Callable[..., RunReport]",
     *,
     as_json: bool,
     printing: "Callable[[dict[str, Any]], None]" = say,
+    **asked: Any,  # noqa: ANN401 - as above
 ) -> None:
-    """Build the parts, act, print the report, and leave with its exit code."""
-    with ExitStack() as stack:
-        api = context.api(settings)
-        stack.callback(api.close)
-        engine = context.engine(settings)
-        stack.callback(engine.dispose)
-        progress = stack.enter_context(ProgressLine(engine, job, shown=context.watched()))
-        report = act(engine, api, StopFlag(), progress)
+    """Open what a run needs, act, print the report, and leave with its exit code."""
+    with working(context, settings, **asked) as (tools, watch):
+        report = act(*tools, stop=StopFlag(), watch=watch)
     if as_json:
         printing(report.as_dict())
     elif not context.quiet:
         click.echo(summary(report))
+    exit_with(report)
+
+
+def exit_with(report: "RunReport") -> None:
+    """Raise what ended the run, or leave with its exit code."""
     if report.error is not None:
         raise report.error
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)
-
-
-def build_job(
-    settings: "Settings",
-    *,
-    limit: int | None = None,
-    max_seconds: float | None = None,
-    strict: bool = False,
-    strategy: "Strategy" = "auto",
-) -> "Job":
-    """Turn settings into what the pipeline is asked; raise ``ConfigError`` without credentials."""
-    settings.credentials()
-    return Job(
-        account=settings.account_sid,
-        allowance=Allowance(settings.account_sid, settings.allowance, settings.allowance_window),
-        policy=settings.policy,
-        concurrency=settings.concurrency,
-        limit=limit,
-        max_seconds=max_seconds,
-        strict=strict,
-        strategy=strategy,
-        page_size=settings.page_size,
-    )
 
 
 def summary(report: "RunReport") -> str:

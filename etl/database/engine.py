@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -11,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from etl.database.dialects import DIALECTS, dialect
 from etl.database.dialects.sqlite_driver import IS_READ_ONLY
 from etl.database.errors import hide_values
-from etl.errors import ConfigError
+from etl.errors import ConfigError, SchemaError
 
 T = TypeVar("T")
 
@@ -49,13 +50,18 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, create: bool = True) -> Engine:
     """Create an engine with our transaction rules; nothing is connected yet.
 
-    Raises ``ConfigError`` for an address that cannot be read or a driver that is not installed.
+    Unless it may ``create`` an SQLite file, one must be there: looking would make it. Raises
+    ``ConfigError`` for an address that cannot be read or a driver that is not installed.
     """
     parsed = parse_url(url)
-    driver = dialect(parsed.get_backend_name()).driver
+    kind = dialect(parsed.get_backend_name())
+    if not create and kind.is_file and _absent(parsed.database):
+        msg = f"There is no database {parsed.database} yet."
+        raise SchemaError(msg, hint="Run: verify-etl db upgrade (or set DATABASE_URL).")
+    driver = kind.driver
     try:
         engine = create_engine(driver.address(parsed), hide_parameters=True, **driver.options())
     except NoSuchModuleError as error:
@@ -71,6 +77,14 @@ def open_engine(url: str) -> Engine:
     driver.listen(engine)
     event.listen(engine, "handle_error", _hide_values)
     return engine
+
+
+def _absent(database: str | None) -> bool:
+    """Say that a file is not there, in a folder that is; of another address SQLite may judge."""
+    if not database or database.startswith((":", "file:")):
+        return False
+    path = Path(database)
+    return path.parent.is_dir() and not path.exists()
 
 
 def _hide_values(context: ExceptionContext) -> None:

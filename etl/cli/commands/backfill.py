@@ -83,8 +83,7 @@ def _enqueue(
     """Check every file, then enqueue every file. Raises ``InputError`` for bad lines."""
     kind = VERIFICATIONS if of_verifications else ATTEMPTS
     with ExitStack() as stack:
-        engine = context.engine(settings)
-        stack.callback(engine.dispose)
+        engine = stack.enter_context(context.database(settings))
         # Before gigabytes are read for a database that cannot take them.
         transact(engine, check_revision, doing="reading the schema's revision")
         bar = stack.enter_context(_bar(shown=context.watched()))

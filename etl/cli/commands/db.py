@@ -45,11 +45,10 @@ def upgrade(context: Context, *, sql: bool) -> None:
         url = settings.database_url.get_secret_value()
         click.echo(schema.upgrade_sql(url), nl=False)
         return
-    engine = context.engine(settings, create=True)
-    done = schema.upgrade(engine)
-    if days := refresh.refresh(engine, policy=settings.policy):
-        done.append(f"roll-ups: {counted(days, 'day')}")
-    engine.dispose()
+    with context.database(settings, create=True) as engine:
+        done = schema.upgrade(engine)
+        if days := refresh.refresh(engine, policy=settings.policy):
+            done.append(f"roll-ups: {counted(days, 'day')}")
     for line in done:
         _log.info("%s", line)
     _log.info("The schema is at %s%s.", schema.head(), "" if done else ", nothing to do")

@@ -61,18 +61,19 @@ def _tour(context: Context, folder: Path) -> None:
     with Sandbox(world) as box:
         click.echo(f"The sandbox, a local Verify Attempts API, answers at {box.url}")
         settings = load(environ={**box.environ(), "DATABASE_URL": f"sqlite:///{database}"})
-        engine = context.engine(settings, create=True)
-        upgrade(engine)
-        click.echo("\n$ verify-etl db upgrade\nThe tables are there.")
-        sids.write_text("\n".join(_sample(world)) + "\n", encoding="utf-8")
-        loaded = load_file(
-            engine, str(sids), account="", source="demo", retention_ms=settings.retention
-        )
-        click.echo(f"\n$ verify-etl backfill sids.txt\n{counted(loaded.enqueued, 'SID')} enqueued.")
-        click.echo("\n$ verify-etl run")
-        run_now(context, settings)
-        _report(engine)
-        engine.dispose()
+        with context.database(settings, create=True) as engine:
+            upgrade(engine)
+            click.echo("\n$ verify-etl db upgrade\nThe tables are there.")
+            sids.write_text("\n".join(_sample(world)) + "\n", encoding="utf-8")
+            loaded = load_file(
+                engine, str(sids), account="", source="demo", retention_ms=settings.retention
+            )
+            click.echo(
+                f"\n$ verify-etl backfill sids.txt\n{counted(loaded.enqueued, 'SID')} enqueued."
+            )
+            click.echo("\n$ verify-etl run")
+            run_now(context, settings)
+            _report(engine)
 
 
 def _sample(world: World) -> Sequence[str]:

@@ -3,11 +3,12 @@
 import logging
 import re
 import time
+from functools import partial
 
 import click
 
 from etl.cli.context import Context
-from etl.cli.execute import build_job, carry_out, max_seconds_option
+from etl.cli.execute import carry_out, max_seconds_option
 from etl.cli.types import Since, check_order
 from etl.listing.discover import DiscoverOptions
 from etl.run import pipeline
@@ -49,17 +50,9 @@ def discover(
     if service and not re.fullmatch(r"VA[0-9a-fA-F]{32}", service):
         msg = f"{service!r} is no Verify service: VA and 32 hex digits."
         raise click.UsageError(msg)
-    job = build_job(settings, max_seconds=max_seconds)
     asked = DiscoverOptions(since, until, service)
-    carry_out(
-        context,
-        settings,
-        job,
-        lambda engine, api, stop, watch: pipeline.discover(
-            engine, api, job, asked, stop=stop, watch=watch
-        ),
-        as_json=as_json,
-    )
+    act = partial(pipeline.discover, asked=asked)
+    carry_out(context, settings, act, as_json=as_json, max_seconds=max_seconds)
 
 
 def _check_reach(since: int | None, until: int | None, retention: int) -> None:

@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from etl.errors import (
     TransientFailure,
 )
 from etl.queue import runs
+from etl.run.opening import open_api
 from etl.run.rights import check_rights
 
 if TYPE_CHECKING:
@@ -98,15 +100,15 @@ def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
         credentials = Finding("credentials", ok=True, message=message)
     yield credentials
     engines: list[Engine] = []
-    opened = _check("database", lambda: engines.append(context.engine(resolved)), "")
-    if not engines:
-        yield opened
-    for engine in engines:
-        yield from _database(engine)
-    if not offline and credentials.ok:
-        yield _api(context, resolved, engines)
-    for engine in engines:
-        engine.dispose()
+    with ExitStack() as stack:
+        database = context.database(resolved)
+        opened = _check("database", lambda: engines.append(stack.enter_context(database)), "")
+        if not engines:
+            yield opened
+        for engine in engines:
+            yield from _database(engine)
+        if not offline and credentials.ok:
+            yield _api(resolved, engines)
 
 
 def _database(engine: Engine) -> Iterator[Finding]:
@@ -160,25 +162,22 @@ def _write(engine: Engine) -> None:
     transact(engine, work, doing="writing a row", patience_s=0)
 
 
-def _api(context: Context, settings: "Settings", engines: list[Engine]) -> Finding:
+def _api(settings: "Settings", engines: list[Engine]) -> Finding:
     """Send the smallest request there is: a page of one attempt."""
 
     def ask() -> None:
         for engine in engines:
             _take_slot(engine, settings)
-        api = context.api(settings)
         now = datetime.now(UTC)
-        try:
+        with closing(open_api(settings)) as api:
             api.page(page_size=1, after=now - timedelta(hours=1), before=now)
-        finally:
-            api.close()
 
     return _check("API", ask, f"{settings.api_url} accepts the credentials.")
 
 
 def _take_slot(engine: Engine, settings: "Settings") -> None:
     """Count the request against the allowance, where the tables are ours."""
-    allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
+    allowance = Allowance.of(settings)
     try:
         transact(engine, check_revision, doing="reading the schema's revision", patience_s=0)
         if allowance.requests:

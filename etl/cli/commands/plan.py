@@ -9,8 +9,6 @@ from sqlalchemy import Connection
 
 from etl.cli.context import Context
 from etl.cli.words import counted
-from etl.database.bounds import PATIENT
-from etl.database.engine import READ_ONLY
 from etl.database.times import clock, moment
 from etl.database.transact import check_revision, transact
 from etl.decide.plan import plan as make_plan
@@ -53,7 +51,6 @@ def show(
     limit: int | None = None,
 ) -> None:
     """Print the plan for all that waits; with ``limit``, for so many SIDs fetched singly."""
-    engine = context.engine(settings).execution_options(**READ_ONLY, **PATIENT)
 
     def work(connection: Connection) -> tuple[Plan, int]:
         check_revision(connection)
@@ -77,8 +74,8 @@ def show(
         named = waiting.verifications
         return made if limit is None else _limited(made, limit, named), named
 
-    made, named = transact(engine, work, doing="reading the queue")
-    engine.dispose()
+    with context.database(settings, read_only=True) as engine:
+        made, named = transact(engine, work, doing="reading the queue")
 
     def minutes(requests: int) -> float:
         return seconds(requests, settings.allowance, settings.allowance_window) / 60

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -11,20 +10,17 @@ import click
 
 from etl.cli import table
 from etl.cli.context import Context
-from etl.cli.execute import build_job, max_seconds_option
-from etl.cli.progress import ProgressLine
+from etl.cli.execute import exit_with, max_seconds_option, working
 from etl.cli.types import Since, check_order
 from etl.cli.words import counted
 from etl.database.bounds import PATIENT
 from etl.database.transact import transact
 from etl.job.stop import StopFlag
-from etl.job.tools import Job
 from etl.listing.reconcile import By, DayLine, Finding, ReconcileOptions, Totals, commands, undated
 from etl.reports.model import Column, ColumnKind
 from etl.reports.table import draw
 from etl.run import pipeline
 from etl.run.pipeline import RunReport
-from etl.settings import Settings
 
 
 @click.command()
@@ -63,34 +59,19 @@ def reconcile(
     """
     check_order(since, until)
     settings = context.settings()
-    job = build_job(settings, max_seconds=max_seconds, strict=strict)
     asked = ReconcileOptions(since, until, None if by is None else By(by))
-    report, lines, undated = _compare(context, settings, job, asked)
+    lines: list[DayLine] = []
+    with working(context, settings, max_seconds=max_seconds, strict=strict) as (tools, watch):
+        report = pipeline.reconcile(*tools, asked, lines, stop=StopFlag(), watch=watch)
+        patient = tools.engine.execution_options(**PATIENT)
+        unknown = transact(patient, partial(undated, account=tools.job.account), doing="counting")
     if as_json:
-        click.echo(json.dumps(_document(report, asked, lines, undated)))
+        click.echo(json.dumps(_document(report, asked, lines, unknown)))
     elif lines:
         _draw(lines, asked.by)
-        for said in _say(report, asked.by, lines, undated):
+        for said in _say(report, asked.by, lines, unknown):
             click.echo(said)
-    if report.error is not None:
-        raise report.error
-    if report.exit_code:
-        raise click.exceptions.Exit(report.exit_code)
-
-
-def _compare(
-    context: Context, settings: Settings, job: Job, asked: ReconcileOptions
-) -> tuple[RunReport, list[DayLine], int]:
-    lines: list[DayLine] = []
-    with ExitStack() as stack:
-        api = context.api(settings)
-        stack.callback(api.close)
-        engine = stack.enter_context(context.database(settings))
-        watch = stack.enter_context(ProgressLine(engine, job, shown=context.watched()))
-        report = pipeline.reconcile(engine, api, job, asked, lines, stop=StopFlag(), watch=watch)
-        patient = engine.execution_options(**PATIENT)
-        unknown = transact(patient, partial(undated, account=job.account), doing="counting")
-    return report, lines, unknown
+    exit_with(report)
 
 
 def _draw(lines: Sequence[DayLine], by: By | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etl.cli.context import Context
-from etl.cli.execute import build_job, carry_out, max_seconds_option, prefaced
+from etl.cli.execute import carry_out, max_seconds_option, prefaced
 from etl.decide.values import Strategy
 from etl.run import pipeline
 
@@ -95,22 +95,21 @@ def run_now(
     As JSON ``within`` another object, it is its key ``run``: null when it could not even begin.
     """
     with prefaced(within if as_json else None) as printing:
-        job = build_job(
-            settings, limit=limit, max_seconds=max_seconds, strict=strict, strategy=strategy
-        )
         carry_out(
             context,
             settings,
-            job,
-            lambda engine, api, stop, watch: pipeline.run(engine, api, job, stop=stop, watch=watch),
+            pipeline.run,
             as_json=as_json,
             printing=printing,
+            limit=limit,
+            max_seconds=max_seconds,
+            strict=strict,
+            strategy=strategy,
         )
 
 
 def _migrate(context: Context, settings: "Settings") -> None:
     from etl.migrate.upgrade import upgrade
 
-    engine = context.engine(settings, create=True)
-    upgrade(engine)
-    engine.dispose()
+    with context.database(settings, create=True) as engine:
+        upgrade(engine)

@@ -32,14 +32,13 @@ def status(context: Context, *, as_json: bool) -> None:
       verify-etl status --json
     """
     settings = context.settings()
-    allowance = Allowance(settings.account_sid, settings.allowance, settings.allowance_window)
 
     def work(connection: Connection) -> tuple[Status, int]:
         check_revision(connection)
         now = clock(connection)
         found = queue.read(
             connection,
-            allowance=allowance,
+            allowance=Allowance.of(settings),
             now=now,
             retention=settings.retention,
             page_size=settings.page_size,
