@@ -23,13 +23,9 @@ from pydantic import ValidationError as Refused
 from etl.records import SID_PATTERN, Attempt, Rejection
 from etl.transform.amount import UNREADABLE, read_amount
 from etl.transform.doors import (
-    CODE_LENGTH,
     DATA_KEYS,
-    LIMITS,
-    LOWER,
-    NETWORK_LENGTH,
-    NO_TEXT,
     PRICE_KEYS,
+    TEXTS,
     TOP_KEYS,
     ChannelData,
     DoorT,
@@ -40,7 +36,6 @@ from etl.transform.extra import escaped, raw_text, scalar_text, storable, storab
 
 # '+' and six digits, after an optional channel ("whatsapp:"); '+123456@example.com' is an address.
 _PREFIX: Final = re.compile(r"(?:[A-Za-z]{1,16}:)?(\+[0-9]{6})[^@]*", re.DOTALL)
-LIMITS.update(mcc=NETWORK_LENGTH, mnc=NETWORK_LENGTH)
 
 
 @dataclass(slots=True)
@@ -147,17 +142,18 @@ def _mended(name: str, sent: object, doubts: _Doubts) -> str | int | None:
     text = scalar_text(sent)
     if text is not None and not text.strip():
         return None
-    if text is None or name in NO_TEXT:
+    rules = TEXTS.get(name)
+    if text is None or rules is None:
         if name == "code_length" and text is not None and re.fullmatch("[0-9]{1,9}", text):
             return int(text)
         doubts.note(name, sent, "unreadable")
         return None
     fit = escaped(text).strip()
-    fit = fit.lower() if name in LOWER else fit
-    limit = LIMITS.get(name, CODE_LENGTH)
-    if len(fit) > limit:
+    fit = fit.lower() if rules.to_lower else fit
+    cut = fit[: rules.max_length]
+    if cut != fit:
         doubts.note(name, sent, "cut")
-    return fit[:limit]
+    return cut
 
 
 def _price(sent: object, doubts: _Doubts) -> tuple[Decimal | None, str | None]:

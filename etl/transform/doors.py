@@ -1,15 +1,11 @@
 """Check the payload at the door: which keys, of which type, how long."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints
 
-# Characters that fit: the columns of etl/database/schema.py (a test compares them).
-CODE_LENGTH: Final = 64
-NETWORK_LENGTH: Final = 16
-CARRIER_LENGTH: Final = 255
-DESTINATION_LENGTH: Final = 320
 URL_LENGTH: Final = 2000  # The column is TEXT, which holds 65,535 bytes on MariaDB.
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -43,11 +39,12 @@ def _text(length: int, pattern: str, *, lower: bool = False) -> StringConstraint
     )
 
 
-_Code = Annotated[str, _text(CODE_LENGTH, _ASCII)]
-_Status = Annotated[str, _text(CODE_LENGTH, _ASCII, lower=True)]
-_Network = Annotated[str, _text(NETWORK_LENGTH, _ASCII)]
-_Carrier = Annotated[str, _text(CARRIER_LENGTH, _NO_NUL)]
-_Destination = Annotated[str, _text(DESTINATION_LENGTH, _NO_NUL)]
+# Characters that fit the columns of etl/database/schema.py (a test compares them).
+_Code = Annotated[str, _text(64, _ASCII)]
+_Status = Annotated[str, _text(64, _ASCII, lower=True)]
+_Network = Annotated[str, _text(16, _ASCII)]
+_Carrier = Annotated[str, _text(255, _NO_NUL)]
+_Destination = Annotated[str, _text(320, _NO_NUL)]
 _Url = Annotated[str, _text(URL_LENGTH, _NO_NUL)]
 _Currency = Annotated[str, _text(3, "^[A-Za-z]{3}$")]
 _Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -101,10 +98,15 @@ class Price(_Door):
     currency: _Currency | None = None
 
 
-# How a refused field is mended: cut to its column, in lower case, or given up if it is no text.
-LIMITS: Final = {"url": URL_LENGTH, "to": DESTINATION_LENGTH, "carrier": CARRIER_LENGTH}
-LOWER: Final = {"channel", "conversion_status", "status", "message_status", "call_status"}
-NO_TEXT: Final = {"date_created", "date_updated", "currency", "code_length"}
+def _texts() -> Iterator[tuple[str, StringConstraints]]:
+    for door in (TopLevel, ChannelData):
+        for name, field in door.model_fields.items():
+            parts = (part for option in get_args(field.annotation) for part in get_args(option))
+            yield from ((name, part) for part in parts if isinstance(part, StringConstraints))
+
+
+TEXTS: Final = dict(_texts())
+"""The fields that are mended when refused: cut to their length, in lower case where that is asked."""
 
 DoorT = TypeVar("DoorT", bound=_Door)
 TOP_KEYS: Final = frozenset(TopLevel.model_fields)
