@@ -1,6 +1,6 @@
 """Hold the values that flow through a run, immutable and named by their place in it.
 
-``Lease`` (claimed) -> ``Answer`` (fetched) -> ``Attempt`` | ``Rejection`` (transformed) ->
+``Lease`` (claimed) -> ``Fetched`` | ``Failed`` -> ``Attempt`` | ``Rejection`` (transformed) ->
 ``Verdict`` (settled). Times that the machine compares are integers, epoch milliseconds UTC. Those
 made for every attempt that is loaded are named tuples: a frozen dataclass takes four times as long.
 """
@@ -143,9 +143,6 @@ class Failed:
 
     failure: Failure
     error: str
-
-
-Answer: TypeAlias = Fetched | Failed
 
 
 class Verdict(NamedTuple):
