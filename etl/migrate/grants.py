@@ -6,7 +6,7 @@ view's name.
 
 from typing import Final
 
-from sqlalchemy import Connection, Row, inspect, text
+from sqlalchemy import Connection, inspect, text
 
 _GRANTEE: Final = (
     "CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE CAST(CAST(a.grantee AS regrole) AS text) END"
@@ -36,15 +36,15 @@ WHERE c.oid = to_regclass(:name) AND a.grantee <> c.relowner
 """)  # noqa: S608 - our own text
 
 
-def read_rights(connection: Connection, name: str) -> list[Row[tuple[str | None, str]]]:
+def read_rights(connection: Connection, name: str) -> list[tuple[str | None, str]]:
     """Return the statements that give a view's owner, options and grants to the next one.
 
     Each stands beside the column that it is about, if it is about one.
     """
-    return list(connection.execute(_RIGHTS, {"name": name}))
+    return [(row[0], row[1]) for row in connection.execute(_RIGHTS, {"name": name})]
 
 
-def restore(connection: Connection, name: str, rights: list[Row[tuple[str | None, str]]]) -> None:
+def restore(connection: Connection, name: str, rights: list[tuple[str | None, str]]) -> None:
     """Give the new view these rights and no others."""
     # Default privileges may have given what was taken from the old view.
     revoked = connection.execute(_GIVEN, {"name": name}).scalars().all()

@@ -5,7 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Integer, String, Text
 
-from etl.database.schema import Moment, Money, attempt_channel_data, attempts
+from etl.database.schema import attempt_channel_data, attempts
+from etl.database.types import Moment, Money
 
 _FIRST: Final = ("sid", "date_created", "date_updated")
 _LAST: Final = ("is_final", "first_fetched_at", "fetched_at", "extra", "url")
