@@ -1,1 +1,1 @@
-"""Open databases, run transactions, and know what differs between the kinds."""
+"""Open databases, run transactions, and hide how the kinds differ."""

@@ -1,9 +1,9 @@
-"""Bound how long a session of ours may hold others up, for it may freeze, or its machine vanish.
+"""Bound how long one of our sessions may hold others up.
 
-Such a worker holds what it has locked, the allowance's gate for one, for as long as the server
-keeps its session: hours, unless told otherwise. The next worker asks for 30 s, 10 s at a time; so
-the server is told to end within 15 to 20 s what says nothing more. What the server's owner has set
-lower stays as it is, and what a server does not know is left out.
+A worker can freeze, or its machine vanish. Its locks, such as the allowance's gate, then last as
+long as the server keeps the session: hours by default. The next worker asks for 30 s, 10 s at a
+time. So the server ends a silent session within 15 to 20 s. Lower settings of the server's owner
+stay. Settings that a server does not know are left out.
 """
 
 from typing import Final
@@ -14,24 +14,28 @@ LOCK_S: Final = 10
 """How long a statement waits for a lock."""
 
 IDLE_S: Final = 15
-"""How long a transaction may wait for its next statement; SQLite knows no such bound."""
+"""How long a transaction may wait for its next statement. SQLite has no such bound."""
 
 STATEMENT_S: Final = 20
 """How long one statement may take."""
 
 TRANSACTION_S: Final = 25
-"""How long a transaction may take: the only bound, of PostgreSQL 17, for a statement that came in
-part. Before, one stays until its connection ends."""
+"""How long a transaction may take. PostgreSQL 17 has it.
+
+Only this ends a statement that came in part. Older servers keep one until its connection ends.
+"""
 
 ANSWER_S: Final = 25.0
-"""How long we wait for the server's answer to one statement, which it bounds itself."""
+"""How long we wait for the answer to one statement. The server bounds it itself."""
 
 IMPATIENT: Final = "verify_etl_answer_s"
-"""Where a connection's ``info`` says for how long an answer is waited for; else without end."""
+"""The key in a connection's ``info`` for how long to wait for an answer; without it, forever."""
 
 PATIENT: Final = {"verify_etl_patient": True}
-"""Execution options of transactions for which nobody waits, or everybody has to: reports, exports,
-sums and migrations. Their statements may take as long as they take; only pauses are bounded."""
+"""Execution options of a transaction that may take long.
+
+Reports, exports, sums and migrations have it. Their statements are unbounded, their pauses not.
+"""
 
 _PATIENT: Final = "verify_etl_patient"
 _PATIENT_IDLE_S: Final = 60
@@ -39,7 +43,7 @@ _PATIENT_IDLE_S: Final = 60
 
 
 def is_patient(connection: Connection) -> bool:
-    """Say whether the connection's statements may take as long as they take."""
+    """Say whether the connection's statements may take long."""
     return _PATIENT in connection.get_execution_options()
 
 

@@ -16,10 +16,10 @@ def among(
 
 
 def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Give a text column's value in a form that no index serves, so that another one is chosen.
+    """Hide a text column from its index, so that the database chooses another.
 
-    Without statistics, as a table just filled is, PostgreSQL guesses that few rows are in any
-    state and reads all that wait to find the thousand that were named.
+    Just filled tables have no statistics. PostgreSQL then guesses that few rows have any one state.
+    To find a thousand SIDs it would read all waiting rows.
     """
     return column.concat("")
 

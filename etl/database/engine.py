@@ -25,19 +25,19 @@ CAREFUL: Final = "verify_etl_careful"
 def parse_url(url: str) -> URL:
     """Read a database address; plain schemes mean psycopg 3 and PyMySQL.
 
-    Raises ``ConfigError`` that never shows the address, for it may hold a password.
+    Raises ``ConfigError``. Its message never shows the address, which may hold a password.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # ValueError: a password with an unescaped '/' or '@' is read as the port, and quoted.
+        # ValueError: a '/' or '@' in the password makes its rest the port, which is quoted.
         msg = "DATABASE_URL is not a database address."
         raise ConfigError(
             msg,
             hint="Write sqlite:///FILE, postgresql://USER@HOST/NAME or mariadb://USER@HOST/NAME.",
         ) from None
     if "@" in (parsed.host or ""):
-        # The rest of the password, which an error of the driver would quote as the host.
+        # The rest of the password would be the host, which the driver's error would quote.
         msg = "DATABASE_URL has an @ in its password or user."
         raise ConfigError(msg, hint="Write it as %40 (and / as %2F, : as %3A, % as %25).")
     scheme = "postgresql" if parsed.drivername == "postgres" else parsed.drivername
@@ -97,16 +97,15 @@ def any_text(
 ) -> AbstractContextManager[None]:
     """Read text as it was written, be it UTF-8 or not: SQLite keeps whatever bytes it is given.
 
-    What is no UTF-8 comes as surrogates, or as ``errors`` says, instead of an error that no row
-    could be blamed for.
+    Such bytes come as surrogates, or as ``errors`` says. The usual error would name no row.
     """
     return dialect(connection).any_text(connection, errors)
 
 
 def as_text(connection: Connection, read: Callable[[], T]) -> T:
-    """Read rows, and again with any text in them where SQLite holds some that is no UTF-8.
+    """Read rows; if SQLite holds text that is not UTF-8, read once more with any text.
 
-    Faster than ``any_text`` where there is none; what is none then reads as U+FFFD.
+    It is faster than ``any_text`` for proper text. Bytes that are not UTF-8 read as U+FFFD.
     """
     try:
         return read()
@@ -119,5 +118,5 @@ def as_text(connection: Connection, read: Callable[[], T]) -> T:
 
 
 def carefully(connection: Connection) -> bool:
-    """Say whether this transaction was refused before, so that rows are to be written singly."""
+    """Say whether this transaction was refused before. Rows are then written one by one."""
     return bool(connection.info.get(CAREFUL))

@@ -1,4 +1,4 @@
-"""Sort what a database says into what to do about it, and say it in words.
+"""Sort a database's errors by what to do, and say them in words.
 
 Each driver names a lost connection, a full disk and a refused row differently, and knows which
 (``etl/database/dialects``). Their words are passed on where they name servers, files, tables
@@ -24,10 +24,10 @@ MEND_REFUSALS: Final = (
 
 
 def classify(error: DBAPIError) -> Fault:
-    """Sort an error by the driver's own code; each driver names a lost connection differently.
+    """Sort an error by the driver's own code.
 
-    A row is to blame only for what is known to be a row's fault; whatever else a database says is
-    the run's, so that a broken server parks no rows.
+    A row is blamed only for errors known to be a row's fault. All others are the run's, so that a
+    broken server parks no rows.
     """
     error = first(error)
     driver = driver_of(error.orig)
@@ -37,9 +37,10 @@ def classify(error: DBAPIError) -> Fault:
 
 
 def first(error: DBAPIError) -> DBAPIError:
-    """Return the error that ended a transaction, when it made the savepoint's end fail too.
+    """Return the error that ended a transaction, not the failed end of its savepoint.
 
-    SQLite rolls all of it back on a full disk, MariaDB at a deadlock, and then knows of no savepoint.
+    On a full disk SQLite rolls everything back; so does MariaDB at a deadlock. The savepoint is
+    then gone, and ending it fails too.
     """
     found: BaseException | None = error
     while found is not None and _NO_SAVEPOINT.search(str(found)):
@@ -51,9 +52,9 @@ _NO_SAVEPOINT: Final = re.compile(r"no such savepoint|SAVEPOINT \S+ does not exi
 
 
 def hide_values(error: DBAPIError) -> None:
-    """Put names in the place of what a database says where that may quote a row, for all to see.
+    """Replace a database's words by names where they may quote a row.
 
-    Tracebacks and logs say what an exception says, so it must not say it.
+    Tracebacks and logs repeat an exception's words.
     """
     if first(error) is not error or _quotable(error):
         return
@@ -71,7 +72,7 @@ def _quotable(error: DBAPIError) -> bool:
 
 
 def explain(error: DBAPIError, doing: str) -> EtlError:
-    """Say a database's error in words; no row's values are among them."""
+    """Say a database's error in words, without any value of a row."""
     fault = classify(error)
     error = first(error)
     said = (str(error.orig).strip().splitlines() or [fault.value])[0]
@@ -115,7 +116,7 @@ def _schema_error(doing: str, said: str) -> SchemaError:
 
 
 def _unopened(doing: str, said: str, name: str) -> StorageError:
-    """Say why SQLite's file cannot be opened: a path is no secret, and most often mistyped."""
+    """Say why SQLite's file did not open. Its path is no secret, and often mistyped."""
     file, hint = Path(name), "Check DATABASE_URL."
     why = ""
     if not name or name.startswith((":", "file:")):

@@ -9,7 +9,7 @@ from etl.database.schema import VERSION_TABLE
 
 
 def locked(statement: Select[Any], *, skip: bool = False) -> Select[Any]:
-    """Add FOR UPDATE (SKIP LOCKED); SQLite, whose writers are alone, renders nothing."""
+    """Add FOR UPDATE (SKIP LOCKED). It renders nothing on SQLite, where only one writes."""
     return statement.with_for_update(skip_locked=skip)
 
 
@@ -17,10 +17,10 @@ def locked(statement: Select[Any], *, skip: bool = False) -> Select[Any]:
 
 
 def lock_shared(connection: Connection, key: int) -> None:
-    """Hold a lock that others may hold as well, to the end of the transaction.
+    """Hold a lock that others may share, to the end of the transaction.
 
-    Take it before any other, or two may wait for each other. On MariaDB and MySQL all keys are one;
-    SQLite's writers are alone anyway.
+    Take it first, or two may wait for each other. On MariaDB and MySQL all keys are one. SQLite
+    needs no lock, for only one writes at a time.
     """
     _lock(connection, key, shared=True)
 

@@ -1,7 +1,7 @@
-"""Name what refused a statement: table, column, constraint, function; never what is said of the row.
+"""Name what refused a statement: table, column, constraint, function.
 
-A database quotes rows ("Failing row contains (…)", "Duplicate entry '…'"), and a trigger says what
-its author liked. So words are made of names alone, each found where only a name can stand.
+A database quotes rows ("Failing row contains (…)", "Duplicate entry '…'"). A trigger says anything.
+So only names are repeated, each from a place where only a name can stand.
 """
 
 import re
@@ -18,7 +18,7 @@ _NAMED: Final = ("table", "column", "constraint", "function")
 
 
 def names_of(error: DBAPIError) -> str:
-    """Say what refused a statement, such as ``table attempts, constraint mine (CheckViolation)``."""
+    """Name what refused a statement: ``table attempts, constraint mine (CheckViolation)``."""
     cause: Any = error.orig
     if known := getattr(cause, _SAID, None):
         return str(known)
@@ -31,7 +31,7 @@ def names_of(error: DBAPIError) -> str:
 
 
 def replace_words(error: DBAPIError, said: str) -> None:
-    """Let an error and its cause say nothing but these words, which ``names_of`` finds again."""
+    """Give an error and its cause these words only; ``names_of`` finds them again."""
     cause: Any = error.orig
     if cause is not None:
         code = code_of(cause)

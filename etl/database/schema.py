@@ -1,7 +1,7 @@
-"""Describe the tables once: columns, named constraints, indexes, and what each column means.
+"""Describe the tables: columns, named constraints, indexes, and what each column means.
 
-The database is built by the migrations, never from here; a test holds the two equal. Other
-programs read these tables and insert into ``attempt_queue``, so names and meanings are a contract.
+The migrations build the database, never this file; a test holds the two equal. Other programs read
+these tables and insert into ``attempt_queue``. So names and meanings are a contract.
 
 A SID's life, as ``attempt_queue.state``::
 
@@ -37,10 +37,10 @@ from sqlalchemy import (
 from etl.database.types import BigKey, Moment, Money
 
 REVISION: Final = "0002"
-"""The revision of the schema that this version of the program reads and writes."""
+"""The schema's revision that this version of the program needs."""
 
 VERSION_TABLE: Final = "verify_etl_version"
-"""Alembic's table, under a name of its own: the database is often the application's."""
+"""Alembic's table. It has its own name, for the database is often the application's."""
 
 CK_QUEUE_STATE: Final = "ck_attempt_queue_state"
 UQ_QUEUE_SID: Final = "uq_attempt_queue_sid"
@@ -59,7 +59,7 @@ attempt_queue = Table(
     metadata,
     # First in, first out.
     Column("id", BigKey, primary_key=True, autoincrement=True),
-    # Compared exactly; no format check: nonsense is parked by the job, not refused to the inserter.
+    # Compared exactly. Any text is accepted: the job parks nonsense, the inserter is not refused.
     Column("sid", String(64), nullable=False),
     # Whose credentials; '' is the only account.
     Column("account", String(64), nullable=False, server_default=text("''")),
@@ -100,11 +100,11 @@ verification_queue = Table(
     # A Verification's SID (VE...), for applications that keep no attempts' SIDs.
     Column("sid", String(64), nullable=False),
     Column("account", String(64), nullable=False, server_default=text("''")),
-    # pending: to be listed, not before due_at, which a worker that lists it puts two minutes off;
-    # listed: all its attempts are stored and final; missing: the API knows no attempt of it.
+    # pending: to be listed, not before due_at; a worker that lists it moves due_at by two minutes.
+    # listed: all its attempts are stored and final. missing: the API knows no attempt of it.
     Column("state", String(16), nullable=False, server_default=text("'pending'")),
     _zero("due_at"),
-    # Lists that showed no attempt, in a row; attempts that the last one showed.
+    # Lists in a row without an attempt; attempts on the last list.
     _zero("tries", Integer),
     _zero("found", Integer),
     Column("source", String(255)),
@@ -207,7 +207,7 @@ api_slots = Table(
     metadata,
     # Twilio's account SID.
     Column("account", String(64), primary_key=True),
-    # 0..99 are requests of a window; GATE is the row that is locked first.
+    # 0..99 are requests of a window. GATE is the row that is locked first.
     Column("slot", Integer, primary_key=True, autoincrement=False),
     # A slot: when it may be used again. The gate: the end of the pause after a 429.
     Column("free_at", BigInteger, nullable=False),
@@ -251,12 +251,12 @@ sync_runs = Table(
     Column("account", String(64), nullable=False, server_default=text("''")),
     Column("version", String(32), nullable=False),
     Column("worker", String(128), nullable=False),
-    # What it was asked: the options, without secrets.
+    # Its options, without secrets.
     Column("asked", JSON, nullable=False),
     Column("started_at", Moment, nullable=False),
-    # NULL while it runs, and for ever if it was killed.
+    # NULL while it runs, and forever if it was killed.
     Column("ended_at", Moment),
-    # What it did: the counts that `run --json` prints.
+    # The counts that `run --json` prints.
     Column("did", JSON(none_as_null=True)),
     # How it ended.
     Column("exit_code", Integer),
@@ -268,8 +268,8 @@ sync_runs = Table(
 verification_fees = Table(
     "verification_fees",
     metadata,
-    # What Twilio charges for each successful Verification, which the API's prices leave out.
-    # '' = any channel, any country; the most specific row counts, then the newest.
+    # Twilio's fee for each successful Verification, which the API's prices leave out. '' = any
+    # channel, any country. The most specific row counts, then the newest.
     Column("channel", String(64), primary_key=True, server_default=text("''")),
     Column("country", String(64), primary_key=True, server_default=text("''")),
     Column("currency", String(3), primary_key=True),
@@ -288,10 +288,10 @@ report_views = Table(
 rollup_marks = Table(
     "rollup_marks",
     metadata,
-    # Whose roll-ups do not hold yet what the raw rows say. Append only, the same one many times:
-    # two loaders must not wait for each other.
+    # Quarters whose roll-ups are stale. Append only, with repeats: two loaders must not wait for
+    # each other.
     Column("id", BigKey, primary_key=True, autoincrement=True),
-    # The beginning of a quarter of an hour, seconds since 1970; UNKNOWN for an unknown time.
+    # The beginning of a quarter of an hour, seconds since 1970. UNKNOWN for an unknown time.
     Column("start", BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )

@@ -1,4 +1,4 @@
-"""Read the database's clock, and turn times for people into milliseconds and back."""
+"""Read the database's clock, and convert times for people to milliseconds and back."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from etl.database.dialects import dialect
 
 Clock = Callable[[Connection], int]
-"""Reads the time that decides leases, slots and due times: epoch milliseconds UTC."""
+"""Reads the time for leases, slots and due times, in epoch milliseconds UTC."""
 
 
 def clock(connection: Connection) -> int:
@@ -23,10 +23,10 @@ def moment(ms: int) -> datetime:
 
 
 def moment_ms(value: object) -> int | None:
-    """Turn a people's time as any driver returns it into epoch milliseconds.
+    """Turn a time for people, as any driver returns it, into epoch milliseconds.
 
-    Other programs write ``enqueued_at`` too, and SQLite keeps whatever text they write: what
-    cannot be read is None, never an error.
+    Other programs write ``enqueued_at``, too, and SQLite keeps any text. Unreadable times are None,
+    never an error.
     """
     with suppress(ValueError, OverflowError):
         if isinstance(value, str):

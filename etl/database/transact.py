@@ -1,4 +1,4 @@
-"""Run a transaction, and the whole of it again when the database is busy or gone."""
+"""Run a transaction, and repeat it when the database is busy or gone."""
 
 import time
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from etl.errors import DatabaseBusy, SchemaError
 T = TypeVar("T")
 
 PATIENCE_S: Final = 30.0
-"""How long a transaction is tried again while the database is busy or gone."""
+"""How long a transaction is repeated while the database is busy or gone."""
 
 
 def check_revision(connection: Connection) -> None:
-    """Raise ``SchemaError`` unless the schema is of this version; part of every claim."""
+    """Raise ``SchemaError`` unless the schema is of this version. Every claim asks this."""
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all()  # noqa: S608 - a constant
     if found != [REVISION]:
         have = ", ".join(found) or "none"
@@ -39,13 +39,14 @@ def transact(
     patience_s: float = PATIENCE_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Run ``work`` in one transaction and commit; the whole of it again when the database is busy.
+    """Run ``work`` in one transaction and commit. Repeat all of it when the database is busy.
 
-    ``work`` may run more than once, and once more after a commit whose answer was lost: it must
-    look before it writes. What the database refuses, at the commit too, is done a second time
-    ``carefully``. Raises ``DatabaseBusy`` after ``patience_s``, and when the engine's own
-    pool has waited long enough for a connection, ``StorageError``, ``SchemaError``,
-    ``WriteRefused`` or ``ConfigError`` with ``doing`` in words.
+    ``work`` may run more than once, even after a commit whose answer was lost. So it must look
+    before it writes. After a refusal, at the commit too, it is repeated once ``carefully``.
+
+    Raises ``DatabaseBusy`` after ``patience_s``, or when the engine's pool has no free connection.
+    Raises ``StorageError``, ``SchemaError``, ``WriteRefused`` or ``ConfigError``; ``doing`` is part
+    of the words.
     """
     tries = _Tries(patience_s)
     retrying = tenacity.Retrying(
@@ -68,14 +69,14 @@ def transact(
                 with connection.begin():
                     return work(connection)
             finally:
-                # A migration, or a report, may take as long as it takes.
+                # A migration or a report may take long.
                 info.pop(bounds.IMPATIENT, None)
                 info.pop(CAREFUL, None)
 
     try:
         return retrying(once)
     except PoolTimeout as error:
-        # The engine's own connections, all in use by threads of ours.
+        # Our own threads use all of the engine's connections.
         msg = f"While {doing}, no database connection came free."
         raise DatabaseBusy(msg, hint="Nothing is lost; run it again.") from error
     except DBAPIError as error:
@@ -92,7 +93,7 @@ class _Tries:
         self._stood = False
 
     def again(self, error: BaseException) -> bool:
-        """Say whether another try may help; a refusal is tried once more, carefully."""
+        """Say whether another try may help. A refusal is tried once more, carefully."""
         if not isinstance(error, DBAPIError):
             return False
         fault = classify(error)
@@ -105,7 +106,7 @@ class _Tries:
         """Say whether patience has run out."""
         if (state.seconds_since_start or 0) < self._patience_s:
             return False
-        # If it was we who stood still, the server has ended the session: once more.
+        # If we stood still, the server has ended the session. Try once more.
         still = time.monotonic() - self.began_at >= bounds.IDLE_S
         again = still and not self._stood and self._patience_s > 0
         self._stood = self._stood or again
