@@ -35,7 +35,7 @@ from typing import ClassVar, Final
 
 
 class Exit(IntEnum):
-    """The exit codes other programs rely on; of several that apply, the first listed wins."""
+    """The exit codes, on which other programs rely. Of several, the first listed wins."""
 
     CONFIG = 78
     CREDENTIALS = 77
@@ -51,20 +51,20 @@ class Exit(IntEnum):
     SIGTERM = 143
 
 
-# The words that our messages begin with; whatever else begins one is a name, of a file, a table or a
-# setting, and stays as it is.
+# The words that our messages begin with. Anything else there is the name of a file, a table or a
+# setting, and keeps its spelling.
 _OPENING: Final = re.compile(r"(?:an?|another|no|our|standard|the|there|too) ")
 
 
 def sentence(text: str) -> str:
-    """Begin a text with a capital letter and end it with a full stop, so that another can follow."""
+    """Begin a text with a capital letter and end it with a full stop, so that more can follow."""
     if _OPENING.match(text):
         text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?", ":", ")")) else f"{text}."
 
 
 class EtlError(Exception):
-    """Carry a sentence for a person, and in ``hint`` what that person can do."""
+    """Carry a sentence for a person, and in ``hint`` what to do."""
 
     exit_code: ClassVar[Exit] = Exit.BUG
 
@@ -78,17 +78,17 @@ class EtlError(Exception):
 
 
 class TryAgain(EtlError):
-    """Report what may succeed when it is tried again."""
+    """Report a failure that may pass."""
 
     exit_code = Exit.TRY_LATER
 
 
 class DatabaseBusy(TryAgain):
-    """Report a database that stayed locked, deadlocked or unreachable for as long as we wait."""
+    """Report a database that stayed locked, deadlocked or gone for as long as we wait."""
 
 
 class Throttled(TryAgain):
-    """Report a 429; ``retry_after_ms`` is the clamped pause asked for, None when none was."""
+    """Report a 429. ``retry_after_ms`` is the clamped pause, None if none was asked."""
 
     def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(message)
@@ -96,29 +96,29 @@ class Throttled(TryAgain):
 
 
 class NoSlot(Throttled):
-    """Report that no request slot came free in time; the API itself refused nothing."""
+    """Report that no request slot came free in time. The API was not asked."""
 
 
 class TransientFailure(TryAgain):
-    """Report one request that failed in a way that passes (5xx, reset, time-out, short body)."""
+    """Report a request that failed in a passing way (5xx, reset, time-out, short body)."""
 
 
 class Unreachable(TransientFailure):
-    """Report one request that could not be sent: connecting, TLS, the name or the proxy failed."""
+    """Report a request that could not be sent: connecting, TLS, the name or the proxy failed."""
 
 
 class Stop(EtlError):
-    """Report what ends the run: leases go back and no row pays for it."""
+    """Report what ends the run. Leases go back and no row pays for it."""
 
 
 class ConfigError(Stop):
-    """Report settings that are missing or wrong, all of them at once."""
+    """Report all settings that are missing or wrong."""
 
     exit_code = Exit.CONFIG
 
 
 class SchemaError(Stop):
-    """Report tables that are not those of this version of the program."""
+    """Report tables of another version of the program."""
 
     exit_code = Exit.CONFIG
 
@@ -136,13 +136,13 @@ class CredentialsRefused(Stop):
 
 
 class StorageError(Stop):
-    """Report a disk that is full, or a file that cannot be read or written."""
+    """Report a full disk, or a file that cannot be read or written."""
 
     exit_code = Exit.IO
 
 
 class ApiUnreachable(Stop):
-    """Report an API that does not answer as itself: refused, unresolved, TLS, a row of failures."""
+    """Report an API that does not answer: refused, unresolved, TLS, a row of failures."""
 
     exit_code = Exit.UNREACHABLE
 
@@ -154,25 +154,25 @@ class ApiContractBroken(Stop):
 
 
 class InputError(Stop):
-    """Report a file in which some lines cannot be SIDs."""
+    """Report a file with lines that cannot be SIDs."""
 
     exit_code = Exit.DATA
 
 
 class OptionError(Stop):
-    """Report an option of the command line whose value cannot be read."""
+    """Report an option whose value cannot be read."""
 
     exit_code = Exit.USAGE
 
 
 class Reject(EtlError):
-    """Report one row or answer that cannot be used; the others go on."""
+    """Report one unusable row or answer. The others go on."""
 
     exit_code = Exit.DATA
 
 
 class MalformedSid(Reject):
-    """Report a value that is no Verification Attempt SID, before it gets near a URL."""
+    """Report a value that is no Verification Attempt SID, before it reaches a URL."""
 
 
 class NotFound(Reject):
@@ -180,8 +180,8 @@ class NotFound(Reject):
 
 
 class BadBody(Reject):
-    """Report an answer that is not the attempt asked for: a proxy's page, cut JSON, another SID."""
+    """Report an answer that is not the attempt: a proxy's page, cut JSON, another SID."""
 
 
 class BodyTooLarge(Reject):
-    """Report a body of more decoded bytes than an attempt or a page can have."""
+    """Report a body with more decoded bytes than an attempt or a page has."""

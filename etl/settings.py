@@ -1,8 +1,8 @@
 """Resolve the settings once, into one frozen model: flag > environment > file > default.
 
-One flat environment name for each setting, never by command. Twilio's own names are read as
-Twilio's tools read them: an API key wins over the auth token. Secrets have no flag and show in no
-repr, log or traceback, the database address's password included.
+Each setting has one environment name for all commands. Twilio's own names mean what they mean to
+Twilio's tools: an API key wins over the auth token. Secrets have no flag. No repr, log or traceback
+shows them, nor the database address's password.
 """
 
 import os
@@ -51,7 +51,7 @@ ENVIRONMENT: Final = {
 """The setting's name in a file -> its name in the environment."""
 
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-# Ten years: anything longer is a slip, and the sum with an epoch must fit every database.
+# Ten years. Anything longer is a slip, and must fit every database with an epoch added.
 _LONGEST_MS: Final = 3650 * _UNITS["d"]
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)", re.ASCII)
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -61,8 +61,8 @@ _ACCOUNT_SID: Final = re.compile(r"AC[0-9a-fA-F]{32}", re.ASCII)
 def parse_duration(value: object) -> int:
     """Read ``90s``, ``15m``, ``24h``, ``30d`` or ``250ms`` as milliseconds.
 
-    Raises ``ValueError`` for anything else, a bare number included (days read as minutes have
-    cost others whole syncs), and for more than ten years.
+    Raises ``ValueError`` for anything else and for more than ten years. A bare number is refused,
+    too: days read as minutes have cost others whole syncs.
     """
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
@@ -76,7 +76,7 @@ def parse_duration(value: object) -> int:
 
 
 def _check_api_url(url: str) -> str:
-    # A ValueError of urlsplit's own (a bad port, a bad address) may quote what it could not read.
+    # urlsplit's ValueError (a bad port, a bad address) may quote the address.
     msg = "write https://HOST, or http:// to this machine only"
     try:
         parts = urlsplit(url)
@@ -91,7 +91,7 @@ def _check_api_url(url: str) -> str:
 
 
 def _check_proxy(proxy: SecretStr) -> SecretStr:
-    # It may hold a password: what could not be read is not repeated.
+    # It may hold a password, so it is not repeated.
     if not proxy.get_secret_value():
         return proxy
     msg = "write http://HOST:PORT"
@@ -113,7 +113,7 @@ def _check_account_sid(sid: str) -> str:
 
 
 def _refuse_boolean(value: object) -> object:
-    # Python's True is 1, and so would be an allowance of `true`.
+    # Python's True is 1, and `true` would be an allowance of 1.
     if isinstance(value, bool):
         msg = "write a whole number"
         raise ValueError(msg)  # noqa: TRY004 - pydantic turns only this into a message
@@ -131,7 +131,7 @@ _POLICY: Final = Policy()
 
 
 class Settings(BaseModel):
-    """Hold every setting, resolved; all durations in milliseconds."""
+    """Hold every resolved setting. All durations are in milliseconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -154,12 +154,12 @@ class Settings(BaseModel):
 
     @property
     def policy(self) -> Policy:
-        """Give the ages at which things settle."""
+        """Return the ages at which things settle."""
         return Policy(self.settle_after, self.price_grace, self.refresh_round, self.retention)
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
-        # `load` names the fields that were unreadable: what they say together is not to be judged.
+        # `load` names the unreadable fields. Rules that involve them are not judged.
         unreadable = set(info.context or ())
         problems = [text for names, text in self._conflicts() if not unreadable & set(names)]
         if problems:
@@ -175,9 +175,9 @@ class Settings(BaseModel):
             yield pair, "api_key and api_secret go together: set both or neither"
 
     def credentials(self) -> tuple[str, str, str]:
-        """Return user, password and the *name* of the credential in use; the key wins.
+        """Return user, password and the *name* of the credential in use. The key wins.
 
-        Raises ``ConfigError`` naming the variables to set when there is none.
+        Raises ``ConfigError`` with the variables to set if there is none.
         """
         if not self.account_sid:
             msg = "no account is configured:"
@@ -193,14 +193,14 @@ class Settings(BaseModel):
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file of settings; raise ``ConfigError`` for one that cannot be read."""
+    """Read a TOML file of settings. Raises ``ConfigError`` if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         msg = f"the settings file {path} cannot be read: {error.strerror}."
         raise ConfigError(msg, hint="Check the path after -c.") from error
     except tomllib.TOMLDecodeError as error:
-        # Not `from error`: newer Pythons hang the whole document on it.
+        # Not `from error`: newer Pythons attach the whole document to it.
         msg = f"the settings file {path} is not TOML: {error}."
         raise ConfigError(msg, hint="config/ holds examples.") from None
     except UnicodeDecodeError:
@@ -216,8 +216,8 @@ def load(
 ) -> Settings:
     """Merge flag > environment > file > default into ``Settings``.
 
-    ``flags`` with value None and environment variables that are empty count as not given.
-    Raises ``ConfigError`` that reports every problem at once, each with where it came from.
+    Flags that are None and empty environment variables count as not given. Raises ``ConfigError``
+    with every problem and its source.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
@@ -240,13 +240,13 @@ def load(
         problems += _problems(error, origin)
         unreadable = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
     if unreadable:
-        # What the readable ones get wrong together is said in the same breath.
+        # The readable ones may be wrong together; that is reported, too.
         readable = {name: values[name] for name in values.keys() - unreadable}
         try:
             Settings.model_validate(readable, context=unreadable)
         except ValidationError as error:
             problems += _problems(error, origin)
-    # Raised out here, so that no pydantic error, which holds the values, hangs on it.
+    # Raised out here, so that no pydantic error is attached: it holds the values.
     raise ConfigError(
         "the settings are not usable: " + "; ".join(problems) + ".",
         hint="config/example.toml lists every setting.",

@@ -1,19 +1,19 @@
-"""Tell an API that is down from rows that fail: a circuit, and a budget of retries for the run.
+"""Tell an API that is down from rows that fail, and bound the run's retries.
 
-Threads report every request here. After ``DOUBT`` failures in a row, one row at a time is asked for,
-from elsewhere in the queue: its success says that the rows are to blame. After ``LIMIT`` nothing else
-is sent. When those that should tell fail as well the circuit is opened: the run is over, and the
-rows go back with nothing counted, for the API failed and not they.
+Threads report every request here. After ``DOUBT`` failures in a row, single rows from elsewhere in
+the queue are tried as probes. If one succeeds, the rows are to blame. After ``LIMIT`` failures only
+probes are sent. If these fail as well, the breaker opens and the run is over. The rows go back
+uncounted, for the API failed and not they.
 """
 
 import threading
 from typing import Final
 
 DOUBT: Final = 3
-"""Failures in a row that are as many as one row's: is it the row, or the API?"""
+"""After this many failures in a row, as many as one row makes: is it the row, or the API?"""
 
 LIMIT: Final = 10
-"""Failures in a row, over all threads, that are the API's, unless a row from elsewhere succeeds."""
+"""Failures in a row, over all threads, that mean the API is down unless a probe succeeds."""
 
 BURST: Final = 2
 SHARE: Final = 0.2
@@ -21,7 +21,7 @@ SHARE: Final = 0.2
 
 
 class Breaker:
-    """Count requests, failures in a row and retries; safe to share between threads."""
+    """Count requests, failures in a row and retries. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class Breaker:
 
     @property
     def reason(self) -> str:
-        """Say why the circuit is open; empty while it is closed."""
+        """Say why the breaker is open; empty while it is closed."""
         return self._reason
 
     @property
@@ -46,17 +46,17 @@ class Breaker:
 
     @property
     def probes(self) -> int:
-        """Count those among them that were asked for to tell the API from the rows."""
+        """Count the probes among these failures."""
         return self._probes
 
     @property
     def doubtful(self) -> bool:
-        """Say whether it is to be told whether the API or the rows fail."""
+        """Say whether a probe must tell which fails, the API or the rows."""
         return self._streak >= DOUBT
 
     @property
     def tripped(self) -> bool:
-        """Say whether the API is taken for down, unless what is asked for now succeeds."""
+        """Say whether the API counts as down unless a probe succeeds."""
         return self._streak >= LIMIT
 
     def first_try(self) -> None:
@@ -65,7 +65,7 @@ class Breaker:
             self._firsts += 1
 
     def answered(self) -> None:
-        """Note an answer that is the API's own, a refusal included."""
+        """Note an answer of the API's own, even a refusal."""
         with self._lock:
             self._streak = self._probes = 0
             self._reached = True
@@ -73,7 +73,7 @@ class Breaker:
     def failed(self, error: str, *, reached: bool | None = None, probe: bool = False) -> None:
         """Note a request that failed, or whose answer was not the API's.
 
-        ``reached`` says whether it could be sent at all; None where that is not known.
+        ``reached`` says whether it could be sent at all, None if unknown.
         """
         with self._lock:
             self._streak += 1
@@ -90,9 +90,9 @@ class Breaker:
                 self._reason = self._last
 
     def nothing_left(self) -> None:
-        """Note that no row is left to try: an API that none has reached is down for them all.
+        """Note that no row is left to try. If none reached the API, it is down.
 
-        A queue shorter than ``LIMIT`` shall not pay for a network that is out.
+        So a queue shorter than ``LIMIT`` does not pay for a network that is out.
         """
         self.open()
         with self._lock:
@@ -100,7 +100,7 @@ class Breaker:
                 self._reason = self._unreachable
 
     def may_retry(self) -> bool:
-        """Spend one retry of the run's budget, if there is one left and nothing says it is vain."""
+        """Spend one retry of the run's budget, if one is left and it may help."""
         with self._lock:
             vain = self._reason or self._streak >= LIMIT
             if vain or self._retries >= max(BURST, int(self._firsts * SHARE)):

@@ -1,4 +1,4 @@
-"""Count what a run does; the counts are what ``run --json`` prints and ``sync_runs.did`` keeps."""
+"""Count what a run does. ``run --json`` prints the counts and ``sync_runs.did`` keeps them."""
 
 import time
 from collections import deque
@@ -51,12 +51,12 @@ class Counts:
 
     @property
     def finished(self) -> int:
-        """Count the rows that the run has brought to a next state."""
+        """Count the rows that have reached a next state."""
         return self.settled + self.refresh + self.retry + self.dead
 
     @property
     def progress(self) -> int:
-        """Count what the run has got done, whatever it was asked for."""
+        """Count all that the run has done, of any kind."""
         return self.finished + self.listed + self.enqueued + self.compared
 
     def rate(self) -> float:

@@ -1,4 +1,4 @@
-"""Stop in good order: on SIGTERM or SIGINT (the first asks, the second does not), or in time."""
+"""Stop in good order, on a signal or in time. A second signal stops at once."""
 
 import math
 import os
@@ -11,11 +11,11 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """Leave work where it is: the run shall end."""
+    """Leave work where it is, for the run must end."""
 
 
 class StopFlag:
-    """Remember that the run shall end, and wake whoever sleeps or waits."""
+    """Remember that the run must end, and wake whoever sleeps or waits."""
 
     def __init__(self) -> None:
         self._wake: list[Callable[[], None]] = []
@@ -23,7 +23,7 @@ class StopFlag:
         self.deadline = math.inf
 
     def is_set(self) -> bool:
-        """Say whether the run shall end: a signal came, or ``deadline`` (monotonic) is past."""
+        """Say whether the run must end, by a signal or by the ``deadline`` (monotonic)."""
         return self.signal is not None or self.late()
 
     def late(self) -> bool:
@@ -32,7 +32,7 @@ class StopFlag:
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Call ``wake`` when a signal comes; it must be safe inside a signal handler."""
+        """Call ``wake`` when a signal comes. It must be safe inside a signal handler."""
         self._wake.append(wake)
         try:
             yield
@@ -40,8 +40,8 @@ class StopFlag:
             self._wake.remove(wake)
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, unless and until the run shall end."""
-        # In slices: setting an Event inside a signal handler can deadlock with its own waiter.
+        """Sleep, but not longer than the run may go on."""
+        # In slices: setting an Event inside a signal handler can deadlock with its waiter.
         until = time.monotonic() + seconds
         while not self.is_set() and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
@@ -54,11 +54,11 @@ class StopFlag:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen for SIGTERM and SIGINT inside the block; a second one ends the process."""
+        """Listen for SIGTERM and SIGINT inside the block. A second one ends the process."""
 
         def handle(number: int, _frame: FrameType | None) -> None:
             if self.signal is not None:
-                # Leases run out by themselves; whoever asks twice wants it now.
+                # Leases run out by themselves, and two signals mean at once.
                 os._exit(128 + number)
             self.stop(number)
 

@@ -1,4 +1,4 @@
-"""Hold what a run is asked to do, and what every stage of it works with."""
+"""Hold what a run is asked to do, and the tools of its stages."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Tools:
     """Hand a stage its database, its API, its allowance and its clock.
 
-    ``accounts`` are the queue's names for the account that ``account``, Twilio's SID, names.
-    ``struck`` are the rows with which our code met a bug: their leases run out, and are counted.
+    ``account`` is Twilio's SID, and ``accounts`` are its names in the queue. ``struck`` are rows
+    with which our code met a bug. Their leases run out and are counted.
     """
 
     engine: Engine
@@ -62,11 +62,11 @@ class Job:
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """Name the queue's accounts that these credentials serve: '' is the only account."""
+        """Name the queue's accounts that these credentials serve. '' is the only account."""
         return ("", self.account)
 
     def asked(self) -> dict[str, Any]:
-        """Return what the run row keeps of it."""
+        """Return the options to keep in the run's row."""
         return {
             "strategy": self.strategy,
             "concurrency": self.concurrency,

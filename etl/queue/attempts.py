@@ -1,7 +1,8 @@
-"""Move rows of ``attempt_queue`` between their states: claim, give back, promote, revive, count.
+"""Move rows of ``attempt_queue`` between their states: claim, promote, revive, count.
 
-Every function takes a connection inside the caller's transaction. SELECT .. FOR UPDATE, then
-UPDATE by key: PostgreSQL may run a subquery with SKIP LOCKED again and update more than its LIMIT.
+Every function runs inside the caller's transaction. Rows are locked by SELECT .. FOR UPDATE, then
+updated by key. PostgreSQL may run a subquery with SKIP LOCKED twice and so update more rows than
+its LIMIT.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,20 +33,20 @@ from etl.queue.refusals import at_rest, update_rows
 from etl.records import Lease, Outcome, State
 
 LEASE_MS: Final = 120_000
-"""How long a claim holds: far longer than a request may take, short enough after a crash."""
+"""How long a claim holds: far longer than a request takes, short enough after a crash."""
 
 SOON_MS: Final = 72 * 3_600_000
 """Rows that the API forgets within this time come first."""
 
 ALONE_AFTER: Final = 2
-"""A row that has lost this many leases is claimed when its process holds no other."""
+"""A row that has lost this many leases is claimed alone."""
 
 DEAD_AFTER: Final = 5
-"""A row that has lost this many leases is taken for the killer of its workers."""
+"""A row that has lost this many leases is dead: it seems to kill its workers."""
 
 COUNT_MOST: Final = 10**9
 _MOST: Final = 2**62
-"""Counts, and fencing tokens and times, are read and raised up to these; others write them, too."""
+"""Bounds of counts and of fencing tokens and times. Other programs write them, too."""
 
 PROMOTE_LIMIT: Final = 1_000
 """Rows promoted in one transaction, so that locks stay short after a long pause."""
@@ -60,9 +61,10 @@ BACK: Final = {"state": State.PENDING, "due_at": 0, "leased_by": None}
 def claim_statements(account: str, now: int, limit: int) -> list[Select[Any]]:
     """Return the claim's SELECTs in the order of urgency; a test reads their plans.
 
-    Soonest to be forgotten; age unknown; the rest; last what has expired. Each ORDER BY is the
-    index after its two constants, so that no row is sorted and MariaDB locks no row it does not
-    return. With the constants in it, MariaDB would sort: their collation is the session's.
+    First what is soon forgotten, then what has no known age, then the rest, last what has expired.
+    Each ORDER BY is the index after its two constants. So nothing is sorted, and MariaDB locks only
+    the rows it returns. With the constants in it MariaDB would sort, for their collation is the
+    session's.
     """
     expires = q.c.expires_at
     ranges = (
@@ -92,16 +94,15 @@ def claim(  # noqa: PLR0913 - a claim is these facts
 ) -> list[Lease]:
     """Lease up to ``limit`` pending rows, the most urgent first, each with a new ``claim_no``.
 
-    ``others``: SELECTs of ``LEASE_COLUMNS`` instead.
+    ``others`` are SELECTs of ``LEASE_COLUMNS`` to use instead.
 
-    A row that has lost ``ALONE_AFTER`` leases ends the batch; it is returned only as the first of
-    a batch, alone, and only while the process is not ``holding`` others: should it kill its
-    worker once more, no other row loses a lease with it.
+    A row that has lost ``ALONE_AFTER`` leases ends the batch. It is returned alone, and only while
+    the process is not ``holding`` others. If it kills its worker again, no other row loses a lease.
     """
     rows: list[Any] = []
-    # Whether a row is to blame for a refusal is seen by the others.
+    # Other rows show whether a refused row is to blame.
     wanted, limit = limit, max(limit, REFUSALS) if carefully(connection) else limit
-    # Urgency before account: a backlog of one must not make the other's rows late.
+    # Urgency before account: one account's backlog must not make the other's rows late.
     by_account = [claim_statements(account, now, limit) for account in accounts]
     for statement in others or chain.from_iterable(zip(*by_account, strict=True)):
         if len(rows) < limit:
@@ -129,7 +130,7 @@ def _update(
     *,
     enough: int | None = None,
 ) -> list[int]:
-    """Update rows; return those that the database took. One that it refuses is dead for it."""
+    """Update rows and return those that the database took. A refused row is dead."""
     aside = partial(at_rest, now=now)
     return update_rows(connection, q, ids, values, aside=aside, enough=enough)
 
@@ -140,7 +141,7 @@ def _lease(row: Sequence[Any], now: int, *, unplanned: bool = False) -> Lease:
     enqueued_at = moment_ms(written)
     return Lease(
         id=key,
-        # A blob is no SID, and its text is none either.
+        # A blob is no SID, and neither is its text.
         sid=str(sid),
         claim_no=_one_more(claim_no),
         due_at=now + LEASE_MS,
@@ -155,12 +156,12 @@ def _lease(row: Sequence[Any], now: int, *, unplanned: bool = False) -> Lease:
 
 
 def _number(value: object, *, most: int = COUNT_MOST) -> int:
-    """Read an integer; SQLite keeps text and fractions in its column, too, which tell nothing."""
+    """Read an integer; text and fractions, which SQLite keeps too, count as 0."""
     return min(max(value, 0), most) if isinstance(value, int) else 0
 
 
 def one_more(column: ColumnElement[Any], *, most: int = _MOST) -> ColumnElement[Any]:
-    """Count one more, from 1 where somebody wrote what is no count: an overflow would end every run."""
+    """Add one, or start at 1 if the value is no count: an overflow would end every run."""
     return case((column.between(0, most), column + 1), else_=1)
 
 
@@ -172,14 +173,13 @@ def _one_more(value: object) -> Any:  # noqa: ANN401 - SQLite counts on from fra
 def lock_listed(
     connection: Connection, sids: Sequence[str], *, accounts: Sequence[str], now: int
 ) -> list[Lease]:
-    """Lock the rows of these SIDs that a list page may finish: all that wait, and the dead.
+    """Lock the rows of these SIDs that a list page may finish: waiting or dead.
 
-    A row leased or locked by someone else is left to its holder. The leases carry the token that
-    ``settle.write(listed=True)`` writes; ``now`` stands in for an ``enqueued_at`` that cannot be
-    read.
+    Rows leased or locked by others are left alone. The leases carry the old token;
+    ``write_verdicts(listed=True)`` raises it. ``now`` replaces an unreadable ``enqueued_at``.
     """
     state = unindexed(q.c.state)
-    # A page that shows it contradicts whatever a row died of.
+    # The page contradicts whatever a row died of.
     waits = state.in_([State.PENDING, State.RETRY, State.REFRESH, State.DEAD])
     mine = unindexed(q.c.account).in_(accounts)
     statement = (
@@ -198,16 +198,17 @@ def lock_listed(
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """Count the rows that changed, and those among them that are dead now."""
+    """Count the rows that changed, and the dead among them."""
 
     changed: int
     dead: int
 
 
 def promote(connection: Connection, now: int) -> Promoted:
-    """Make due rows pending again, and take back leases that ran out: pending, or dead at last.
+    """Make due rows pending again, and take back expired leases: pending, or dead at last.
 
-    A lease is lost unless its run has ended by itself, which the database kept from giving it back.
+    A lease counts as lost unless its run ended by itself. Then the database refused to take it
+    back.
     """
     due = [
         row.id
@@ -238,10 +239,11 @@ def promote(connection: Connection, now: int) -> Promoted:
 
 
 def set_down(connection: Connection, now: int, *, latest: int) -> None:
-    """Let what is due after ``latest``, or leased for longer than can be, be due now.
+    """Make due now what is due after ``latest`` or leased for too long.
 
-    Part of a run's start: a clock ran fast, or somebody wrote it, and the row would rest until then.
-    Looked for first, without a lock: an UPDATE would wait for neighbours that others hold.
+    This is part of a run's start. A clock ran fast, or somebody wrote it, and the row would rest
+    until then. The rows are read first, without a lock. An UPDATE would wait for others' locks
+    nearby.
     """
     bounds = {State.LEASED: now + 2 * LEASE_MS, State.RETRY: latest, State.REFRESH: latest}
     for state, bound in bounds.items():
@@ -265,7 +267,7 @@ def _due(state: State, now: int) -> Select[Any]:
 def revive(
     connection: Connection, *, sids: Iterable[str] = (), outcomes: Iterable[str] = ()
 ) -> int:
-    """Make dead rows pending again, by SID or by outcome (or all); return how many."""
+    """Make dead rows pending again, by SID, by outcome or all; return how many."""
     statement = update(q).where(q.c.state == State.DEAD)
     if sids := list(sids):
         statement = statement.where(q.c.sid.in_(sids))
@@ -279,7 +281,7 @@ def revive(
 
 
 def any_pending(connection: Connection, accounts: Sequence[str]) -> bool:
-    """Say whether a row waits, locked by another worker or not."""
+    """Say whether a row waits, even if another worker has locked it."""
     statement = select(q.c.id).where(q.c.state == State.PENDING).limit(1)
     return any(
         connection.execute(statement.where(q.c.account == account)).first() for account in accounts
@@ -288,7 +290,7 @@ def any_pending(connection: Connection, accounts: Sequence[str]) -> bool:
 
 def pending(connection: Connection, accounts: Sequence[str]) -> int:
     """Count the rows that wait to be claimed."""
-    # Two conditions and no pair: SQLite looks pairs up in no index.
+    # Two conditions, not a pair: SQLite finds pairs in no index.
     waits = (q.c.account.in_(accounts), q.c.state == State.PENDING)
     statement = select(func.count()).where(*waits)
     return int(connection.execute(statement).scalar_one())

@@ -37,9 +37,9 @@ def as_columns(verdicts: Sequence[Verdict]) -> Columns:
 
 
 def insert_listed(connection: Connection, found: Sequence[tuple[str, Verdict]], *, now: int) -> int:
-    """Enqueue attempts that a list page showed and that cannot rest yet; return how many are new.
+    """Enqueue listed attempts that cannot rest yet; return how many are new.
 
-    A SID that is there already keeps its own row, whoever enqueued it.
+    A SID that is there keeps its row, whoever enqueued it.
     """
     known: set[str] = set()
     if not dialect(connection).counts_inserts:
@@ -66,11 +66,11 @@ def _insert_found(dialect: Dialect, names: tuple[str, ...]) -> Insert:
 
 
 def lock_leases(connection: Connection, leases: Collection[Lease]) -> tuple[set[int], set[int]]:
-    """Lock rows and return the ids still leased to us, and those we have already finished.
+    """Lock rows; return the ids still leased to us, and those we have already finished.
 
-    The fence of a batch: whoever claims a row again raises its ``claim_no``. Already finished is
-    what a commit did whose answer was lost on the way: done is done. A row that was declared dead
-    because its lease ran out is lost, though its ``claim_no`` still holds.
+    This is the fence of a batch: a new claim raises ``claim_no``. Rows are already finished if a
+    commit's answer was lost. A row declared dead for its expired lease is lost, though its
+    ``claim_no`` holds.
     """
     expected = {lease.id: lease.claim_no for lease in leases}
     columns = (q.c.id, q.c.claim_no, q.c.state, q.c.outcome)
@@ -88,7 +88,7 @@ def lock_leases(connection: Connection, leases: Collection[Lease]) -> tuple[set[
 
 
 def give_back(connection: Connection, leases: Collection[Lease]) -> int:
-    """Return leases to ``pending`` with nothing counted; return how many were still ours."""
+    """Return leases to ``pending`` uncounted; return how many were still ours."""
     held, _ = lock_leases(connection, leases)
     if held:
         connection.execute(update(q).where(q.c.id.in_(held)).values(BACK))
@@ -98,9 +98,9 @@ def give_back(connection: Connection, leases: Collection[Lease]) -> int:
 def give_back_strays(
     connection: Connection, worker: str, keep: Collection[int], *, most: int = 0
 ) -> int:
-    """Return rows leased to ``worker``, but those to ``keep``, with nothing counted.
+    """Return ``worker``'s leased rows, except ``keep``, to ``pending`` uncounted.
 
-    With ``most``, so many, but for those that others have locked; return how many.
+    ``most`` limits them, and skips rows that others have locked. Return how many.
     """
     statement = select(q.c.id).where(q.c.state == State.LEASED, q.c.leased_by == worker)
     rows = connection.execute(locked(statement, skip=most > 0))
@@ -120,8 +120,8 @@ def write_verdicts(
 ) -> None:
     """Write verdicts to rows whose locks the caller holds.
 
-    ``fetched``: a good fetch counts as one and clears the lost leases. ``listed``: the row was
-    not leased but seen on a page, so its fencing token rises now.
+    ``fetched``: a good fetch is counted and clears the lost leases. ``listed``: the row was on a
+    page and not leased, so its fencing token rises now.
     """
     if not judged:
         return

@@ -20,7 +20,7 @@ PRUNE_STEP: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Say what one step did; ``last`` is the key to go on from, None at the end."""
+    """Say what one step did. ``last`` is the key to go on from, None at the end."""
 
     rows: int
     last: int | None
@@ -29,9 +29,9 @@ class Pruned:
 def prune(
     connection: Connection, *, before: int, after: int, write: bool, step: int = PRUNE_STEP
 ) -> Pruned:
-    """Delete rows that settled before ``before`` (ms), among the next ones after id ``after``.
+    """Delete rows that settled before ``before`` (ms), among those next after id ``after``.
 
-    By ranges of the key: no index leads to ``settled_at``, and none is worth its upkeep.
+    It goes by ranges of the key. An index on ``settled_at`` would cost more than it saves.
     """
     taken = select(q.c.id).where(q.c.id > after).order_by(q.c.id).limit(step).subquery()
     last = connection.execute(select(func.max(taken.c.id))).scalar()

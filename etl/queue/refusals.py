@@ -1,9 +1,8 @@
 """Tell a row that the database refuses from a database that refuses every row.
 
-Rows are written together, and only after a refusal one by one, each under a savepoint. One that is
-refused is set aside and the rest goes on; but where none is taken, and one that should be is
-refused for the same reason, or too many are in a row, a constraint or trigger is to blame and not
-the rows: the run stops.
+Rows are written together, and after a refusal one by one, each under a savepoint. A refused row is
+set aside and the rest goes on. The run stops if a constraint or trigger is to blame. That is so if
+no row is taken, and either a harmless probe is refused for the same reason or too many rows are.
 """
 
 import logging
@@ -26,10 +25,10 @@ from etl.records import Lease, Outcome, State
 T = TypeVar("T")
 
 MOST: Final = 20
-"""So many refusals in a row, with none taken in between, are not the rows' fault."""
+"""So many refusals in a row, with none taken, are not the rows' fault."""
 
 PROBE_SID: Final = "VL" + "f" * 32
-"""The SID of what is written only to see whether it is refused, and never committed."""
+"""The SID of the probe, which is never committed."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +42,11 @@ def each(  # noqa: PLR0913 - what is written, and what is known of it
     before: int = 0,
     enough: int | None = None,
 ) -> tuple[list[T], list[tuple[T, str]]]:
-    """Write rows one by one; return those taken, and those refused with words of names.
+    """Write rows one by one; return those taken, and those refused with the reason in names.
 
-    Stops at ``enough`` that are taken. ``before``: refusals in a row that came before these.
-    ``probe`` writes what nothing but a constraint on everything could refuse. Raises
-    ``WriteRefused`` when it is not the rows that are to blame.
+    Stops after ``enough`` taken rows. ``before`` counts the refusals just before these. ``probe``
+    writes a row that only a general constraint refuses. Raises ``WriteRefused`` if the rows are not
+    to blame.
     """
     taken: list[T] = []
     refused: list[tuple[T, str]] = []
@@ -79,9 +78,9 @@ def update_rows(  # noqa: PLR0913 - as above
     aside: Callable[[str], Mapping[str, Any]],
     enough: int | None = None,
 ) -> list[int]:
-    """Update rows of a queue by id; return those that the database took, ``enough`` at most.
+    """Update a queue's rows by id; return those that the database took, ``enough`` at most.
 
-    A row that it refuses gets the values ``aside`` instead, for it would be refused in each run.
+    A refused row gets the values of ``aside``, or it would be refused in each run.
     """
     if not carefully(connection):
         if ids:
@@ -103,7 +102,7 @@ def update_rows(  # noqa: PLR0913 - as above
 
 
 def at_rest(why: str, *, now: int) -> dict[str, Any]:
-    """Return the values of a row of ``attempt_queue`` that is dead for a refusal."""
+    """Return the values of a dead, refused row of ``attempt_queue``."""
     return {
         "state": State.DEAD, "outcome": Outcome.DB_REJECT, "due_at": 0, "leased_by": None,
         "settled_at": moment(now), "last_error": f"the database refused it: {why}"[:500],
@@ -111,13 +110,13 @@ def at_rest(why: str, *, now: int) -> dict[str, Any]:
 
 
 def set_aside(connection: Connection, lease: Lease, why: str, *, now: int) -> None:
-    """Let a row rest whose own next state the database refuses; nothing else of it is changed."""
+    """Let a row rest whose next state the database refuses, and change nothing else of it."""
     values = {**at_rest(why, now=now), "claim_no": lease.claim_no}
     connection.execute(update(q).where(q.c.id == lease.id).values(values))
 
 
 def take_back(connection: Connection, leases: Iterable[Lease]) -> int:
-    """Let rows that are dead for refusals wait again, uncounted; return how many still were."""
+    """Let rows that died of refusals wait again, uncounted; return how many did."""
     taken = 0
     for lease in leases:
         mine = (q.c.sid == lease.sid, q.c.claim_no == lease.claim_no)
@@ -133,7 +132,7 @@ def take_back(connection: Connection, leases: Iterable[Lease]) -> int:
 def _refused(
     connection: Connection, write: Callable[[], object], *, keep: bool = True
 ) -> str | None:
-    """Write under a savepoint, what is deferred to the end included; return what refused it."""
+    """Write under a savepoint and check deferred constraints; return what refused it."""
     savepoint = connection.begin_nested()
     try:
         with savepoint:
@@ -152,7 +151,7 @@ def _refused(
 
 
 def _spread(rows: Sequence[T]) -> Iterable[T]:
-    """Give rows from all over first: neighbours are often refused together."""
+    """Give rows from all over first, since neighbours are often refused together."""
     step = max(1, len(rows) // MOST)
     yield from rows[::step]
     yield from (row for number, row in enumerate(rows) if number % step)

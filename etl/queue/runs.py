@@ -21,10 +21,10 @@ from etl.database.times import moment
 from etl.errors import Exit
 
 LATELY: Final = 100
-"""More runs than begin while one is trying to."""
+"""More runs than begin while one is starting."""
 
 SHORTLY: Final = 1_000
-"""More runs than begin while a lease lasts."""
+"""More runs than begin during one lease."""
 
 
 def begin(  # noqa: PLR0913 - a run's row is these facts
@@ -39,7 +39,7 @@ def begin(  # noqa: PLR0913 - a run's row is these facts
 ) -> int:
     """Insert the row of a run that starts now; return its id.
 
-    Idempotent, for ``worker`` names one run: after a commit whose answer was lost the row is there.
+    It can be repeated: ``worker`` names one run, whose row is found after a lost commit answer.
     """
     newest = select(sync_runs.c.id, sync_runs.c.worker).order_by(sync_runs.c.id.desc())
     for there in connection.execute(newest.limit(LATELY)):
@@ -72,9 +72,9 @@ def end(  # noqa: PLR0913 - as above
 
 
 def ended_well(worker: ColumnElement[str]) -> ColumnElement[bool]:
-    """Say of a worker whether its run ended by itself, and by no bug, which a row may have caused.
+    """Say whether a worker's run ended by itself, and not by a bug that a row may have caused.
 
-    Of the latest runs alone: a lease outlives its run by minutes.
+    Only the latest runs are read: a lease outlives its run by minutes.
     """
     newest = select(func.max(sync_runs.c.id)).scalar_subquery()
     ended = (sync_runs.c.ended_at.is_not(None), sync_runs.c.exit_code != Exit.BUG)

@@ -1,4 +1,4 @@
-"""Read the queue's condition: states, ages, what is next to be lost, what the allowance allows."""
+"""Read the queue's condition: states, ages, the next loss, the time still needed."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,12 +21,12 @@ from etl.queue.waiting import pending_or_due, read_density, read_waiting
 from etl.records import State
 
 BUCKET_MS: Final = 60_000
-"""The forecast's step: SIDs that the API forgets within the same minute are one."""
+"""The forecast's step. SIDs that the API forgets in the same minute count as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Hold what ``status`` prints; times are ISO 8601 UTC, None when there is none."""
+    """Hold what ``status`` prints. Times are ISO 8601 UTC, or None."""
 
     states: dict[str, int]
     dead: dict[str, int]
@@ -53,11 +53,11 @@ class Status:
 def read(
     connection: Connection, *, allowance: Allowance, retention: int, page_size: int, now: int
 ) -> Status:
-    """Read the status in one transaction; nothing is written.
+    """Read the status in one transaction, without writing.
 
-    The forecast is about what waits or is due for the allowance's account, by the plan that a run
-    would make, and one request for each SID that is being fetched; all else is about the whole
-    queue. ``at_most``: that run would first ask a Summary, whose answer may make it fewer.
+    The forecast covers what waits or is due for the allowance's account. It is the plan of a run
+    now, and one request for each SID in flight. All else covers the whole queue. ``at_most``: the
+    run would first ask a Summary, and may then need fewer requests.
     """
     accounts = ("", allowance.account) if allowance.account else ("",)
     counts = _count(connection)
@@ -94,21 +94,21 @@ def read(
 
 
 def count_work(connection: Connection, accounts: Sequence[str], now: int) -> int:
-    """Count what a run that starts now will do: what is pending, and what has come due."""
+    """Count what a run that starts now will do: pending rows and those come due."""
     due = select(func.count()).where(q.c.state.in_([State.RETRY, State.REFRESH]), q.c.due_at <= now)
     return attempts_.pending(connection, accounts) + int(connection.execute(due).scalar_one())
 
 
 def minutes(requests: int, allowance: Allowance) -> float:
-    """Return how long so many requests take at the allowance."""
+    """Return how long so many requests take at the allowance, in minutes."""
     return seconds(requests, allowance.requests, allowance.window_ms) / 60
 
 
 def forecast(ends: Iterable[tuple[int, int]], allowance: Allowance, now: int) -> tuple[int, int]:
-    """Count the SIDs that are forgotten before their turn, and the allowance that none would be.
+    """Count the SIDs forgotten before their turn, and the allowance that would save all.
 
-    ``ends`` are (when the API forgets them in ms, how many), soonest first, the order in which
-    they are claimed. Without an allowance nothing waits: (0, 0).
+    ``ends`` are pairs, soonest first, in the order of the claims: when the API forgets SIDs (ms),
+    and how many. Without an allowance nothing waits: (0, 0).
     """
     if not allowance.requests:
         return 0, 0
@@ -124,7 +124,7 @@ def forecast(ends: Iterable[tuple[int, int]], allowance: Allowance, now: int) ->
 
 
 def _listed(made: Plan, retention: int) -> ColumnElement[bool]:
-    """Say which SIDs a page will show: they do not wait for a turn of their own."""
+    """Say which SIDs a page will show. They need no turn of their own."""
     windows = [(sweep.start + retention, sweep.end + retention - 1) for sweep in made.sweeps]
     return or_(false(), *(q.c.expires_at.between(*window) for window in windows))
 
@@ -135,7 +135,7 @@ def _ends(
     listed: ColumnElement[bool],
     span: tuple[int, int],
 ) -> Iterable[tuple[int, int]]:
-    """Count SIDs to be fetched singly by the minute in which they are forgotten, within a span."""
+    """Count the SIDs to fetch singly by the minute of their end, within a span."""
     bucket: ColumnElement[int] = (q.c.expires_at // BUCKET_MS).label("bucket")
     statement = (
         select(bucket, func.count().label("n"))
@@ -153,7 +153,7 @@ def _ends(
 
 
 def _count(connection: Connection) -> dict[tuple[str, str], int]:
-    """Count the rows by account and state: one walk along the index of the claims."""
+    """Count the rows by account and state, in one walk along the claims' index."""
     statement = select(q.c.account, q.c.state, func.count().label("n"))
     rows = connection.execute(statement.group_by(q.c.account, q.c.state))
     return {(row.account, row.state): int(row.n) for row in rows}
@@ -169,14 +169,14 @@ def _count_attempts(connection: Connection) -> tuple[int, int, int]:
 
 
 def _oldest(connection: Connection) -> str | None:
-    """Return when the pending row that came first was enqueued; ids are given in that order."""
+    """Return when the oldest pending row was enqueued; ids are given in that order."""
     first = select(func.min(q.c.id)).where(q.c.state == State.PENDING).scalar_subquery()
     enqueued_at = dialect(connection).as_written(q.c.enqueued_at)
     return _iso(connection.execute(select(enqueued_at).where(q.c.id == first)).scalar())
 
 
 def _next_to_be_lost(connection: Connection, accounts: Sequence[str], now: int) -> str | None:
-    """Return when the first SID is forgotten that is not at rest: a step into the index each."""
+    """Return when the first SID that is not at rest is forgotten: one index step each."""
     live = (State.PENDING, State.LEASED, State.RETRY, State.REFRESH)
     soonest = [
         connection.execute(
@@ -210,7 +210,7 @@ def _dead(connection: Connection) -> dict[str, int]:
 
 def _iso(value: Any) -> str | None:  # noqa: ANN401 - milliseconds or a driver's time
     ms = value if isinstance(value, int) else moment_ms(value)
-    # Others write these times, too, and not all are of this calendar.
+    # Others write these times, and not all are of this calendar.
     with suppress(ValueError, OverflowError, OSError):
         if ms is not None:
             return moment(ms).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,11 +1,11 @@
-"""Keep Verifications whose attempts are wanted in ``verification_queue``: enqueue, claim, listed.
+"""Keep Verifications whose attempts are wanted in ``verification_queue``.
 
 One list request by ``VerificationSid`` shows all attempts of a Verification, resends included. It
-is listed again when these can have become final, which refreshes them all for one request.
+is listed again when they can be final. One request then refreshes them all.
 
-A lease is a ``due_at`` that lies ahead, so that others pass by. It is its own fencing token, too:
-whoever claims the row next writes a later one. A lease that is lost costs a request, never a row:
-both workers store the same attempts.
+A lease is a ``due_at`` in the future, so that others pass by. It is its own fencing token, too: the
+next claim writes a later one. A lost lease costs a request, never a row, since both workers store
+the same attempts.
 """
 
 import logging
@@ -26,7 +26,7 @@ from etl.records import VERIFICATION_PATTERN
 
 TRIES: Final = 3
 AGAIN_MS: Final = 30 * 60_000
-"""A Verification without attempts is listed three times, spanning an hour at least.
+"""A Verification without attempts is listed three times, over at least an hour.
 
 One whose list fails while others work waits as long.
 """
@@ -34,13 +34,13 @@ One whose list fails while others work waits as long.
 CHUNK: Final = 1_000
 
 LEASE_MS: Final = 120_000
-"""How long a claim holds, and what a crash costs in waiting."""
+"""How long a claim holds, and how long a crash delays its rows."""
 
 _log = logging.getLogger(__name__)
 
 
 def enqueue(connection: Connection, sids: Sequence[str], *, account: str, source: str) -> int:
-    """Insert Verifications, leave those that are there untouched; return how many were new."""
+    """Insert new Verifications and leave the others alone; return how many were new."""
     new = 0
     for start in range(0, len(sids), CHUNK):
         chunk = dict.fromkeys(sids[start : start + CHUNK])
@@ -73,10 +73,10 @@ def due(connection: Connection, *, accounts: Sequence[str], now: int, limit: int
 def claim(
     connection: Connection, *, accounts: Sequence[str], now: int, limit: int
 ) -> dict[str, int]:
-    """Lease Verifications to be listed now, the longest due first; return by SID until when.
+    """Lease Verifications to be listed now, the longest due first; return each lease's end.
 
-    Those that another worker claims at this moment are passed by: they are its own. What is no
-    Verification's SID is parked as missing, for the API may take it for something else.
+    Rows that another worker is claiming are skipped. A value that is no Verification's SID is
+    parked as missing, for the API may take it for something else.
     """
     statement = (
         select(v.c.id, v.c.sid)
@@ -99,7 +99,7 @@ def claim(
 
 
 def set_down(connection: Connection, now: int, *, latest: int) -> None:
-    """Let what is due after ``latest`` be due now, as ``queue.set_down`` does."""
+    """Make due now what is due after ``latest``, as ``attempts.set_down`` does."""
     ahead = (v.c.state == "pending", v.c.due_at > latest)
     found = select(v.c.id).where(*ahead).limit(CHUNK)
     if ids := connection.execute(found).scalars().all():
@@ -107,9 +107,9 @@ def set_down(connection: Connection, now: int, *, latest: int) -> None:
 
 
 def put_off(connection: Connection, held: Mapping[str, int], *, due_at: int) -> dict[str, int]:
-    """Renew leases, or give them back with a ``due_at`` of now; return those that were still ours.
+    """Renew leases, or give them back with a ``due_at`` of now; return those still ours.
 
-    What has this ``due_at`` already got it from a commit whose answer was lost.
+    A row that already has this ``due_at`` got it from a commit whose answer was lost.
     """
     statement = (
         select(v.c.sid, v.c.due_at)
@@ -128,11 +128,11 @@ def _due(accounts: Sequence[str], now: int) -> tuple[ColumnElement[bool], ...]:
 
 
 def wanted(connection: Connection, sids: Collection[str], *, accounts: Sequence[str]) -> set[str]:
-    """Return which of these Verifications' attempts are wanted."""
-    # Most queues know of none, and each page would ask for a thousand.
+    """Return which of these Verifications wait to be listed."""
+    # Most queues have none. This saves asking for a thousand with each page.
     if connection.execute(select(v.c.id).where(v.c.state == "pending").limit(1)).first() is None:
         return set()
-    # By SID, however many wait.
+    # Found by SID, however many wait.
     waits = unindexed(v.c.state) == "pending"
     statement = select(v.c.sid).where(
         among(connection, v.c.sid, sids), waits, unindexed(v.c.account).in_(accounts)
@@ -143,9 +143,9 @@ def wanted(connection: Connection, sids: Collection[str], *, accounts: Sequence[
 def listed(  # noqa: PLR0913 - what a list showed, and under which lease
     connection: Connection, sid: str, *, found: int, due_at: int | None, lease: int, now: int
 ) -> None:
-    """Note that all attempts of a Verification were listed, which ends its ``lease``.
+    """Note that all attempts of a Verification were listed, and end its ``lease``.
 
-    ``due_at``: when those that can still change can have become final, None when none can.
+    ``due_at`` is when its changing attempts can be final, or None if all are.
     """
     values: dict[str, object] = {"found": found, "tries": 0, "listed_at": moment(now)}
     if not found:
@@ -156,9 +156,9 @@ def listed(  # noqa: PLR0913 - what a list showed, and under which lease
             _log.warning("Verification %s was taken out of its queue while it was listed.", sid)
             return
         if before.due_at != lease:
-            # Two workers' lists at once, or one that is noted twice, do not span half an hour.
+            # Two lists at once, or one noted twice, are not half an hour apart.
             return
-        # Others write it, too, and SQLite keeps text there.
+        # Others write it, and SQLite keeps text there.
         tries = before.tries if isinstance(before.tries, int) else TRIES
         tries = min(max(tries, 0), TRIES) + 1
         state = "missing" if tries >= TRIES else "pending"
@@ -173,11 +173,11 @@ def listed(  # noqa: PLR0913 - what a list showed, and under which lease
 def cover(
     connection: Connection, sids: Sequence[str], *, accounts: Sequence[str], due_at: int, now: int
 ) -> None:
-    """Note Verifications as listed by what is stored of them; ``due_at`` as for ``listed``.
+    """Note Verifications as listed from their stored attempts; ``due_at`` as for ``listed``.
 
-    Those of which nothing is stored, and those that are not due any more, are left as they are.
+    Those without stored attempts, and those not due any more, stay as they are.
     """
-    # A subquery is looked up row by row: a join, without statistics, reads all attempts there are.
+    # A subquery is looked up row by row. A join, without statistics, reads all attempts.
     theirs = attempts.c.verification_sid == v.c.sid
     final = select(func.min(case((attempts.c.is_final, 1), else_=0))).where(theirs)
     found = select(func.count()).select_from(attempts).where(theirs)
@@ -199,7 +199,7 @@ def cover(
 
 
 def all_final(connection: Connection, sid: str) -> bool:
-    """Say whether all attempts of a Verification that are stored are final."""
+    """Say whether all stored attempts of a Verification are final."""
     statement = select(attempts.c.is_final).where(attempts.c.verification_sid == sid)
     return as_text(connection, lambda: all(connection.execute(statement).scalars().all()))
 

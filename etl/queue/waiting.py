@@ -1,4 +1,4 @@
-"""Read from the database what the planner decides on: what waits, and what is believed to exist."""
+"""Read what the planner needs: the waiting SIDs and the attempts believed to exist."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -34,21 +34,21 @@ _LAST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 SAMPLE: Final = 200
 NEWEST: Final = 100_000
-"""Among the rows of so many ids the sample is looked for."""
+"""The sample is taken from this many newest ids."""
 
 FEWEST: Final = 5
 STEADY_MS: Final = 600_000
-"""Lags that lie this close together, but for a twentieth at either end, are a habit."""
+"""Lags are a habit if nine tenths of them lie this close together."""
 
 
 def read_lag(connection: Connection, *, retention: int) -> int | None:
     """Learn how long after its creation a SID is enqueued here: the median in ms.
 
-    None when it varies by more than ``STEADY_MS`` or too little is known. Applications enqueue as
-    they send, which places SIDs of unknown age; a backfill does not. A wrong guess costs requests
-    and never rows: what is not found where it is looked for is fetched singly.
+    None if the lag varies by more than ``STEADY_MS``, or too little is known. Applications enqueue
+    as they send, which tells the age of SIDs; a backfill does not. A wrong guess costs requests,
+    never rows: SIDs that are not found there are fetched singly.
     """
-    # By id, and not by state: of millions that are settled, an index would have to sort all.
+    # By id, not by state: an index on states would sort millions of settled rows.
     recent = q.c.id > select(func.max(q.c.id) - NEWEST).scalar_subquery()
     told = unindexed(q.c.state).in_([State.SETTLED, State.REFRESH])
     statement = (
@@ -67,7 +67,7 @@ def read_lag(connection: Connection, *, retention: int) -> int | None:
     )
     if len(lags) < FEWEST or lags[-1 - len(lags) // 20] - lags[len(lags) // 20] > STEADY_MS:
         return None
-    # The rows of a backfill file lie close together, too, but long after their creation.
+    # A backfill file's rows lie close together, too, but long after their creation.
     lag = lags[len(lags) // 2]
     return lag if lag <= STEADY_MS else None
 
@@ -83,15 +83,15 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
     due: bool = False,
     urgent: bool = False,
 ) -> Waiting:
-    """Count the pending SIDs by what is known of their age; ``due``: those due now, as well.
+    """Count the pending SIDs by age; with ``due`` those due now, as well.
 
-    ``urgent``: only those that the API forgets soon. ``busy`` windows (start, end in ms) are being
-    listed by other workers, who will find what lies in them; while there is one, SIDs of unknown
-    age are left to them too. In windows ``left_out`` SIDs of known age are better fetched singly.
+    ``urgent`` counts only SIDs that the API forgets soon. ``busy`` windows (start, end in ms)
+    belong to other workers, who find the SIDs in them. While there is one, SIDs of unknown age are
+    left to them, too. In ``left_out`` windows SIDs of known age are better fetched singly.
     """
     waits = pending_or_due(now) if due else q.c.state == State.PENDING
     mine = (q.c.account.in_(accounts), waits)
-    # Others write it, too: nothing is forgotten later than a retention from now.
+    # Others write it, too. Nothing is forgotten later than a retention from now.
     latest = now + (URGENT_MS if urgent else retention)
     created = (q.c.expires_at - retention) // BUCKET_MS
     counts = Counter(
@@ -125,7 +125,7 @@ def read_waiting(  # noqa: PLR0913 - whose, how old at most, when, and what not
 
 
 def pending_or_due(now: int) -> ColumnElement[bool]:
-    """Say which rows a run that starts now is about."""
+    """Say which rows are work for a run that starts now."""
     due = q.c.state.in_([State.RETRY, State.REFRESH]) & (q.c.due_at <= now)
     return (q.c.state == State.PENDING) | due
 
@@ -159,9 +159,9 @@ def count_urgent(connection: Connection, *, accounts: Sequence[str], now: int) -
 def read_density(
     connection: Connection, waiting: Waiting, *, account: str, retention: int, now: int
 ) -> Density:
-    """Count the attempts that the database knows where the waiting SIDs lie, by the hour.
+    """Count the stored attempts by the hour, where the waiting SIDs lie.
 
-    What was listed whole is exact, and still is: nothing is created in the past.
+    Windows that were listed whole are exact and stay so: nothing is created in the past.
     """
     starts = [bucket.start for bucket in waiting.known]
     ends = [bucket.end for bucket in waiting.known]

@@ -1,6 +1,6 @@
-"""Keep windows that are being listed in ``sweeps``: leased and fenced like rows of the queue.
+"""Keep the windows that are being listed in ``sweeps``, leased and fenced like rows of the queue.
 
-Two workers do not list one window, and a crash resumes at the page it had reached.
+Two workers never list one window. After a crash the next worker resumes at the same page.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from etl.database.schema import sweeps as s
 from etl.database.times import moment
 
 LEASE_MS: Final = 120_000
-"""How long a page may take, its wait for the allowance included, before others go on."""
+"""How long a page may take, its wait for the allowance included, before others take over."""
 
 LARGEST_PAGE: Final = 1_000
-"""What the API shows on a page at most."""
+"""The most attempts that the API shows on a page."""
 
 _MOST: Final = 2**53
 _MOST_COUNT: Final = 2**31 - 1
@@ -48,7 +48,7 @@ class Listing:
     whole: bool = False
 
     def restarted(self, page_size: int) -> "Listing":
-        """Give it at its first page, in pages of a size."""
+        """Put it back to its first page, in pages of a size."""
         return replace(self, page_size=page_size, next_page=None, pages=0, seen=0)
 
 
@@ -64,12 +64,13 @@ def begin(  # noqa: PLR0913 - a window is these facts
     page_size: int,
     now: int,
 ) -> Listing | None:
-    """Insert a window and lease it; None when another worker is listing part of it.
+    """Insert a window and lease it; None if another worker is listing part of it.
 
-    Begun already by this worker, it is taken up: for the insert may have been committed and its
-    answer lost, and then the window would wait for its lease to run out, and be listed twice.
+    A window that this worker has begun is taken up again. The insert's commit may have succeeded
+    and its answer been lost. Otherwise the window would wait for its lease to end, and be listed
+    twice.
     """
-    # Two that begin at once, as crons do at the full hour, would not see each other's insert.
+    # Crons begin together at the full hour, and would not see each other's insert.
     lock_alone(connection, _KEY)
     others = live(connection, account=account, now=now, scope=scope, but=worker)
     if any(first < end and start < last for first, last in others):
@@ -102,7 +103,7 @@ def resume(  # noqa: PLR0913 - as above
     now: int,
     scope: str | None = None,
 ) -> Listing | None:
-    """Take over a window whose worker is gone, of one ``scope`` or any; None: there is none.
+    """Take over a window whose worker is gone, of one ``scope`` or any; None if there is none.
 
     Call it while listing none: a window leased by this ``worker`` is one whose answer was lost.
     """
@@ -119,13 +120,13 @@ def resume(  # noqa: PLR0913 - as above
     while (row := _first(connection, locked(statement, skip=True))) is not None:
         if _sound(row, now):
             return _take_over(connection, row, worker, now)
-        # Somebody has changed it by hand; what it would have shown is listed anew.
+        # Somebody has changed it by hand. Its attempts are listed anew.
         connection.execute(update(s).where(s.c.id == row.id).values(state=ABANDONED))
     return None
 
 
 def _sound(row: Row[Any], now: int) -> bool:
-    """Say whether a window can be listed as it is written; SQLite keeps text in any column."""
+    """Say whether a window's values make sense. SQLite keeps text in any column."""
     numbers = (
         row.window_from, row.window_to, row.page_size, row.claim_no, row.pages, row.seen,
         row.matched,
@@ -139,10 +140,10 @@ def _sound(row: Row[Any], now: int) -> bool:
 
 
 def set_down(connection: Connection, *, account: str, now: int) -> None:
-    """Take back what a clock that ran fast has written; part of a run's start.
+    """Take back what a fast clock has written. This is part of a run's start.
 
-    A lease that is further ahead than any can be would be waited for. A window that ends ahead was
-    listed before there was anything in it, and the next one would begin behind what it missed.
+    A lease that ends too late would be waited for. A window that ends in the future was listed
+    before its attempts existed. The next one would begin after them.
     """
     wrong: tuple[tuple[str, ColumnElement[bool], dict[str, object]], ...] = (
         (LISTING, s.c.due_at > now + 2 * LEASE_MS, {"due_at": now}),
@@ -165,28 +166,28 @@ def _take_over(connection: Connection, row: Row[Any], worker: str, now: int) -> 
 
 
 def advance(connection: Connection, listing: Listing, *, now: int) -> bool:
-    """Write how far a window has come and lease it anew; False when it is no longer ours."""
+    """Write a window's progress and renew its lease; False if it is no longer ours."""
     return _write(connection, listing, {"due_at": now + LEASE_MS})
 
 
 def end(connection: Connection, listing: Listing, state: str, *, now: int) -> bool:
-    """Close a window as ``DONE`` or ``ABANDONED``; False when it is no longer ours."""
+    """Close a window as ``DONE`` or ``ABANDONED``; False if it is no longer ours."""
     return _write(connection, listing, {"state": state, "due_at": 0, "finished_at": moment(now)})
 
 
 def doubt(connection: Connection, listing: Listing) -> None:
-    """Count a window that is done as one that was given up: its list was not whole."""
+    """Count a finished window as abandoned: its list was not whole."""
     which = (s.c.id == listing.id, s.c.claim_no == listing.claim_no, s.c.state == DONE)
     connection.execute(update(s).where(*which).values(state=ABANDONED))
 
 
 def let_go(connection: Connection, listing: Listing, *, now: int) -> bool:
-    """Give the lease up, so that the next run goes on at once where this one stopped."""
+    """Give the lease up, so that the next run goes on here at once."""
     return _write(connection, listing, {"due_at": now})
 
 
 def leave(connection: Connection, *, account: str, worker: str, now: int) -> int:
-    """Give up whatever a worker still has a lease of; return how many windows that are."""
+    """Give up all of a worker's leases; return how many windows that are."""
     mine = (s.c.account == account, s.c.state == LISTING, s.c.leased_by == worker)
     return connection.execute(update(s).where(*mine, s.c.due_at > now).values(due_at=now)).rowcount
 
@@ -203,7 +204,7 @@ def _write(connection: Connection, listing: Listing, values: dict[str, Any]) -> 
 def live(
     connection: Connection, *, account: str, now: int, scope: str = "", but: str = ""
 ) -> list[tuple[int, int]]:
-    """Return the windows (start, end) that workers, ``but`` one, are listing this moment."""
+    """Return the windows (start, end) that workers, except ``but``, are listing now."""
     statement = select(s.c.window_from, s.c.window_to).where(
         s.c.account == account, s.c.state == LISTING, s.c.due_at > now, s.c.scope == scope
     )
@@ -212,7 +213,7 @@ def live(
 
 
 def counted(connection: Connection, *, account: str, since: int) -> list[tuple[int, int, int]]:
-    """Return windows (start, end, attempts) that were listed whole and without a filter."""
+    """Return the windows (start, end, attempts) that were listed whole and without a filter."""
     statement = select(s.c.window_from, s.c.window_to, s.c.seen).where(
         s.c.account == account, s.c.state == DONE, s.c.scope == "", s.c.window_from >= since
     )
@@ -222,10 +223,9 @@ def counted(connection: Connection, *, account: str, since: int) -> list[tuple[i
 def reached(
     connection: Connection, *, account: str, scope: str, purpose: str, since: int
 ) -> int | None:
-    """Return up to when creation times are listed without a gap; None: none ever were.
+    """Return up to when creation times are listed without a gap, or None if none are.
 
-    Counted from where the earliest window of this kind began, or from ``since`` (ms) if that was
-    before: once somebody has asked for a time, all that came after is wanted, too.
+    Counting starts at the earliest window of this kind, or at ``since`` (ms) if that is later.
     """
     mine = (s.c.account == account, s.c.state == DONE, s.c.scope == scope, s.c.purpose == purpose)
     first = connection.execute(select(func.min(s.c.window_from)).where(*mine)).scalar_one()
@@ -245,7 +245,7 @@ def _first(connection: Connection, statement: Select[Any]) -> Row[Any] | None:
 
 
 def _numbers(connection: Connection, statement: Select[Any]) -> Iterator[tuple[int, ...]]:
-    """Yield rows of whole numbers; SQLite keeps whatever else is written there, too."""
+    """Yield the rows of whole numbers. SQLite keeps other values, too."""
     for row in as_text(connection, lambda: connection.execute(statement).all()):
         if all(isinstance(value, int) for value in row):
             yield tuple(row)
