@@ -1,11 +1,11 @@
-"""Decide what may stay where nobody's number, address or name shall be.
+"""Decide what may stay where no number, address or name may be.
 
-A number can be spelled in endless ways, and the API may put one wherever there is text. So this
-looks for none. A value stays if its column, or its key in ``extra``, is known to hold harmless
-values and it has their shape. Everything else goes.
+A number can be spelled in endless ways, and the API may put one into any text. So nothing looks for
+numbers here. A value stays if its column, or its key in ``extra``, is known to be harmless and it
+has the usual shape. Everything else goes.
 
-Pure, and the only place that decides: ``redact``, an export without destinations and the page ask
-here. What stayed once stays again.
+This file is pure and the only one that decides. ``redact``, an export without destinations and the
+page ask here. A value that stayed once stays again.
 """
 
 import json
@@ -22,16 +22,16 @@ Shape: TypeAlias = Callable[[Any], bool]
 
 URL: Final = "https://verify.twilio.com/v2/Attempts/"
 REDACTED: Final = "redacted-"
-"""Begins what stands in place of a SID that was none; 32 hex digits follow."""
+"""Stands, with 32 hex digits, in place of a text that was no SID."""
 
 _MOST_DIGITS: Final = 4
-"""Digits in a name, or in a number without a meaning of its own: too few to reach anybody."""
+"""Digits in a name, or in a number without a meaning of its own: too few to call anybody."""
 
 _LONGEST_CODE: Final = 20
 _LONGEST_CARRIER: Final = 80
 _NAME_MARKS: Final = frozenset(" \xa0&'\u2019().,/+*!:;_-\u2013\u2014|#\u2122\xae")
 _DEPTH: Final = 4
-"""Levels of ``extra`` that are looked at: keys, ``_attempt``, and an object in each."""
+"""Levels of ``extra`` that are read: keys, ``_attempt``, and an object in each."""
 
 
 def _like(pattern: str) -> Shape:
@@ -58,15 +58,15 @@ _DATE: Final = re.compile(
 
 
 def _price(value: object) -> bool:
-    """Take amounts below 100,000, the text of one too: nothing is sent at such a price."""
+    """Accept amounts below 100,000, as text, too. Nothing is sent at such a price."""
     return _price_text(f"{value:.6f}" if isinstance(value, Decimal) else value)
 
 
 def _name(value: object) -> bool:
-    """Take a name in letters of any script, with a digit here and there as in `O2` or `3`."""
+    """Accept a name in letters of any script, with a few digits as in `O2` or `3`."""
     if not isinstance(value, str) or len(value) > _LONGEST_CARRIER:
         return False
-    # Some letters are numbers, too, and any number could be spelled with them.
+    # Some letters are numerals, too, and could spell any number.
     digits = sum(char.isnumeric() for char in value)
     return digits <= _MOST_DIGITS and all(
         char in _NAME_MARKS or char.isnumeric() or unicodedata.category(char)[0] in "LM"
@@ -165,15 +165,15 @@ _OBJECTS: Final = frozenset(
 )
 
 
-# Most values come again and again. Typed, for True is 1.
+# Most values repeat. Typed, for True is 1.
 @lru_cache(maxsize=4096, typed=True)
 def harmless(name: str, value: object) -> bool:
-    """Say whether a value may stay in one of the columns of ``SHAPES``; NULL may."""
+    """Say whether a value may stay in a column of ``SHAPES``. NULL may."""
     return value is None or SHAPES[name](value)
 
 
 def attempt(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may stay of an attempt: each column of ``SHAPES``, and those below.
+    """Return what may stay of an attempt: the columns of ``SHAPES``, and those below.
 
     ``row`` has all of them, ``extra`` as its JSON text, and ``sid``.
     """
@@ -187,9 +187,9 @@ def attempt(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prefix(found: object, destination: object) -> object:
-    """Keep `+` and six digits, unless little more is missing to the number that it begins.
+    """Keep `+` and six digits, unless the whole number has few more.
 
-    ``destination`` is None where it has gone before.
+    ``destination`` is None if it was removed before.
     """
     if not _prefix(found):
         return None
@@ -205,7 +205,7 @@ def url(found: object, sid: str) -> object:
 
 
 def parsed(text: object) -> object:
-    """Read JSON's text; what cannot be read is None, for other programs write it, too."""
+    """Read JSON's text, None if unreadable: other programs write it, too."""
     try:
         return json.loads(text) if isinstance(text, str | bytes) else None
     except (ValueError, RecursionError):
@@ -213,9 +213,9 @@ def parsed(text: object) -> object:
 
 
 def kept_extra(found: object) -> dict[str, Any] | None:
-    """Keep the known keys of ``extra`` whose values have their shape; None if nothing is left.
+    """Keep the known keys of ``extra`` whose values have their shape, None if there are none.
 
-    ``_raw`` goes whole, for it holds what could not be read.
+    ``_raw`` always goes: it holds what could not be read.
     """
     return _kept(found, _DEPTH) or None
 
@@ -242,9 +242,9 @@ def change(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def queued(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may stay of a queued attempt; an error may quote anything, the outcome does not.
+    """Return what may stay of a queued attempt. Its error may quote anything, its outcome not.
 
-    A leased row is its worker's.
+    A leased row belongs to its worker.
     """
     if row["state"] == State.LEASED:
         return {}
@@ -255,7 +255,7 @@ def queued(row: Mapping[str, Any]) -> dict[str, Any]:
 def verification(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what may stay of a queued Verification: a SID, and a label with few digits.
 
-    Others write any text into both. The SID is None where it is none.
+    Others write any text into both. The SID is None if it is none.
     """
     is_sid = _sid(row["sid"]) or _placeholder(row["sid"])
     source = row["source"]
@@ -266,7 +266,7 @@ def verification(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may stay of a run: numbers, words and SIDs; an error may quote anything."""
+    """Return what may stay of a run: numbers, words and SIDs. An error may quote anything."""
     did = parsed(row["did"])
     return {
         "asked": _options(parsed(row["asked"])),
@@ -288,5 +288,5 @@ def _option(value: object) -> bool:
 
 
 def window(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may stay of a listed window: the address of its next page is of no use any more."""
+    """Return what may stay of a listed window. Its next page's address is of no use any more."""
     return {"next_page": row["next_page"] if row["state"] == "listing" else None}

@@ -1,4 +1,4 @@
-"""Count what this process itself has sent, by its own monotonic clock."""
+"""Count this process's own requests, by its monotonic clock."""
 
 from collections import deque
 
@@ -6,10 +6,10 @@ from etl.allowance.slots import Allowance
 
 
 class Pace:
-    """Count this process's own requests by the monotonic clock.
+    """Count the requests of one window.
 
-    The slots trust the database's clock; should it jump forward, each process still keeps to its
-    own count. Times are seconds of ``time.monotonic``.
+    The slots trust the database's clock. If it jumps forward, each process still keeps its own
+    count. Times are seconds of ``time.monotonic``.
     """
 
     def __init__(self, allowance: Allowance) -> None:
@@ -25,7 +25,7 @@ class Pace:
         return self._requests - self._in_hand - len(self._answered)
 
     def wait_until(self) -> float | None:
-        """Return when a request leaves the window, None when only answers can make room."""
+        """Return when a request leaves the window, None if only answers can make room."""
         return self._answered[0] + self._window_s if self._answered else None
 
     def take(self, count: int) -> None:
@@ -33,7 +33,7 @@ class Pace:
         self._in_hand += count
 
     def release(self, answered_at: float | None) -> None:
-        """Count an answer, or with None a request that was never sent."""
+        """Count an answer or, with None, a request that was never sent."""
         self._in_hand -= 1
         if answered_at is not None:
             self._answered.append(answered_at)

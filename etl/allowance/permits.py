@@ -1,7 +1,7 @@
-"""Hand out the allowance inside one process: slots from the database, pauses, this process's pace.
+"""Hand out the allowance inside one process: database slots, pauses, this process's pace.
 
-Every request of a run goes through here, whichever way it is sent: a claim's first tries take
-their slots in the claim's own transaction (``room``, ``take``), everything else calls ``acquire``.
+Every request of a run needs a slot from here. A claim's first tries take theirs in the claim's own
+transaction (``look``, ``take``). All others call ``acquire``.
 """
 
 import threading
@@ -20,14 +20,14 @@ from etl.errors import NoSlot
 from etl.records import Spent
 
 LOOK_AGAIN_S: Final = 5.0
-"""The longest sleep between two looks: slots come free early when requests are given back."""
+"""The longest sleep between two looks. Slots given back come free early."""
 
 IN_HAND_MS: Final = 100
-"""The sleep between two looks while this process's own requests use the whole allowance."""
+"""The sleep between two looks while this process uses the whole allowance."""
 
 
 class Permits:
-    """Take, give back and pause slots for one process; safe to share between threads."""
+    """Take, give back and pause slots for one process. Threads may share it."""
 
     def __init__(  # noqa: PLR0913 - what a process shares
         self,
@@ -51,11 +51,11 @@ class Permits:
 
     @property
     def limited(self) -> bool:
-        """Say whether there is a limit at all."""
+        """Say whether there is a limit."""
         return self.allowance.requests > 0
 
     def look(self, connection: Connection) -> tuple[int, Room]:
-        """Lock the gate, read the clock, and return it with the room for requests now."""
+        """Lock the gate, read the clock, and return it with the free room."""
         if not self.limited:
             return self._clock(connection), Room((), 0)
         paused_until = slots_.lock_gate(connection, self.allowance)
@@ -66,12 +66,12 @@ class Permits:
             wait = self._pace.wait_until()
         if own >= len(room.free):
             return now, room
-        # None: all are in hand, and only their answers, of which nobody tells here, make room.
+        # None: all are in hand. Only their answers make room, and nobody reports these here.
         wait_ms = IN_HAND_MS if wait is None else int((wait - self._monotonic()) * 1000) + 1
         return now, Room(room.free[:own], now + max(wait_ms, 1))
 
     def take(self, connection: Connection, slots: Sequence[int], now: int) -> None:
-        """Take slots in the caller's transaction; call ``taken`` once it is committed."""
+        """Take slots in the caller's transaction. Call ``taken`` once it is committed."""
         held = slots_.take(connection, self.allowance, slots, now)
         with self._lock:
             self._held |= dict.fromkeys(slots, held)
@@ -82,10 +82,10 @@ class Permits:
             self._pace.take(count)
 
     def acquire(self, *, timeout_s: float, ending: Callable[[], bool] | None = None) -> int | None:
-        """Wait for one slot and take it; None means that there is no limit.
+        """Wait for one slot and take it. None means that there is no limit.
 
-        Raises ``NoSlot`` when none comes free within ``timeout_s``, and at once when the run is
-        ``ending``: no sleep waits then, and looking again and again would keep the database busy.
+        Raises ``NoSlot`` if none comes free within ``timeout_s``, and at once when the run is
+        ``ending``: then no sleep waits, and endless looks would keep the database busy.
         """
         if not self.limited:
             return None
@@ -114,10 +114,10 @@ class Permits:
     def give_back(
         self, connection: Connection, spent: Iterable[Spent], *, now: int, read_at: float
     ) -> None:
-        """Write when slots come free, in the caller's transaction, from their answers' times.
+        """Write when slots come free, by their answers' times, in the caller's transaction.
 
-        ``now`` is the database's clock and ``read_at`` the monotonic one *before* it was read: an
-        answer may then seem later than it came, never earlier.
+        ``now`` is the database's clock. ``read_at`` is the monotonic clock *before* it was read, so
+        an answer may seem later than it came, never earlier.
         """
         window = self.allowance.window_ms
         answered = [
@@ -142,6 +142,6 @@ class Permits:
                     self._pace.release(done.answered_at)
 
     def pause(self, connection: Connection, retry_after_ms: int | None, now: int) -> None:
-        """Close the gate for every worker after a 429, without a time given for one window."""
+        """Close the gate for every worker after a 429, for one window if no time is given."""
         if self.limited:
             slots_.pause(connection, self.allowance, now + self.allowance.pause_ms(retry_after_ms))

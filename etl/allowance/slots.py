@@ -1,9 +1,9 @@
 """Share the allowance: N requests in any window, for every worker on every machine, in SQL.
 
-``api_slots`` holds, for each account, slots 0..N-1 and one gate row. A slot is taken when it is
-free, never ahead; it is free again one window after its request's answer. So a short queue runs at
-once, a long one at the full rate, and a request that arrives late cannot exceed the limit. A crash
-wastes a slot for one window and one request's total deadline.
+``api_slots`` holds slots 0..N-1 and one gate row for each account. Only free slots are taken, and
+they are free again one window after the request's answer. So a short queue runs at once and a long
+one at the full rate. A request that arrives late cannot exceed the limit. A crash wastes a slot for
+one window and one request's total deadline.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,13 +19,13 @@ from etl.errors import SchemaError
 from etl.settings import Settings
 
 GATE: Final = -1
-"""The slot number of the gate row, whose ``free_at`` is the end of the pause after a 429."""
+"""The slot number of the gate row. Its ``free_at`` ends the pause after a 429."""
 
 REQUEST_MS: Final = 25_000
-"""The total deadline of one request: a taken slot is held at least this long past its window."""
+"""The total deadline of one request. A slot is held this much longer than its window."""
 
 LONGEST_PAUSE_MS: Final = 15 * 60_000
-"""No pause is read as longer, whatever ``Retry-After`` or a clock that jumped says."""
+"""No pause is longer, whatever ``Retry-After`` or a jumping clock says."""
 
 _ANY: Final = 2**62
 
@@ -44,14 +44,14 @@ class Allowance:
         return cls(settings.account_sid, settings.allowance, settings.allowance_window)
 
     def pause_ms(self, retry_after_ms: int | None) -> int:
-        """Return how long a 429 pauses: as long as it says, without a word for one window."""
+        """Return how long a 429 pauses: as it asks, else one window."""
         wait = self.window_ms if retry_after_ms is None else retry_after_ms
         return min(wait, LONGEST_PAUSE_MS)
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Say which slots are free now; else when to look again, and whether a 429 is the reason."""
+    """Name the free slots; if there are none, when to look again and whether a 429 is the reason."""
 
     free: tuple[int, ...]
     wait_until: int
@@ -59,10 +59,10 @@ class Room:
 
 
 def open_gate(connection: Connection, allowance: Allowance, now: int) -> None:
-    """Create the rows of an account that are missing; part of a run's start.
+    """Create an account's missing rows, as part of a run's start.
 
-    The first ones are free; those of a raised allowance start one window from now, for nobody
-    knows what was sent before.
+    A new account's slots are free. Slots of a raised allowance start one window from now, since
+    earlier requests are unknown.
     """
     have = set(
         connection.execute(select(s.c.slot).where(s.c.account == allowance.account)).scalars()
@@ -82,7 +82,7 @@ def open_gate(connection: Connection, allowance: Allowance, now: int) -> None:
 def lock_gate(connection: Connection, allowance: Allowance) -> int:
     """Lock the gate, so that takers go one by one, and return the end of its pause (ms).
 
-    Raises ``SchemaError`` when somebody has emptied the table under a run.
+    Raises ``SchemaError`` if somebody has emptied the table.
     """
     statement = select(s.c.free_at).where(s.c.account == allowance.account, s.c.slot == GATE)
     free_at = connection.execute(locked(statement)).scalar_one_or_none()
@@ -97,10 +97,10 @@ def _emptied(allowance: Allowance) -> SchemaError:
 
 
 def room(connection: Connection, allowance: Allowance, *, paused_until: int, now: int) -> Room:
-    """Return the free slots; call it with the gate locked and the clock read after that.
+    """Return the free slots. First lock the gate, then read the clock.
 
-    A pause or a slot further ahead than it could have been set means that the clock jumped back:
-    it is set down to the furthest it can be. Raises ``SchemaError`` as ``lock_gate`` does.
+    If a pause or a slot ends too late, the clock jumped back. It is then set to the latest possible
+    time. Raises ``SchemaError`` as ``lock_gate`` does.
     """
     longest = now + LONGEST_PAUSE_MS
     if paused_until > longest:
@@ -122,14 +122,14 @@ def room(connection: Connection, allowance: Allowance, *, paused_until: int, now
 
 
 def _set_down(connection: Connection, *which: ColumnElement[bool], to: int) -> None:
-    # Written, not only read so: read again later, it would again be that far ahead.
+    # Written, since the next look would find it too late again.
     connection.execute(update(s).where(*which, s.c.free_at > to).values(free_at=to))
 
 
 def take(connection: Connection, allowance: Allowance, slots: Iterable[int], now: int) -> int:
-    """Take free slots until an answer gives them back, or the request cannot be alive any more.
+    """Take free slots until an answer gives them back, or the request must be dead.
 
-    Returns until when (ms); ``release`` knows by it whether a slot is still the taker's.
+    Returns that time (ms). ``release`` tells by it whether a slot is still the taker's.
     """
     held = now + allowance.window_ms + REQUEST_MS
     if slots := list(slots):
@@ -147,10 +147,10 @@ def release(
     answered: Iterable[tuple[int, int]],
     held: Mapping[int, int] | None = None,
 ) -> None:
-    """Set each (slot, time of its answer in ms) free one window after that answer.
+    """Set each slot free one window after its answer (ms).
 
-    A slot whose request was never sent comes with a time one window ago. ``held`` tells until when
-    each was taken: one that is taken for longer now is another's, for we were asleep meanwhile.
+    A request that was never sent counts as answered one window ago. ``held`` says until when each
+    slot was taken. A slot that is now taken for longer is another worker's: we were asleep.
     """
     held = held or {}
     rows = [
@@ -163,7 +163,7 @@ def release(
 
 
 def pause(connection: Connection, allowance: Allowance, until: int) -> None:
-    """Close the gate until ``until`` (ms) for every worker, unless it is closed for longer."""
+    """Close the gate for every worker until ``until`` (ms), unless it is closed for longer."""
     connection.execute(
         update(s)
         .where(s.c.account == allowance.account, s.c.slot == GATE, s.c.free_at < until)

@@ -1,12 +1,12 @@
-"""Ask the API: one attempt, a page of a list, a summary. Raw payloads come out.
+"""Ask the API for one attempt, a page of a list, or a summary. Raw payloads come out.
 
-Each method of ``Api`` sends one request and retries nothing; ``patiently`` is the one retry layer.
-What goes wrong is sorted here, once: try again (``TransientFailure`` and its subclass
-``Unreachable``, ``Throttled``), stop (``CredentialsRefused``, ``ApiContractBroken``), reject this
-one (``NotFound``, ``BadBody``, ``BodyTooLarge``, ``MalformedSid``). No message quotes a body.
+Each method of ``Api`` sends one request and never retries; ``patiently`` is the one retry layer.
+Errors are sorted here, once. Try again: ``TransientFailure``, its subclass ``Unreachable``, and
+``Throttled``. Stop: ``CredentialsRefused``, ``ApiContractBroken``. Reject this one: ``NotFound``,
+``BadBody``, ``BodyTooLarge``, ``MalformedSid``. No message quotes a body.
 
-When was the answer? A value says so in ``answered_at``; for an error it is when the call ended,
-which the caller's clock knows. Only ``MalformedSid`` promises that nothing was sent.
+A value tells the time of its answer in ``answered_at``. For an error it is the call's end, which
+the caller knows. Only ``MalformedSid`` promises that nothing was sent.
 """
 
 from etl.extract.answers import retry_after_ms

@@ -1,7 +1,7 @@
-"""Say what an answer means: a payload, or one error of the tree.
+"""Turn an answer into a payload, or into one error of the tree.
 
 No message quotes a body. Of Twilio's own JSON errors the code and the message are kept, without
-what may be an e-mail address, a phone number or the query of a URL.
+e-mail addresses, possible phone numbers and the queries of URLs.
 """
 
 import re
@@ -21,15 +21,16 @@ _FORBIDDEN: Final = {
     20403: "the account is suspended",
     70051: "the API key lacks the permission for this",
 }
-"""What Twilio's codes of a 403 mean (source: Twilio's error dictionary)."""
+"""The meaning of Twilio's codes of a 403 (source: Twilio's error dictionary)."""
 
 
 def refuse(path: str, answer: HttpAnswer, *, credential_name: str, window_s: float) -> NoReturn:
-    """Raise what an answer other than 200 means.
+    """Raise the meaning of an answer other than 200.
 
-    ``Throttled``, ``TransientFailure``, ``CredentialsRefused`` (any 401; a 403 only with one of
-    Twilio's codes, for a firewall's page says nothing about a key), ``NotFound`` (20404, and no
-    other 404), ``BadBody`` for everything else, redirects included.
+    That is ``Throttled``, ``TransientFailure``, ``CredentialsRefused``, ``NotFound``, or
+    ``BadBody`` for everything else, redirects included. A 401 is always ``CredentialsRefused``. A
+    403 is so only with one of Twilio's codes, for a firewall's page says nothing about a key. Only
+    Twilio's code 20404 is ``NotFound``, no other 404.
     """
     status, (code, text) = answer.status, _complaint(answer)
     said = f"GET {path}: the API answered {_label(status, code, request_id(answer))}"
@@ -59,7 +60,7 @@ def _throttled(said: str, answer: HttpAnswer, window_s: float) -> EtlError:
 
 
 def _number(text: str) -> Decimal | str:
-    # An exponent beyond Decimal's own must not cost the row: its text is kept instead.
+    # An exponent beyond Decimal's own must not cost the row. Its text is kept.
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -67,21 +68,21 @@ def _number(text: str) -> Decimal | str:
 
 
 _DECODER: Final = JSONDecoder(parse_float=_number, parse_constant=str)
-"""Fractions exact, NaN and Infinity by their names; of duplicate keys, the last wins."""
+"""Fractions are exact, NaN and Infinity are their names. Of duplicate keys the last wins."""
 
 
 def read_payload(path: str, answer: HttpAnswer) -> object:
-    """Parse the JSON of a 200, whatever its shape; raise ``BadBody`` for anything else."""
+    """Parse the JSON of a 200, whatever its shape. Raises ``BadBody`` for anything else."""
     try:
         return _DECODER.decode((answer.body or b"").decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        # ValueError also stands for bytes that are no UTF-8 and integers of over 4,300 digits.
+        # ValueError also means bytes that are not UTF-8, or integers of over 4,300 digits.
         msg = f"GET {path}: the API answered {_describe(answer)}, which is not JSON."
         raise BadBody(msg) from None
 
 
 def _complaint(answer: HttpAnswer) -> tuple[int | None, str]:
-    """Read Twilio's code and message from an error; (None, "") from anybody else's."""
+    """Read Twilio's code and message from an error. Others' errors give (None, "")."""
     try:
         found = _DECODER.decode((answer.body or b"").decode())
     except (ValueError, RecursionError):
@@ -94,7 +95,7 @@ def _complaint(answer: HttpAnswer) -> tuple[int | None, str]:
 _PERSONAL: Final = re.compile(
     r"\S+@\S+|(?<![0-9A-Za-z])\+?\d(?:[\s().-]*\d){6,}(?![0-9A-Za-z])|\?\S*", re.ASCII
 )
-"""An e-mail address, what may be a phone number, the query of a URL."""
+"""An e-mail address, a possible phone number, the query of a URL."""
 
 
 def _clean(text: object) -> str:
@@ -105,7 +106,7 @@ def _clean(text: object) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """Shorten a text to a length, and show it."""
+    """Shorten a text to a length, visibly."""
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -122,7 +123,7 @@ def _label(status: int, code: int | None, request_id: str | None) -> str:
 
 
 def request_id(answer: HttpAnswer) -> str | None:
-    """Give Twilio's own number of a request, to quote to its support."""
+    """Return Twilio's own number of a request, to quote to its support."""
     found = answer.headers.get("Twilio-Request-Id")
     return found if found and re.fullmatch(r"[\w-]{1,64}", found, re.ASCII) else None
 
@@ -130,10 +131,10 @@ def request_id(answer: HttpAnswer) -> str | None:
 def retry_after_ms(header: str | None, *, date: str | None) -> int | None:
     """Read a Retry-After header as milliseconds, clamped to 1 s .. 15 min.
 
-    Takes seconds, decimals too, or an HTTP date (RFC 9110, 10.2.3), which counts from the answer's
-    own ``date`` header: our clock may be an hour off, and the pause is every worker's. A negative
-    pause is 1 s, 1e11 is 15 min. None, and so the window, for no header, for anything else, NaN and
-    inf included, and for a date in an answer that does not say what time it is there.
+    It takes seconds, even decimals, or an HTTP date (RFC 9110, 10.2.3). The date counts from the
+    answer's own ``date`` header: our clock may be an hour off, and the pause is every worker's. A
+    negative pause is 1 s, 1e11 is 15 min. The result is None, and so one window, for no header, for
+    NaN, inf and other text, and for a date in an answer without its own.
     """
     text = (header or "").strip()
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,4})?", text, re.ASCII | re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""Send one request for one thing, and hand over what came."""
+"""Send one request for one thing, and return its answer."""
 
 import threading
 from base64 import b64encode
@@ -19,12 +19,12 @@ from etl.extract.wire import HttpAnswer, Wire, tls_context
 from etl.records import SID_PATTERN
 
 RECORD_BYTES: Final = 1_000_000
-"""The most decoded bytes of an attempt (they have about 800) or a summary."""
+"""The most decoded bytes of an attempt (usually about 800) or a summary."""
 PAGE_BYTES: Final = 16_000_000
-"""The most decoded bytes of a page of 1,000 attempts (about 800,000)."""
+"""The most decoded bytes of a page of 1,000 attempts (usually about 800,000)."""
 
 MOST: Final = 10**15
-"""No window holds more attempts; what is made of the counts must bear them."""
+"""More attempts than any window holds. Sums of such counts must still fit."""
 
 _LIST: Final = "/v2/Attempts"
 _SUMMARY: Final = "/v2/Attempts/Summary"
@@ -34,7 +34,7 @@ _SCHEMES: Final = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Carry one payload as parsed, whatever its shape; times are seconds of the monotonic clock."""
+    """Carry one parsed payload of any shape. Times are seconds of the monotonic clock."""
 
     payload: object
     sent_at: float
@@ -44,7 +44,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Carry one page of a list; ``next_url`` is checked to be another page of the same list."""
+    """Carry one page of a list. ``next_url`` is another page of the same list."""
 
     payloads: tuple[object, ...]
     next_url: str | None
@@ -55,7 +55,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Carry Twilio's own counts of a window; ``rate`` is a percentage, None when unreadable."""
+    """Carry Twilio's own counts of a window. ``rate`` is a percentage, None if unreadable."""
 
     total: int
     converted: int
@@ -68,9 +68,9 @@ class Summary:
 class Api:
     """Send requests to one origin with one credential, from any number of threads.
 
-    Times are seconds; ``window_s`` is that of the allowance and is only spoken of. Raises
-    ``ConfigError`` for an address, a proxy or certificates that cannot be used. Every method that
-    sends raises the errors that the package names.
+    Times are seconds. ``window_s`` is the allowance's window and only used in messages. Raises
+    ``ConfigError`` if an address, a proxy or certificates cannot be used. Every method that sends
+    raises the package's errors.
     """
 
     def __init__(  # noqa: PLR0913 - plain values instead of the settings
@@ -91,7 +91,7 @@ class Api:
     ) -> None:
         base, through = _address(base_url, "VERIFY_ETL_API_URL"), proxy
         if proxy:
-            # SOCKS is refused: its connections are of another kind, without our deadlines.
+            # SOCKS is refused: its connections do not keep our deadlines.
             through = proxy if "://" in proxy else f"http://{proxy}"
             _address(through, "VERIFY_ETL_PROXY")
         self._origin = f"{base.scheme}://{base.netloc}"
@@ -106,22 +106,22 @@ class Api:
             "Accept-Encoding": "identity",
             "Authorization": f"Basic {token}",
         }
-        # A page shrinks to a tenth; for one attempt, inflating costs more than it saves.
+        # A page shrinks to a tenth. For one attempt, inflating costs more than it saves.
         self._many = self._one | {"Accept-Encoding": "gzip"}
         secure = base.scheme == "https" or through.startswith("https:")
         self._secure = secure
-        # Certificates of one's own are read now, for they may be wrong; the usual ones, which take
-        # a while, when the first connection needs them.
+        # Read your own certificates now, for they may be wrong. The usual ones take a while and
+        # wait for the first connection.
         self._context = tls_context(ca_bundle) if ca_bundle else None
         self._limits = Limits(connect_s, read_s, total_s, idle_s)
         self._proxy = through
         self._wires: list[Wire] = []
-        # Of these the ones that nobody is using, the last used at the end.
+        # The connections that nobody uses, the last used at the end.
         self._idle: list[Wire] = []
         self._lock = threading.Lock()
 
     def attempt(self, sid: str) -> Reply:
-        """Fetch one attempt by its SID; raise ``MalformedSid`` before any URL is built."""
+        """Fetch one attempt by its SID. Raises ``MalformedSid`` before any URL is built."""
         if SID_PATTERN.fullmatch(sid) is None:
             msg = f"{cut(ascii(sid), 80)} is no Verification Attempt SID: VL and 32 hex digits."
             raise MalformedSid(msg)
@@ -150,8 +150,8 @@ class Api:
     def next_page(self, url: str) -> Page:
         """Read the page at ``Page.next_url``.
 
-        Raises ``ApiContractBroken`` when the address is not another page of our list; nothing is
-        sent then. What is sent goes to our own origin and path: only the query is taken over.
+        Raises ``ApiContractBroken``, and sends nothing, if that is not another page of our list.
+        Requests go to our own origin and path; only the query is taken over.
         """
         return self._page(query_of(url, list_url=self._list_url))
 
@@ -187,7 +187,7 @@ class Api:
         return Summary(total, converted, unconverted, rate, answer.sent_at, answer.answered_at)
 
     def close(self) -> None:
-        """Close all connections; those in use end with their request."""
+        """Close all connections. Those in use end with their request."""
         with self._lock:
             wires, self._wires, self._idle = self._wires, [], []
         for wire in wires:
@@ -195,9 +195,9 @@ class Api:
 
     @contextmanager
     def _wire(self) -> Iterator[Wire]:
-        """Lend a connection that is idle, or a new one: as many as there are requests at a time.
+        """Lend an idle connection, or a new one, so that there are as many as requests at a time.
 
-        One to each thread would stay open when its thread has ended, and a run starts many.
+        A thread's own connection would stay open after its end, and a run starts many threads.
         """
         with self._lock:
             wire = self._idle.pop() if self._idle else self._open()
@@ -260,7 +260,7 @@ def _query(**filters: str | None) -> str:
 
 
 def _iso(moment: datetime | None, *, up: bool = False) -> str | None:
-    """Write an aware time as the API reads it; cut to the second outwards, never narrower."""
+    """Write an aware time as the API reads it, cut to the second outwards."""
     if moment is None:
         return None
     if moment.tzinfo is None:

@@ -1,9 +1,9 @@
-"""End a request at its total deadline, wherever it is: connecting, in headers, in the body.
+"""End a request at its total deadline: while connecting, in headers, in the body.
 
-``timeout=`` bounds the wait for one next byte, so a server that drips can hold a thread for hours.
-Here the deadline is enforced where bytes arrive: before each ``recv``, the socket's timeout is set
-to what is left. That holds over TLS and inside a proxy's tunnel too. A name that resolves slowly
-cannot be interrupted, but nothing is sent once the deadline has passed.
+``timeout=`` bounds the wait for the next byte alone. A server that drips could hold a thread for
+hours. Here each ``recv`` first sets the socket's timeout to the time left. That holds over TLS and
+inside a proxy's tunnel, too. Resolving a name cannot be interrupted, but nothing is sent after the
+deadline.
 """
 
 import io
@@ -18,9 +18,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Say how long to wait, in seconds: to connect, for a next byte, and for everything.
+    """Say how many seconds to wait: to connect, for the next byte, and for everything.
 
-    A connection unused for ``idle_s`` is replaced unasked: many middleboxes forget it silently.
+    A connection unused for ``idle_s`` is replaced, for many middleboxes silently forget it.
     """
 
     connect_s: float = 5.0
@@ -30,7 +30,7 @@ class Limits:
 
 
 class TotalDeadline:
-    """Hold the deadlines of the request in hand, shared by a wire and its one connection."""
+    """Hold the deadlines of the current request, shared by a wire and its one connection."""
 
     __slots__ = ("ends_at", "heard", "limits", "sent", "used_at")
 
@@ -50,7 +50,7 @@ class TotalDeadline:
         return now
 
     def left(self) -> float:
-        """Return the seconds left, or raise ``TimeoutError`` when there are none."""
+        """Return the seconds left. Raises ``TimeoutError`` if there are none."""
         left = self.ends_at - monotonic()
         if left <= 0:
             raise TimeoutError
@@ -58,7 +58,7 @@ class TotalDeadline:
 
 
 class _TimedReader(io.RawIOBase):
-    """Read a socket's file, with what is left of the total deadline as the limit of each read."""
+    """Read a socket's file, each read within the total deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, clock: TotalDeadline) -> None:
         self._raw = raw
@@ -96,7 +96,7 @@ class TimedConnection(HTTPConnection):
         *args: Any,  # noqa: ANN401 - http.client's
         **kwargs: Any,  # noqa: ANN401 - http.client's
     ) -> HTTPResponse:
-        """Build http.client's response on a file that keeps the deadline, a tunnel's too."""
+        """Build http.client's response, even a tunnel's, on a file that keeps the deadline."""
         response = HTTPResponse(sock, *args, **kwargs)
         raw = response.fp.detach()
         response.fp = io.BufferedReader(_TimedReader(raw, sock, self._clock))
@@ -109,7 +109,7 @@ class TimedConnection(HTTPConnection):
         return idle_s < self._clock.limits.idle_s and super().is_connected
 
     def connect(self) -> None:
-        """Connect within the connect timeout, for each address the name has."""
+        """Connect within the connect timeout, for each of the name's addresses."""
         self.timeout = min(self._clock.left(), self._clock.limits.connect_s)
         super().connect()
 
@@ -123,4 +123,4 @@ class TimedConnection(HTTPConnection):
 
 
 class TimedTlsConnection(TimedConnection, HTTPSConnection):
-    """Keep the total deadline over TLS; the handshake falls under the connect timeout."""
+    """Keep the total deadline over TLS. The handshake counts as connecting."""

@@ -1,7 +1,7 @@
-"""Follow a list's own address of its next page, and nobody else's.
+"""Follow a list's own address of its next page, and no other.
 
-``next_page_url`` comes from outside. It may lead to a further page of our list and nowhere else,
-and of it only the query is ever sent: scheme, host, port and path are our own.
+``next_page_url`` comes from outside. It may lead only to a further page of our list. Even then only
+its query is sent: scheme, host, port and path are our own.
 """
 
 import re
@@ -18,8 +18,8 @@ _ADDRESS: Final = re.compile(r"[!-\[\]-~]{1,8192}")
 def query_of(url: object, *, list_url: str) -> str:
     """Return the query of a further page's address.
 
-    Raises ``ApiContractBroken`` unless it is a string with scheme, host, port and path of
-    ``list_url``, and without a user name or a fragment.
+    Raises ``ApiContractBroken`` unless it is a string with the scheme, host, port and path of
+    ``list_url``, and no user name or fragment.
     """
     parts = _split(url)
     if parts is None:
@@ -35,7 +35,7 @@ def query_of(url: object, *, list_url: str) -> str:
 
 
 def must_lead_on(query: str, *, read: str) -> None:
-    """Raise ``ApiContractBroken`` for a next page that is the page just read."""
+    """Raise ``ApiContractBroken`` if the next page is the page just read."""
     if _pairs(query) == _pairs(read):
         _broken("is that of the page just read")
 
@@ -61,6 +61,6 @@ def _pairs(query: str) -> list[tuple[str, str]]:
 
 
 def _broken(why: str) -> NoReturn:
-    # The address itself stays out of the message: it may carry somebody's token or number.
+    # The address stays out of the message: it may carry a token or a number.
     msg = f"The list of attempts cannot be followed: the address of its next page {why}."
     raise ApiContractBroken(msg, hint="Check VERIFY_ETL_API_URL, and what stands in between.")

@@ -18,19 +18,19 @@ def patiently(
     may_retry: Callable[[], bool],
     tries: int = 3,
 ) -> T:
-    """Call, and after a ``TransientFailure`` call again, ``tries`` times in all at most.
+    """Call, and call again after a ``TransientFailure``, at most ``tries`` times in all.
 
-    Before each further try: ``may_retry`` says whether the run's budget allows it, ``sleep``
-    waits for a random time of up to 0.5, 1, 2 .. 8 s (full jitter), ``permit`` blocks until the
-    shared allowance grants a slot, and may raise to abort. The last error is raised as it is.
+    Before each further try ``may_retry`` says whether the run's budget allows it. ``sleep`` waits
+    for a random time of up to 0.5, 1, 2 .. 8 s (full jitter). ``permit`` blocks until the shared
+    allowance grants a slot, and may raise to abort. The last error is raised as it is.
     """
     try:
         return call()
     except TransientFailure as error:
         first: list[TransientFailure] = [error]
 
-    # Tenacity enters only now, so that a call that succeeds costs nothing more; it is handed the
-    # failure that has happened as the outcome of its first try.
+    # Tenacity enters only after a failure, so that a successful call costs nothing more. The
+    # failure counts as its first try's outcome.
     def attempt() -> T:
         if first:
             raise first.pop()
@@ -41,7 +41,7 @@ def patiently(
         failed = state.outcome is not None and isinstance(
             state.outcome.exception(), TransientFailure
         )
-        # Asked last, and not at all after the last try: a yes takes from the run's budget.
+        # Asked last, and never after the last try: a yes takes from the run's budget.
         return failed and state.attempt_number < tries and may_retry()
 
     return tenacity.Retrying(

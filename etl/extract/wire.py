@@ -1,9 +1,9 @@
-"""Carry one GET to one origin and its answer back, under deadlines and a cap on bytes.
+"""Carry one GET to one origin and its answer back, within deadlines and a cap on bytes.
 
-``requests`` brings the adapter: pools, TLS, proxies. Its session is left out on purpose. With
-redirects off, ``Session.send`` still reads the whole body of a redirect, without any limit; it
-adds cookies, the environment's proxies and ``~/.netrc``; and it makes up half of a call's cost.
-Nothing here retries: each call sends one request at most.
+``requests`` brings the adapter: pools, TLS, proxies. Its session is left out on purpose. Even with
+redirects off, ``Session.send`` reads the whole body of a redirect, without any limit. It adds
+cookies, the environment's proxies and ``~/.netrc``, and makes up half of a call's cost. Nothing
+here retries: each call sends one request at most.
 """
 
 import ssl
@@ -30,15 +30,15 @@ from etl.extract.deadline import Limits, TimedConnection, TimedTlsConnection, To
 
 _CHUNK: Final = 65_536
 _ERROR_LIMIT: Final = 65_536
-"""Decoded bytes that are read of an answer other than 200; only its code matters."""
+"""Decoded bytes to read of an answer other than 200. Only its code matters."""
 
 _NO_BODY: Final = (1, 3)
-"""Behind a 1xx comes another answer, and nobody follows a redirect: what is unread is closed."""
+"""A 1xx comes before another answer, and no redirect is followed. So the rest is closed unread."""
 
 _CAUSES: Final = 4
 
 _BROKEN: Final = (HTTPError, HTTPException, OSError, zlib.error)
-"""What urllib3, http.client and zlib mean to raise for a connection or an answer that breaks."""
+"""The errors of urllib3, http.client and zlib for a broken connection or answer."""
 
 _ONCE: Final = Retry(False, redirect=False)  # noqa: FBT003 - urllib3's own way to say "never"
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -46,9 +46,9 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """Hold what came back: ``body`` is decoded, None where it was not 200 and not readable.
+    """Hold an answer. ``body`` is decoded; it is None if not 200 and not readable.
 
-    ``sent_at`` and ``answered_at`` are seconds of ``time.monotonic``; the first is taken before
+    ``sent_at`` and ``answered_at`` are seconds of ``time.monotonic``. The first is taken before
     connecting, so no answer looks newer than it is.
     """
 
@@ -60,10 +60,10 @@ class HttpAnswer:
 
 
 def tls_context(ca_bundle: str) -> ssl.SSLContext:
-    """Build the TLS settings once for all threads; certifi's list unless ``ca_bundle`` is given.
+    """Build the TLS settings once for all threads, with certifi's list or ``ca_bundle``.
 
-    Raises ``ConfigError`` for a bundle that cannot be read. Loading certificates takes ~20 ms,
-    which requests by itself pays again for each new connection.
+    Raises ``ConfigError`` if the bundle cannot be read. Loading certificates takes ~20 ms; requests
+    by itself pays that for each new connection.
     """
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     path = Path(ca_bundle or DEFAULT_CA_BUNDLE_PATH)
@@ -90,13 +90,13 @@ class Wire(HTTPAdapter):
         self._origin = origin
         self._timeout = Timeout(connect=limits.connect_s, read=limits.read_s)
         self._pool = self._find_pool(origin, {"all": proxy} if proxy else None)
-        # A proxy is asked for a plain http address in full; a tunnel carries the path alone.
+        # A proxy gets a plain http address in full. A tunnel carries the path alone.
         self._prefix = origin if proxy and origin.startswith("http:") else ""
         self._hint = "Check VERIFY_ETL_PROXY and the network." if proxy else "Check the network."
 
     def _find_pool(self, origin: str, proxies: dict[str, str] | None) -> HTTPConnectionPool:
         asked = requests.Request("GET", origin).prepare()
-        # The stubs name its base class, which can do next to nothing.
+        # The stubs name its base class, which can hardly do anything.
         pool: Any = self.get_connection_with_tls_context(asked, verify=True, proxies=proxies)
         kind = TimedTlsConnection if pool.scheme == "https" else TimedConnection
         pool.ConnectionCls = partial(kind, clock=self._clock)
@@ -113,16 +113,16 @@ class Wire(HTTPAdapter):
         )
 
     def close(self) -> None:
-        """Close the connection; urllib3 would leave that to the garbage collector."""
+        """Close the connection. urllib3 would leave that to the garbage collector."""
         self._pool.close()
         super().close()
 
     def get(self, target: str, *, headers: Mapping[str, str], limit: int) -> HttpAnswer:
         """Send one GET for ``target`` (path and query) and read at most ``limit`` decoded bytes.
 
-        Raises ``Unreachable`` when the request could not be sent, ``TransientFailure`` when the
-        answer did not arrive whole and in time, ``BodyTooLarge`` and ``BadBody`` (an encoding
-        that was not asked for). No message quotes what the server sent.
+        Raises ``Unreachable`` if the request could not be sent, ``TransientFailure`` if the answer
+        did not arrive whole and in time, ``BodyTooLarge``, or ``BadBody`` for an unrequested
+        encoding. No message quotes what the server sent.
         """
         sent_at = self._clock.start()
         with self._sorted():
@@ -140,14 +140,14 @@ class Wire(HTTPAdapter):
         try:
             body = self._body(response, limit)
         finally:
-            # Harmless once the body is read and the connection back in the pool; what is unread
+            # Harmless after the body is read and the connection is back in the pool. Unread bytes
             # must never be taken for the next answer.
             response.close()
         self._clock.used_at = answered_at = monotonic()
         return HttpAnswer(response.status, response.headers, body, sent_at, answered_at)
 
     def _body(self, response: BaseHTTPResponse, limit: int) -> bytes | None:
-        """Read the body; of another answer than 200 the status says enough, if it cannot be read."""
+        """Read the body. If it cannot be read, the status of an answer other than 200 is enough."""
         if response.status == HTTPStatus.OK:
             with self._sorted():
                 return _read(response, limit)
@@ -159,10 +159,10 @@ class Wire(HTTPAdapter):
 
     @contextmanager
     def _sorted(self) -> Iterator[None]:
-        """Make one error of the tree of whatever the other side's bytes have caused.
+        """Turn any failure caused by the other side's bytes into one error of the tree.
 
-        The libraries raise errors of any class for bytes that they did not expect (``ValueError``
-        for a negative chunk size). What our own code raises stays the bug that it is.
+        For unexpected bytes the libraries raise errors of any class (``ValueError`` for a negative
+        chunk size). An error of our own code stays the bug that it is.
         """
         try:
             yield
@@ -187,7 +187,7 @@ class Wire(HTTPAdapter):
 
 
 def _read(response: BaseHTTPResponse, limit: int) -> bytes:
-    """Read and decode a body; past ``limit`` bytes, raw or decoded, give up at once."""
+    """Read and decode a body. Past ``limit`` bytes, raw or decoded, give up at once."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"identity", "", "gzip", "x-gzip"}:
         msg = "the answer has an encoding that was not asked for."
@@ -215,7 +215,7 @@ def _inflate(
     data: bytes,
     room: int,
 ) -> tuple[Any, bytes]:
-    """Decompress at most ``room`` bytes; a stream may consist of several members (RFC 1952)."""
+    """Decompress at most ``room`` bytes. A stream may have several members (RFC 1952)."""
     found = bytearray()
     while data and len(found) < room:
         if unzip.eof:
@@ -226,7 +226,7 @@ def _inflate(
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Say whether a line of this package raised an error, and not a library that it called."""
+    """Say whether our own code raised an error, and not a library."""
     lines = error.__traceback__
     while lines is not None and lines.tb_next is not None:
         lines = lines.tb_next
@@ -235,7 +235,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> str:
-    """Name the classes of an error and its causes, outermost first, and none of their words."""
+    """Name the classes of an error and its causes, outermost first, without their words."""
     names: list[str] = []
     found: BaseException | None = error
     while found is not None and len(names) < _CAUSES:
@@ -253,5 +253,5 @@ def _name(error: BaseException) -> str:
 
 
 def _many_headers(error: BaseException) -> bool:
-    """Recognize http.client's limit of 100 headers, for which it has no class of its own."""
+    """Recognize http.client's limit of 100 headers, an error without a class of its own."""
     return any(type(part) is HTTPException for part in (error, *error.args))

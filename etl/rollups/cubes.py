@@ -1,7 +1,7 @@
 """Describe the roll-ups: what the reports add up, by stretches of time and a few keys.
 
-The tables (`schema`), the SQL that fills them (`rollups`) and the SQL that reads them (`reports`)
-all follow from what stands here. A roll-up holds nothing that the raw rows do not say.
+The tables (``tables``), the SQL that fills them (``facts``, ``refresh``) and the SQL that reads
+them (``read``) follow from this file. A roll-up says nothing that the raw rows do not say.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ from typing import Final
 from etl.sql.spans import DAY_S, HOUR_S, QUARTER_S
 
 UNKNOWN: Final = -1_000_000 * DAY_S
-"""The beginning of the stretch that stands for an unknown time; before the year 1, on a day."""
+"""The start of the stretch for an unknown time: a day before the year 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """Describe one roll-up: one row for each stretch and each combination of the keys.
+    """Describe one roll-up: a row for each stretch and combination of keys.
 
-    ``lengths``: of the stretches, in seconds; the first is made from raw rows, the others from it.
-    What has no quarters is read raw by days of another zone: they would be as many as the rows.
-    ``counts`` and ``amounts`` (millionths; NULL: none known) are added up. With ``bounded``, a row
-    has the moments of its oldest and newest attempt, `first_at` and `last_at`, too.
+    ``lengths`` are the stretches' lengths in seconds. The first is made from raw rows, the others
+    from it. A roll-up without quarters is read raw for another zone's days: quarters would be as
+    many as the rows. ``counts`` and ``amounts`` (millionths, NULL if unknown) are added up. With
+    ``bounded``, a row also has the moments of its oldest and newest attempt, `first_at` and
+    `last_at`.
     """
 
     name: str
@@ -32,12 +33,12 @@ class Rollup:
 
     @property
     def table(self) -> str:
-        """Give the name of its table."""
+        """Return the name of its table."""
         return f"rollup_{self.name}"
 
     @property
     def measures(self) -> dict[str, str]:
-        """Give each measure with the aggregate that puts two rows together."""
+        """Return each measure with the aggregate that merges two rows."""
         bounds = {"first_at": "MIN", "last_at": "MAX"} if self.bounded else {}
         return dict.fromkeys((*self.counts, *self.amounts), "SUM") | bounds
 
@@ -67,8 +68,8 @@ PREFIXES: Final = Rollup(
     lengths=(HOUR_S,),
 )
 VERIFICATIONS: Final = Rollup(
-    # By the first attempt's time, and each attempt's number; the last four counts are those of
-    # whole verifications, and stand with their first attempt.
+    # By the first attempt's time and each attempt's number. The last four counts are of whole
+    # verifications, and stand with their first attempt.
     "verifications",
     keys=("service_sid", "channel", "country", "attempt_no"),
     counts=(
@@ -89,5 +90,5 @@ ROLLUPS: Final = (ATTEMPTS, CARRIERS, ERRORS, PREFIXES, VERIFICATIONS, FRESHNESS
 
 
 def quarter(epoch_s: float) -> int:
-    """Give the beginning of the quarter of an hour that holds a moment."""
+    """Return the start of a moment's quarter of an hour."""
     return int(epoch_s // QUARTER_S) * QUARTER_S

@@ -1,6 +1,6 @@
-"""Say, for each roll-up, what one raw row adds to it: the one place where reports count.
+"""Say what one raw row adds to each roll-up. Only here do reports count.
 
-A roll-up is the sum of these rows, and a report reads either.
+A roll-up is the sum of these rows. A report reads either.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
@@ -42,7 +42,7 @@ def _counted(scope: Scope) -> Mapping[str, str]:
 
 
 def _costs(scope: Scope) -> Mapping[str, str]:
-    # A verification is paid for once: of several converted attempts, the lowest SID's counts.
+    # A verification is paid for once: the converted attempt with the lowest SID counts.
     other = (
         f"SELECT 1 FROM {scope.attempts} b WHERE b.verification_sid = a.verification_sid "
         f"AND b.conversion_status = 'converted' AND b.sid < {scope.dialect.exact('a.sid')}"
@@ -69,7 +69,7 @@ def _fresh(scope: Scope) -> Mapping[str, str]:
 
 
 def _steps(scope: Scope, over: Over, times: Times, names: Sequence[str]) -> str:
-    """Give each attempt its number, and say beside it what became of the verification."""
+    """Give each attempt its number and the outcome of its verification."""
     went_on = "converted = 0 AND attempt_no < tries"
     gave_up = "converted = 0 AND attempt_no = tries"
     first = "WHEN attempt_no = 1"
@@ -84,7 +84,7 @@ def _steps(scope: Scope, over: Over, times: Times, names: Sequence[str]) -> str:
     }
     columns = timed(scope, times, "first_at")
     columns += [f"{known.get(name, name)} AS {name}" for name in names]
-    # A verification may begin in the window and go on after it: it was fetched whole, now look.
+    # A verification may begin in the window and go on after it. It was fetched whole; filter now.
     where = [*scope.window("first_at"), *scope.only("service_sid", "channel", "country")]
     if over.which is Which.SPANS:
         dialect = scope.dialect
@@ -118,7 +118,7 @@ def _numbered(scope: Scope, over: Over) -> str:
 
 
 def _of_verifications(scope: Scope, over: Over) -> str:
-    """Write FROM and WHERE: all attempts of the verifications that may begin where it is asked."""
+    """Write FROM and WHERE: all attempts of the verifications that may begin in the window."""
     dialect, table, data = scope.dialect, scope.attempts, scope.channel_data
     if over.which is Which.WINDOW:
         where = ["a.verification_sid IS NOT NULL"]

@@ -1,9 +1,9 @@
-"""Mark whose roll-ups a write makes stale, in the transaction of the write.
+"""Mark the roll-ups that a write makes stale, in the write's transaction.
 
-A mark is a quarter of an hour, UTC, whose raw rows say more than the roll-ups; reports read it raw
-until ``rollups`` has caught up. Marks are appended and never looked up, so loaders do not wait for
-each other. ``enter`` closes the gap between two of them: neither sees the attempts that the other
-is just writing of the same verification, so no roll-up is made before both have ended.
+A mark is a UTC quarter of an hour whose roll-ups are out of date. Reports read it raw until
+``refresh`` has summed it. Marks are appended and never looked up, so loaders do not wait for each
+other. Two loaders of one verification do not see each other's attempts. So each calls ``enter``,
+and sums wait until both have ended.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -28,15 +28,15 @@ _CHUNK: Final = 1_000
 
 
 def enter(connection: Connection) -> None:
-    """Say that this transaction will write attempts; before its first lock, or it may deadlock."""
+    """Announce that this transaction writes attempts. Call it before any lock, or it may deadlock."""
     lock_shared(connection, _KEY)
 
 
 def settled(connection: Connection) -> int:
-    """Wait until every transaction that wrote attempts has ended; return the newest mark's key.
+    """Wait until every transaction that writes attempts has ended; return the newest mark's key.
 
-    What begins to write after this sees all that is marked up to there, and marks for itself. The
-    caller commits at once.
+    Writers that begin later see everything marked so far, and mark for themselves. The caller
+    commits at once.
     """
     lock_alone(connection, _KEY)
     return connection.execute(select(func.max(rollup_marks.c.id))).scalar() or 0
@@ -45,8 +45,8 @@ def settled(connection: Connection) -> int:
 def quiet_before(policy: Policy, now: int) -> int:
     """Return the end (seconds) of the last day that no longer changes.
 
-    To sum a day after each load would cost as much as the loading, and reports read the newest
-    days raw in no time.
+    Summing a day after each load would cost as much as loading. Reports read the newest days raw,
+    and fast.
     """
     return final.quiet_before(policy, now) // 1000 // DAY_S * DAY_S
 
@@ -60,13 +60,13 @@ def any_before(connection: Connection, end: int) -> bool:
 def mark(
     connection: Connection, times: Iterable[object], verifications: Collection[str | None]
 ) -> list[int]:
-    """Mark the quarters of creation times, and of all attempts of verifications; return them.
+    """Mark the quarters of creation times and of all attempts of verifications; return them.
 
-    ``times`` as any driver returns them; None is the unknown time. Siblings count, for a
-    verification belongs to the time of its first attempt and is paid for once.
+    ``times`` may come from any driver; None is the unknown time. Siblings count, too: a
+    verification belongs to its first attempt's time and is paid for once.
     """
     found = set(times)
-    # SQLite keeps bytes and numbers of others, too: they are no SIDs that anybody shares.
+    # SQLite keeps others' bytes and numbers. They are no SIDs, and nobody shares them.
     sids = [sid for sid in set(verifications) if isinstance(sid, str)]
     # A page has a thousand times, in some dozens of quarters.
     rounded = dialect(connection).rounded(attempts.c.date_created, QUARTER_S)

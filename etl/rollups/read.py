@@ -1,13 +1,13 @@
-"""Read what a report adds up: from roll-ups where they are whole and current, else from raw rows.
+"""Read what a report adds up: from current roll-ups, and raw rows for the rest.
 
 ::
 
     window   |since          whole stretches                    until|
              [ raw | roll-up | roll-up | marked: raw | roll-up | raw ]
 
-A stretch is a UTC day, or a quarter of an hour where days are those of another zone. One statement
-reads the marks, the roll-ups and the raw rows, so the answer is that of the raw rows at one moment
-(``newest`` is another statement, and wants a snapshot around both).
+A stretch is a UTC day, or a quarter of an hour if the days are another zone's. One statement reads
+the marks, the roll-ups and the raw rows. So the answer is that of the raw rows at one moment.
+``newest`` is another statement, and needs a snapshot around both.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
@@ -23,15 +23,17 @@ from etl.sql.scope import UTC, Scope
 from etl.sql.spans import DAY_S, QUARTER_S
 
 Times = Mapping[str, Callable[[str], str] | int]
-"""Names what is made of each row's moment, and how: an int counts whole stretches of so many seconds
-since 1970."""
+"""Maps a name to what is made of a row's moment.
+
+A callable writes an expression. An int counts whole stretches of that many seconds since 1970.
+"""
 
 MARKS: Final = "rollup_marks"
 SLICE: Final = ("service_sid", "channel", "country")
 
 
 class Which(Enum):
-    """Say which moments raw rows are read of."""
+    """Say which moments of raw rows are read."""
 
     WINDOW = "those of the scope's window"
     SPANS = "those in the spans of the table expression `spans`"
@@ -40,7 +42,7 @@ class Which(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """Say which moments raw rows are read of; spans are parts of stretches of a length."""
+    """Say which moments of raw rows are read. Spans are parts of stretches of a length."""
 
     which: Which
     length: int = 0
@@ -51,10 +53,10 @@ UNKNOWN_TIME: Final = Over(Which.UNKNOWN)
 
 
 class Raw(Protocol):
-    """Write the SELECT over raw rows: one row for each thing that is counted."""
+    """Write the SELECT over raw rows: one row for each counted thing."""
 
     def __call__(self, scope: Scope, over: Over, times: Times, names: Sequence[str]) -> str:
-        """Give the times, then the keys and measures of these names."""
+        """Write the times, then the keys and measures of these names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Facts:
 def read(
     scope: Scope, facts: Facts, times: Times, names: Sequence[str], *, by_day: bool = True
 ) -> tuple[tuple[str, str], ...]:
-    """Write the table expressions that end with `facts`: the times, and keys and measures named.
+    """Write the table expressions that end with `facts`: the times, keys and measures.
 
     With ``by_day`` the times hold the scope's day, so that its zone matters.
     """
@@ -89,7 +91,7 @@ def read(
 def newest(scope: Scope, cube: Rollup, count: int) -> str | None:
     """Write the SELECT of the second at which the stretch of the ``count``-th newest row begins.
 
-    It finds nothing where there are fewer rows. None: the scope is read raw.
+    It finds nothing if there are fewer rows. None means that the scope is read raw.
     """
     length = _length(scope, cube, by_day=False)
     first, end = _whole(scope, length)
@@ -101,7 +103,7 @@ def newest(scope: Scope, cube: Rollup, count: int) -> str | None:
 
 
 def _length(scope: Scope, cube: Rollup, *, by_day: bool) -> int | None:
-    """Choose the longest stretches that the answer can be put together from; None: raw rows."""
+    """Choose the longest stretches that fit the answer. None means raw rows."""
     asked = dict(zip(SLICE, (scope.services, scope.channels, scope.countries), strict=True))
     if scope.raw or any(values and key not in cube.keys for key, values in asked.items()):
         return None
@@ -146,7 +148,7 @@ def _rolled(scope: Scope, cube: Rollup, length: int, times: Times, names: Sequen
 
 
 def _spans(scope: Scope, length: int, first: int | None, end: int | None) -> str:
-    """Write the spans that are read raw: marked stretches, and the window's ends."""
+    """Write the spans to read raw: marked stretches, and the window's ends."""
     dialect = scope.dialect
     since, until = (f"@{name}@" for name in scope.names)
     parts = [marked(scope, length, first, end)]
@@ -160,7 +162,7 @@ def _spans(scope: Scope, length: int, first: int | None, end: int | None) -> str
 def marked(
     scope: Scope, length: int, first: int | None, end: int | None, where: Sequence[str] = ()
 ) -> str:
-    """Write the SELECT of the marked stretches from a first one to an end."""
+    """Write the SELECT of the marked stretches in a range."""
     dialect = scope.dialect
     conditions = [f"m.start > {UNKNOWN}" if first is None else f"m.start >= {first}", *where]
     conditions += [f"m.start < {end}"] if end is not None else []
@@ -176,7 +178,7 @@ def _span(scope: Scope, start: str, low: str, high: str) -> str:
 
 
 def timed(scope: Scope, times: Times, at: str) -> list[str]:
-    """Write what is made of a moment of a raw row."""
+    """Write what is made of a raw row's moment."""
     seconds = scope.dialect.seconds(at)
     return [
         f"{scope.dialect.number(seconds, how) if isinstance(how, int) else how(at)} AS {name}"
@@ -190,7 +192,7 @@ def attempts(
     *,
     channel_data: bool = True,
 ) -> Raw:
-    """Write the SELECT that counts attempts `a`, with their channel data `d` if it is needed."""
+    """Write the SELECT that counts attempts `a`, with their channel data `d` if needed."""
 
     def raw(scope: Scope, over: Over, times: Times, names: Sequence[str]) -> str:
         known = expressions(scope)
@@ -224,7 +226,7 @@ def _source(scope: Scope, over: Over, where: Sequence[str], channel_data: bool) 
 
 
 def hidden(column: str) -> str:
-    """Hide from a planner that a row of `d` must be there: SQLite would read all of them first."""
+    """Hide from a planner that `d` must have a row, or SQLite reads all of them first."""
     return f"COALESCE({column}, NULL)"
 
 
@@ -236,7 +238,7 @@ def _lines(columns: Sequence[str]) -> str:
 
 
 def made(scope: Scope, facts: Facts, over: Over) -> str:
-    """Write the SELECT that makes a roll-up's rows from raw rows, in the order of its columns.
+    """Write the SELECT that makes a roll-up's rows from raw rows, in its columns' order.
 
     Over spans, the caller writes the table expression `spans` before it.
     """
@@ -267,7 +269,7 @@ def _added(cube: Rollup, length: int, source: str) -> str:
     columns = [
         f"{length} AS length_s",
         "start",
-        # In whatever order: it tells the rows of a stretch apart.
+        # Any order will do. It tells the rows of a stretch apart.
         "ROW_NUMBER() OVER (ORDER BY start) AS place",
         *cube.keys,
         *(f"{add}({name}) AS {name}" for name, add in cube.measures.items()),
@@ -277,5 +279,5 @@ def _added(cube: Rollup, length: int, source: str) -> str:
 
 
 def whole(scope: Scope) -> Scope:
-    """Widen a scope to every moment; its services, channels and countries stay."""
+    """Widen a scope to every moment. Its services, channels and countries stay."""
     return replace(scope, since=None, until=None)

@@ -1,8 +1,7 @@
 """Bring the roll-ups up to date: wait for writers | take a day's marks | sum anew | forget them.
 
-Each day is a transaction, and waits until it is quiet. A crash in between loses nothing: marks go in
-the transaction that made them unnecessary. A writer that commits while sums are made has marks of
-its own, which stay.
+Each day is a transaction, and is summed once it is quiet. A crash loses nothing: marks go in the
+transaction of the sums. A writer that commits meanwhile has its own marks, and they stay.
 """
 
 # ruff: noqa: S608 - the SQL is put together from our own names and numbers
@@ -45,11 +44,11 @@ def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
     patience_s: float = 30,
     stop: Callable[[int], bool] = lambda _done: False,
 ) -> int:
-    """Make the roll-ups of quiet days say what the raw rows say; return how many were summed anew.
+    """Sum the quiet days that are marked; return how many were summed.
 
-    With ``everything`` the newest days, too. Stops between two days when ``stop``, told how many
-    are done, says so: the marks that are left wait for the next time. Raises ``DatabaseBusy`` when
-    writers do not end within ``patience_s``.
+    With ``everything`` the newest days, too. ``stop`` is asked between two days, with the number
+    done. The marks left wait for the next time. Raises ``DatabaseBusy`` if writers do not end
+    within ``patience_s``.
     """
 
     def due(connection: Connection) -> int | None:
@@ -60,7 +59,7 @@ def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
     if end is None:
         return 0
     newest = transact(engine, marks.settled, doing=_DOING, patience_s=patience_s)
-    # A day of a million attempts takes as long as it takes, and no loader waits for it.
+    # A day of a million attempts takes long, but no loader waits for it.
     engine = engine.execution_options(**PATIENT)
     transact(engine, partial(_thin, newest=newest), doing=_DOING, patience_s=patience_s)
     done, after = 0, UNKNOWN - DAY_S
@@ -79,7 +78,7 @@ def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
 
 
 def _step(connection: Connection, newest: int, first: int, end: int) -> int | None:
-    """Sum the next day that has marks, the oldest; return it, None when there is none."""
+    """Sum the oldest day that has marks; return it, None if there is none."""
     m = rollup_marks.c
     marked = select(func.min(m.start)).where(m.id <= newest, m.start >= first, m.start < end)
     start = connection.execute(marked).scalar()
@@ -91,7 +90,7 @@ def _step(connection: Connection, newest: int, first: int, end: int) -> int | No
 
 
 def _thin(connection: Connection, newest: int) -> None:
-    """Forget all but the newest mark of each quarter: one says as much as a hundred."""
+    """Forget all but the newest mark of each quarter. One says as much as a hundred."""
     m = rollup_marks.c
     kept = select(func.max(m.id).label("id")).where(m.id <= newest).group_by(m.start).subquery()
     again = select(kept.c.id)
@@ -117,7 +116,7 @@ def _sum(connection: Connection, newest: int, day: int) -> None:
     """Sum one day's marked stretches anew, in the caller's transaction."""
     m = rollup_marks.c
     which = (m.id <= newest, m.start >= day, m.start < day + DAY_S)
-    # Whoever sums the same day at the same time waits here, then finds the marks gone.
+    # A second worker on the same day waits here, then finds the marks gone.
     taken = connection.execute(locked(select(m.id).where(*which))).all()
     if not taken:
         return

@@ -1,6 +1,6 @@
-"""Make the roll-ups' tables from their descriptions, apart from the others: most runs need none.
+"""Make the roll-ups' tables from their descriptions. Most runs need none.
 
-They belong to the same metadata: whoever means all tables takes it from here.
+They share the other tables' metadata. Import it from here to have all tables.
 """
 
 from sqlalchemy import BigInteger, Column, Integer, Table
@@ -17,8 +17,8 @@ def _rollup(cube: Rollup) -> Table:
     return Table(
         cube.table,
         metadata,
-        # A stretch of time: its length and its beginning in seconds, UTC; then a running number,
-        # for keys may be NULL.
+        # A stretch: its length and its start in seconds, UTC. Then a running number, for keys may
+        # be NULL.
         Column("length_s", Integer, primary_key=True, autoincrement=False),
         Column("start", BigInteger, primary_key=True, autoincrement=False),
         Column("place", Integer, primary_key=True, autoincrement=False),
@@ -27,10 +27,10 @@ def _rollup(cube: Rollup) -> Table:
         *(Column(name, Integer, nullable=False) for name in cube.counts),
         *(Column(name, BigInteger) for name in cube.amounts),
         *(Column(name, Moment) for name in ("first_at", "last_at") if cube.bounded),
-        # Kept in the order in which they are read.
+        # Rows are kept in the order of reading.
         sqlite_with_rowid=False,
     )
 
 
 rollups = {cube.name: _rollup(cube) for cube in ROLLUPS}
-"""The roll-ups by their names; see `cubes`."""
+"""The roll-ups' tables by name; see `cubes`."""

@@ -21,10 +21,10 @@ from etl.queue.leases import give_back_strays
 
 
 def leave(tools: Tools) -> None:
-    """Give back what this worker still holds, with nothing counted, if the database lets us.
+    """Give back uncounted what this worker still holds, if the database allows it.
 
-    If it does not, leases run out by themselves; then the end of the run's row tells the next one
-    that no row brought this worker down. When that cannot be written either, nothing tells.
+    If not, the leases run out by themselves. The run's row then says that the run ended by itself,
+    so no row is blamed. If that row cannot be written either, the rows are blamed.
     """
 
     def windows(connection: Connection) -> int:
@@ -49,16 +49,16 @@ def _give_back(tools: Tools) -> None:
         except StorageError:
             if most == 1:
                 raise
-            # A disk that is full may have room for one row, as it had for the claim of one.
+            # A full disk may still have room for one row.
             given = most = 1
         else:
             tools.counts.given_back += given
 
 
 def end_badly(tools: Tools, run_id: int, bug: BaseException) -> None:
-    """Complete the row of a run that a bug ended, if the database lets us.
+    """Complete the row of a run that a bug ended, if the database allows it.
 
-    By name only: what a bug says may quote what the API sent.
+    Only the bug's name is kept, since its words may quote what the API sent.
     """
 
     def work(connection: Connection) -> None:
@@ -75,13 +75,13 @@ def end_badly(tools: Tools, run_id: int, bug: BaseException) -> None:
 
 
 def take_back(tools: Tools) -> None:
-    """Let wait again what was refused before it was certain that no row was to blame."""
+    """Let rows wait again that were refused before the database was blamed."""
     counts = tools.counts
 
     def work(connection: Connection) -> int:
         return refusals.take_back(connection, counts.refused)
 
-    # What keeps them dead is said already, by whatever ended the run.
+    # The run's end has already told why they stay dead.
     with suppress(EtlError):
         back = transact(tools.engine, work, doing="taking refused rows back", patience_s=5)
         counts.dead -= back
@@ -91,7 +91,7 @@ def take_back(tools: Tools) -> None:
 def judge(
     job: Job, counts: Counts, left: int, *, error: EtlError | None, stop: StopFlag
 ) -> tuple[EtlError | None, int]:
-    """Choose the exit code: of several that apply, the first of the documented order."""
+    """Choose the exit code. Of several, the first of the documented order wins."""
     if error is not None:
         return error, error.exit_code
     if stop.signal is not None:

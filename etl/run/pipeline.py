@@ -23,8 +23,8 @@ Draining::
          |   '---- request slots, shared by all workers <---- answers give them back
          '<--------- given back, retry, refresh, dead <---------------------'
 
-A claim is one short transaction, a finish another; between them nothing is locked. Each run has
-its row in ``sync_runs``.
+A claim is one short transaction, a finish another. Nothing is locked between them. Each run has its
+row in ``sync_runs``.
 """
 
 import os
@@ -68,10 +68,10 @@ if TYPE_CHECKING:
     from etl.listing.reconcile import ReconcileOptions as Compared
 
 Watch: TypeAlias = Callable[[Counts], None]
-"""Is told many times a second how a run goes."""
+"""Is called many times a second with a run's counts."""
 
 SUM_LEAST: Final = 2
-"""So many it sums in any case: one more than a day brings, so that a daily job catches up."""
+"""It sums this many days in any case, one more than a day brings. So a daily job catches up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class RunReport:
 
 
 def worker_name() -> str:
-    """Name this process among all that share the queue: host, process and a random part."""
+    """Name this process among all workers: host, process and a random part."""
     return f"{socket.gethostname()[:80]}:{os.getpid()}:{token_hex(3)}"
 
 
@@ -109,10 +109,10 @@ def run(  # noqa: PLR0913 - the parts of a run
     watch: Watch = lambda _counts: None,
     clock: Clock = clock,
 ) -> RunReport:
-    """Drain the queue once and return what came of it.
+    """Drain the queue once and return the result.
 
-    An error that ends the run is in the report with its exit code, after leases went back;
-    ``EtlError`` is raised only when not even the run's row could be written.
+    An error that ends the run is in the report with its exit code; the leases went back.
+    ``EtlError`` is raised only if the run's row cannot be written.
     """
 
     def go(tools: Tools) -> None:
@@ -132,10 +132,10 @@ def discover(  # noqa: PLR0913 - the parts of a run
     watch: Watch = lambda _counts: None,
     clock: Clock = clock,
 ) -> RunReport:
-    """Load every attempt of a window, bring the due ones up to date, and report as ``run`` does.
+    """Load every attempt of a window, refresh the due ones, and report as ``run`` does.
 
-    So that whoever has no queue needs nothing else in cron. When the list cannot be read, what is
-    due is fetched all the same.
+    Without a queue, cron needs no other command. If the list cannot be read, due rows are fetched
+    all the same.
     """
 
     def rest(tools: Tools) -> None:
@@ -165,7 +165,10 @@ def reconcile(  # noqa: PLR0913 - the parts of a run
     watch: Watch = lambda _counts: None,
     clock: Clock = clock,
 ) -> RunReport:
-    """Hold a window's rows to Twilio's Summary; ``found`` gets the lines, whatever ends the run."""
+    """Compare a window's rows with Twilio's Summary.
+
+    ``found`` gets the lines, whatever ends the run.
+    """
 
     def go(tools: Tools) -> None:
         _stages().reconcile(tools, asked, found)
@@ -174,7 +177,7 @@ def reconcile(  # noqa: PLR0913 - the parts of a run
 
 
 def _stages() -> "ModuleType":
-    """Import what sends requests when there is something to send: an empty queue starts quickly."""
+    """Import the stages only when there is work, so that an empty queue starts quickly."""
     from etl.run import stages  # noqa: PLC0415 - a third of the time to start
 
     return stages
@@ -231,14 +234,14 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
     try:
         return transact(engine, end, doing="ending the run", patience_s=5)
     except EtlError:
-        # What ended the run says more than that its row could not be completed.
+        # The run's own error matters more than its incomplete row.
         if error is not None:
             raise error from None
         raise
 
 
 def _go(tools: Tools, run_id: int, go: Callable[[Tools], None]) -> EtlError | None:
-    """Do it, and return what ended it before its end, after leases went back."""
+    """Do it, and return the error that ended it, after the leases went back."""
     try:
         go(tools)
     except Interrupted:
@@ -254,7 +257,7 @@ def _go(tools: Tools, run_id: int, go: Callable[[Tools], None]) -> EtlError | No
 
 
 def _anything_waits(tools: Tools) -> bool:
-    """Bring the due rows in, and say whether there is anything to do."""
+    """Promote the due rows, and say whether there is anything to do."""
 
     def work(connection: Connection) -> tuple[attempts.Promoted, bool]:
         check_revision(connection)
@@ -289,13 +292,13 @@ def _roll_up(tools: Tools, share: float) -> None:
         late = done >= SUM_LEAST and time.monotonic() >= until
         return late or tools.stop.signal is not None
 
-    # Who wrote nothing leaves it to the next who does: a run on an empty queue costs next to nothing.
+    # A run that wrote nothing leaves it to the next one, so that an empty queue costs little.
     wrote = tools.counts.finished or tools.counts.listed
     if not wrote or not transact(tools.engine, due, doing="looking for days to sum"):
         return
     from etl.rollups import refresh  # noqa: PLC0415 - every report, which few runs need
 
-    # Somebody else is busy: the next run will do it.
+    # Another worker is busy. The next run will do it.
     with suppress(DatabaseBusy):
         refresh.refresh(
             tools.engine, policy=tools.policy, clock=tools.clock, patience_s=5, stop=stop
@@ -311,7 +314,7 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
     clock: Clock,
 ) -> int:
     def work(connection: Connection) -> int:
-        # The first write comes before the first request: a disk that is full is known by now.
+        # Write before the first request. A full disk shows here.
         check_revision(connection)
         check_rights(connection)
         now = clock(connection)

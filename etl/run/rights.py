@@ -1,4 +1,4 @@
-"""Check before the first request that the run may write what it will write."""
+"""Check a run's rights to write before its first request."""
 
 from typing import Final
 
@@ -38,14 +38,14 @@ WRITTEN: Final = (
 
 
 _COUNTED: Final = (attempt_queue, attempt_changes, sweeps, rollup_marks, sync_runs)
-"""Those that a run inserts rows into which get an id."""
+"""# Tables with an id that a run inserts rows into."""
 
 
 def check_rights(connection: Connection) -> None:
-    """Write no row into each table; part of a run's start.
+    """Write no row into each table, as part of a run's start.
 
-    A right that is missing is then known before the first request, and not after it is spent.
-    SQLite has none to miss: its file can be written or not, and the run's own row shows which.
+    A missing right then shows before any request is spent. SQLite has no rights, only a file that
+    can be written or not. There the run's own row shows it.
     """
     if dialect(connection).is_file:
         return

@@ -1,4 +1,4 @@
-"""Put the stages of a run in their order; ``pipeline`` imports this when something waits."""
+"""Put the stages of a run in order. ``pipeline`` imports this when there is work."""
 
 from functools import partial
 from typing import Final
@@ -21,13 +21,13 @@ from etl.queue import attempts
 from etl.queue.waiting import count_urgent
 
 REPLAN_AFTER: Final = 20
-"""So many rows that come due or are enqueued while others are fetched are worth a new plan."""
+"""This many rows that come due or are enqueued meanwhile are worth a new plan."""
 
 
 def drain(tools: Tools, job: Job) -> None:
-    """Go the cheapest way and drain the rest; again when more came due meanwhile.
+    """Go the cheapest way and drain the rest. Start again if enough came due meanwhile.
 
-    Raises ``Interrupted`` when the run shall end, and what ends a run.
+    Raises ``Interrupted`` when the run must end, and any error that ends it.
     """
     singly = partial(Drain, tools, concurrency=job.concurrency)
     if job.strategy == "fetch" or job.limit is not None:
@@ -57,7 +57,7 @@ def drain(tools: Tools, job: Job) -> None:
 
 
 def _judge(deaf: Stop | None, rest: Drain) -> None:
-    """Raise what kept a run from all that it was to do, when it has done the rest."""
+    """Raise what kept a finished run from part of its work."""
     if deaf is not None:
         raise deaf
     if rest.locked.given_up:

@@ -7,7 +7,7 @@
         ...  # talk to box.url with box.account_sid and box.auth_token
         assert box.stats()["peak_in_window"] <= 100
 
-Listens on 127.0.0.1 only and imports nothing else of etl, so that it is a witness and no twin.
+It listens on 127.0.0.1 only. It imports nothing else of etl, and so can check it.
 """
 
 from .faults import KINDS, Fault, Faults

@@ -1,4 +1,4 @@
-"""Hold an answer before it is sent, and the error bodies that Twilio sends."""
+"""Hold an answer to send, and Twilio's error bodies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CORS_LINES = "".join(f"{name}: {value}\r\n" for name, value in CORS)
 
 
 class Answer(NamedTuple):
-    """An answer to one request: status, body, further headers, and the type of the body."""
+    """Hold an answer to one request: status, body, further headers, and the body's type."""
 
     status: int
     body: bytes
@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     content_type: str = JSON_TYPE
 
     def head(self, *, length: int | None = None, close: bool = False) -> bytes:
-        """Return the status line and headers, for `length` bytes instead of the body's where given.
+        """Return the status line and headers, for `length` bytes or the body's.
 
         A negative length sends no Content-Length.
         """
@@ -60,7 +60,7 @@ def json_answer(document: Any, status: int = 200) -> Answer:  # noqa: ANN401 - a
 def problem(
     status: int, code: int, message: str, headers: tuple[tuple[str, str], ...] = ()
 ) -> Answer:
-    """Return an error as Twilio words it: code, message, more_info and status."""
+    """Return an error in Twilio's form: code, message, more_info and status."""
     body = {
         "code": code,
         "message": message,
@@ -82,9 +82,9 @@ def unauthorized() -> Answer:
 
 
 def too_many(retry_after: str | None = None) -> Answer:
-    """Return Twilio's 429, with the text of a Retry-After header where there is one.
+    """Return Twilio's 429, with the given text as its Retry-After header.
 
-    A date in it counts from the answer's own, so that is sent too.
+    A date in it counts from the answer's own date, so that is sent, too.
     """
     asked = () if retry_after is None else (("Retry-After", retry_after),)
     headers = (("Date", formatdate(usegmt=True)), *asked)

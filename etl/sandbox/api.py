@@ -1,9 +1,9 @@
-"""Answer a request as Twilio's Verify Attempts API would: decide what is said, and send nothing.
+"""Answer a request as Twilio's Verify Attempts API would. Nothing is sent here.
 
     authenticate | allowance | draw a fault | answer
 
-The order matters to clients: wrong credentials cost nothing of the allowance, and a fault strikes
-only what the allowance let pass.
+The order matters to clients. Wrong credentials use none of the allowance. A fault strikes only
+requests within the allowance.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OK = 200
 
 
 class _Call(NamedTuple):
-    """A request understood: its kind (fetch, list, summary, other) and the SID of a fetch."""
+    """Hold a request's kind (fetch, list, summary, other) and the SID of a fetch."""
 
     request: Request
     kind: str
@@ -48,10 +48,10 @@ class _Call(NamedTuple):
 
 
 class Api:
-    """The API over a world, with its allowance, its faults and its counts; it knows no socket.
+    """Serve a world, with its allowance, its faults and its counts, and without a socket.
 
-    `latency` (seconds), `limit`, `world` and `faults` may be changed while it runs. `base` is the
-    origin of the URLs in answers to requests without a usable Host header.
+    `latency` (seconds), `limit`, `world` and `faults` may change while it runs. `base` is the
+    origin of URLs in answers to requests without a usable Host header.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own, given by name
@@ -72,9 +72,8 @@ class Api:
     ) -> None:
         """Prepare answers: `limit` requests in any `window` seconds, 0 for no limit.
 
-        With `send_retry_after` a 429 says in whole seconds when to come back. `account_sid`
-        becomes the world's. `clock` (seconds) measures the windows. Raises ValueError for an
-        unknown order.
+        With `send_retry_after` a 429 says in whole seconds when to come back. `account_sid` becomes
+        the world's. `clock` (seconds) measures the windows. Raises ValueError for an unknown order.
         """
         self.world = world
         if account_sid is not None:
@@ -99,7 +98,7 @@ class Api:
 
     @property
     def limit(self) -> int:
-        """Return the allowance in requests a window; 0 means none."""
+        """Return the allowance in requests a window. 0 means none."""
         return self._allowance.limit
 
     @limit.setter
@@ -109,9 +108,9 @@ class Api:
     def stats(self) -> dict[str, Any]:
         """Return the counts since the start or the last reset.
 
-        `requests` = `accepted` + `throttled` + `unauthorized`; `peak_in_window` is the most
-        accepted in any window, `peak_seen_in_window` the most that came with good credentials;
-        in `by_status` 0 stands for an answer that was not sent whole.
+        `requests` = `accepted` + `throttled` + `unauthorized`. `peak_in_window` is the most
+        accepted in any window, `peak_seen_in_window` the most with good credentials. In `by_status`
+        0 is an answer that was not sent whole.
         """
         return {
             **self._stats.report(),
@@ -122,14 +121,14 @@ class Api:
         }
 
     def reset_stats(self) -> None:
-        """Set all counts to nought; the allowance used so far stays used."""
+        """Set all counts to zero. The allowance used so far stays used."""
         self._stats.reset()
         self._allowance.reset()
 
     def decide(self, request: Request, line: RequestLine) -> tuple[Answer, Fault | None, int]:
-        """Return the answer, the fault that struck, and how many requests were in hand.
+        """Return the answer, the fault that struck, and the number of requests in hand.
 
-        Latency and faults wait here; the end of the server wakes them.
+        Latency and faults wait here. The end of the server wakes them.
         """
         match = _FETCH.fullmatch(request.path)
         sid = match[1] if match else None
@@ -141,8 +140,8 @@ class Api:
             answer, fault = self._decide(call, line)
             status = 0 if fault is not None and fault.kind in SENT_BADLY else answer.status
         finally:
-            # Before anything is sent: whoever has the answer finds it counted, and may well ask
-            # for the same SID again without that being twice at once.
+            # Before anything is sent, so that a client finds its answer counted. It may also ask
+            # for the same SID again at once.
             self._stats.end(sid, status)
         return answer, fault, concurrency
 
@@ -174,7 +173,7 @@ class Api:
         return scheme.lower() == "basic" and given in self._credentials
 
     def _answer(self, call: _Call) -> Answer:
-        """Return the true answer to a request; a 500 that says why where an override fails."""
+        """Return the true answer to a request, or a 500 with the reason if an override fails."""
         try:
             return self._true_answer(call)
         except BadRequest as error:
@@ -194,7 +193,7 @@ class Api:
         return Answer(_OK, self._collection(call))
 
     def _collection(self, call: _Call) -> bytes:
-        """Render a page or a summary, once for each URL where neither time nor tests change it."""
+        """Render a page or a summary, once for each URL if nothing can change it."""
         request = call.request
         host = request.headers.get("host", "")
         base = f"http://{host}" if _HOST.fullmatch(host) else self.base
@@ -213,7 +212,7 @@ class Api:
         return body
 
     def _neighbour(self, call: _Call) -> Answer:
-        """Return the answer to a fetch of the next attempt: another one than was asked for."""
+        """Return the next attempt as the answer to a fetch: the wrong one."""
         index = self.world.index(call.sid or "")
         if index is None or self.world.size < 2:  # noqa: PLR2004 - there is no other
             return self._answer(call)

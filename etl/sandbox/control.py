@@ -1,4 +1,4 @@
-"""Drive a running sandbox over HTTP: counts, faults, settings and SIDs, for other processes."""
+"""Control a running sandbox over HTTP: counts, faults, settings and SIDs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SETTINGS = {"latency": float, "limit": int}
 
 
 def control(api: Api, request: Request) -> Answer:
-    """Answer a request under /_sandbox/, which needs no credentials: only loopback reaches it.
+    """Answer a request under /_sandbox/. It needs no credentials: only loopback reaches it.
 
     GET stats, DELETE stats; GET, POST (a JSON list that replaces), DELETE faults; POST settings
     (`latency` in seconds, `limit`); GET attempts?offset&limit, the SIDs as text, one a line.

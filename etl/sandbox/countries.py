@@ -1,27 +1,27 @@
-"""Hold what a world draws from: countries, carriers, prices, channels and services.
+"""Hold a world's material: countries, carriers, prices, channels and services.
 
-Numbers are fictional: 555-01xx behind an area code in North America, and the same seven digits
-behind a made-up prefix elsewhere. Prices are of the order of published ones and no price list.
+Numbers are fictional. North America has 555-01xx behind an area code, other countries the same
+seven digits behind a made-up prefix. Prices are of a real order, but no price list.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, TypeVar
 
-# Draws are sixteen bits; a table of this many places is indexed by the upper ten.
+# Draws are sixteen bits. A table of this many places is indexed by the upper ten.
 PLACES = 1024
 Value = TypeVar("Value")
 
 
 class Carrier(NamedTuple):
-    """A mobile network: its name and its network code within the country."""
+    """Hold a mobile network: its name and its network code within the country."""
 
     name: str
     mnc: str
 
 
 class Country(NamedTuple):
-    """A destination country: dialling, networks, price and how well its users convert."""
+    """Hold a country: dialling, networks, price and how well its users convert."""
 
     iso: str
     dialling: str
@@ -83,7 +83,7 @@ COUNTRIES = (
             "ja", "usd", 746, 0.81, 2),
 )  # fmt: skip
 
-# Where the fraud goes: a prefix nobody else uses, in a country with a high price.
+# The fraud's country: a high price, and a prefix that nobody else uses.
 PUMPED_COUNTRY = COUNTRIES[11]
 PUMPED_PREFIX = "8990"
 
@@ -96,9 +96,9 @@ ERROR_CODES = ("30003", "30005", "30006", "30007", "30008")
 
 
 def spread(values: tuple[Value, ...], weights: tuple[int, ...]) -> list[Value]:
-    """Lay values out over PLACES places in proportion to their weights, for draws in one step.
+    """Lay values out over PLACES places by their weights, for draws in one step.
 
-    Each value gets a place at least, so that a rare one exists.
+    Each value gets at least one place, so that a rare one exists.
     """
     total = sum(weights)
     table: list[Value] = []

@@ -1,4 +1,4 @@
-"""Say what goes wrong, how often and for whom; `mischief` does it."""
+"""Say what goes wrong, how often and for whom. `spoil` does it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Each kind, and the requests it strikes unless the fault says otherwise.
+# Each kind, and the requests it strikes by default.
 KINDS = {
     "throttle": "any",
     "error": "any",
@@ -51,7 +51,7 @@ TARGETS = ("fetch", "list", "summary", "any")
 _KEY = re.compile(
     r":(?=(?:share|count|match|sid|retry_after|status|code|location|size|seconds|body)=)"
 )
-# What the word after the kind means in a fault written in one line.
+# The meaning of the word after the kind in a fault written in one line.
 _POSITIONAL = {
     "throttle": "retry_after",
     "redirect": "location",
@@ -69,13 +69,13 @@ _POSITIONAL = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong: of a kind, for a share of the requests that match.
+    """Describe one thing that goes wrong, for a share of the matching requests.
 
-    `count` ends it after so many strikes; `sid` limits it to fetches of one attempt. `retry_after`
+    `count` ends it after so many strikes. `sid` limits it to fetches of one attempt. `retry_after`
     is sent as it is written. `status` and `code` belong to throttle, error, html, empty, redirect
     and forbidden, `location` to redirect and foreign_next, `size` (bytes, decoded) to huge,
     gzip_bomb and big_header, `seconds` to slow and hang (how long) and the drips (between two
-    bytes), `body` to body. Raises ValueError for what cannot be meant.
+    bytes), `body` to body. Raises ValueError for senseless values.
     """
 
     kind: str
@@ -92,7 +92,7 @@ class Fault:
     body: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse unknown kinds and targets, and shares that are none."""
+        """Refuse unknown kinds and targets, and wrong shares."""
         if self.kind not in KINDS:
             message = f"unknown fault {self.kind!r}; known: {', '.join(KINDS)}"
             raise ValueError(message)
@@ -124,7 +124,7 @@ class Fault:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Fault:
-        """Make a fault of a mapping, as JSON gives it, reading numbers that are written as text."""
+        """Make a fault of a JSON mapping. Numbers may be text."""
         unknown = values.keys() - {field.name for field in fields(cls)}
         if unknown:
             message = f"unknown fault option {', '.join(sorted(unknown))}"
@@ -141,7 +141,7 @@ class Fault:
         return cls(**read)
 
     def strikes_at(self, kind: str, sid: str | None) -> bool:
-        """Tell whether a request of a kind (fetch, list, summary, other) is of those it strikes."""
+        """Say whether it strikes this kind of request (fetch, list, summary, other)."""
         if self.sid is not None and self.sid != sid:
             return False
         target = self.match or KINDS[self.kind]
@@ -149,7 +149,7 @@ class Fault:
 
 
 class Faults:
-    """Hold the faults that are switched on, and draw from a seed so that runs repeat."""
+    """Hold the active faults, and draw from a seed so that runs repeat."""
 
     def __init__(self, seed: int = 1) -> None:
         """Start with nothing going wrong."""
@@ -159,7 +159,7 @@ class Faults:
         self._left: list[int | None] = []
 
     def add(self, fault: Fault | str) -> None:
-        """Switch on a fault, given as one or as `Fault.parse` reads it; earlier ones go first."""
+        """Add a fault, or the text of one as `Fault.parse` reads it. Earlier ones go first."""
         added = Fault.parse(fault) if isinstance(fault, str) else fault
         with self._lock:
             self._faults.append(added)
@@ -184,7 +184,7 @@ class Faults:
             ]
 
     def draw(self, kind: str, sid: str | None) -> Fault | None:
-        """Return the fault that strikes a request, or None: the first that matches and is drawn."""
+        """Return the first fault that matches a request and is drawn, or None."""
         if not self._faults:
             return None
         with self._lock:

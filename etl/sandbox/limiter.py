@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Limiter:
-    """Admit `limit` requests in any `window` seconds; refused ones are counted and cost nothing.
+    """Admit `limit` requests in any `window` seconds. Refused ones are counted and cost nothing.
 
     With `fixed`, windows begin at multiples of their length instead of sliding, as the API's might.
-    A limit of 0 admits everything; peaks are recorded all the same.
+    A limit of 0 admits everything, but peaks are still recorded.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Limiter:
         fixed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with an empty window; the clock is monotonic seconds."""
+        """Start with an empty window. The clock is monotonic seconds."""
         self.limit = limit
         self.window = window
         self.fixed = fixed
@@ -37,16 +37,16 @@ class Limiter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the peaks and counts; what is in the window stays in it."""
+        """Forget the peaks and counts, but not the window's requests."""
         self.accepted = 0
         self.refused = 0
         self.peak = 0
         self.peak_seen = 0
 
     def admit(self) -> float:
-        """Take one request: return 0.0 where it is admitted, else seconds until one would be.
+        """Take one request; return 0.0 if it is admitted, else seconds until one would be.
 
-        The peaks count those within one window's length before each request, however refused.
+        The peaks count the requests of one window's length before each request, refused ones too.
         """
         with self._lock:
             now = self._clock()
@@ -71,7 +71,7 @@ class Limiter:
             return 0.0 if taken < self.limit else begin + self.window - now
         if inside < self.limit:
             return 0.0
-        # The one that must leave first; more than one where the limit was lowered meanwhile.
+        # This one must leave first, and more than one if the limit was lowered.
         return max(self._accepted[inside - self.limit] + self.window - now, 0.001)
 
 

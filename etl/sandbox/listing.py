@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 ORDERS = ("desc", "asc", "shuffled")
 _CHUNK = 4096
-# Times of creation are whole milliseconds; a range includes its lower bound and not its upper one.
+# Times of creation are whole milliseconds. A range has its lower bound and not its upper one.
 _TICK = 0.001
 
 
 class AttemptList:
-    """See a world as the API shows it: from creation until retention, less what is hidden.
+    """Show a world as the API does: from creation to retention, without the hidden.
 
-    Pages cost in proportion to their size where only times filter; other filters look at every
-    attempt of the window. Summaries by time count conversions once for each 4,096 attempts.
+    A page costs in proportion to its size if only times filter. Other filters look at every attempt
+    of the window. Summaries by time count conversions once for each 4,096 attempts.
     """
 
     def __init__(self, world: World, retention: float, order: str) -> None:
-        """Look at a world; `retention` in seconds, `order` one of ORDERS, else ValueError."""
+        """Look at a world. `retention` is in seconds, `order` one of ORDERS, else ValueError."""
         if order not in ORDERS:
             message = f"order must be one of {', '.join(ORDERS)}, not {order}"
             raise ValueError(message)
@@ -39,12 +39,12 @@ class AttemptList:
 
     @property
     def plain(self) -> bool:
-        """Tell whether no attempt is bent, so that what was rendered once stays true."""
+        """Say whether all attempts are natural, so that what was rendered stays true."""
         world = self.world
         return not (world.overrides or world.hidden or world.unlisted)
 
     def fetch(self, sid: str) -> Payload | None:
-        """Return an attempt's payload, or None where the API would answer 404."""
+        """Return an attempt's payload, or None for the API's 404."""
         world = self.world
         if sid in world.hidden:
             return None
@@ -52,12 +52,12 @@ class AttemptList:
         if index is None:
             return world.attempt(sid) if sid in world.overrides else None
         now = world.now()
-        # The bounds of a page, to the letter: what is listed can be fetched.
+        # These are exactly a page's bounds: a listed attempt can be fetched.
         there = now - self.retention + _TICK <= world.created(index) < now + _TICK
         return world.attempt(sid, now) if there else None
 
     def page(self, query: Query, text: str, base: str) -> Payload:
-        """Return a page: `attempts` and `meta`, whose URLs begin with base and keep the filters."""
+        """Return a page, `attempts` and `meta`. Its URLs begin with base and keep the filters."""
         low, high = self._window(query)
         token = query.token or Token(low, high, 0)
         found, begin, end = self._scan(query, token)
@@ -87,7 +87,7 @@ class AttemptList:
         }
 
     def summary(self, query: Query, url: str) -> Payload:
-        """Return the totals as of now: what counting a list with the same filters would give."""
+        """Return the totals as of now, equal to a count of the list with the same filters."""
         low, high = self._window(query)
         total, converted = self._count(query, low, high)
         rate = f"{100 * converted / total:.9f}".rstrip("0").rstrip(".") if total else "0"
@@ -103,7 +103,7 @@ class AttemptList:
         return self.world.range(now - self.retention + _TICK)[0]
 
     def _window(self, query: Query) -> tuple[int, int]:
-        """Return the indexes that the query's times leave, of those that are there now."""
+        """Return the indexes of the query's times, as far as they are there now."""
         if query.token is not None:
             return query.token.low, query.token.high
         now = self.world.now()
@@ -113,7 +113,7 @@ class AttemptList:
         return max(low, oldest), max(high, oldest)
 
     def _scan(self, query: Query, token: Token) -> tuple[list[Payload], int, int]:
-        """Collect a page from a place in the listing: the attempts, and the places it spans."""
+        """Collect a page from a place in the listing: its attempts and its first and last place."""
         at, count = self._order(token.low, token.high)
         place, step = (token.passed - 1, -1) if token.back else (token.passed, 1)
         found: list[Payload] = []
@@ -131,7 +131,7 @@ class AttemptList:
         return found, token.passed, place
 
     def _members(self, query: Query) -> frozenset[int] | None:
-        # A verification's attempts are known by arithmetic, unless overrides moved some.
+        # Arithmetic finds a verification's attempts, unless overrides moved some.
         if not query.verification_sid or self.world.overrides:
             return None
         return frozenset(self.world.members(query.verification_sid))
@@ -139,7 +139,7 @@ class AttemptList:
     def _listed(
         self, query: Query, index: int, now: float, only: frozenset[int] | None
     ) -> Payload | None:
-        """Return the payload of an index if it is to be listed now and passes the filters."""
+        """Return an index's payload if it is listed now and passes the filters."""
         if only is not None and index not in only:
             return None
         world = self.world
@@ -158,7 +158,7 @@ class AttemptList:
             return lambda place: low + place, count
         if self.order == "desc":
             return lambda place: high - 1 - place, count
-        # A step that shares no divisor with the count visits each once, in no useful order.
+        # A step without a common divisor visits each index once, in a useless order.
         step = next(step for step in range(int(count * 0.618) + 1, 2 * count + 3)
                     if gcd(step, count) == 1)  # fmt: skip
         return lambda place: low + place * step % count, count
@@ -187,7 +187,7 @@ class AttemptList:
         return {*self.world.overrides, *self.world.hidden, *self.world.unlisted}
 
     def _conversions(self, low: int, high: int, now: float) -> int:
-        """Count what converted by now in [low, high): whole chunks once, when nothing changes."""
+        """Count the conversions so far in [low, high): whole chunks once, if nothing changes."""
         first, last = -(-low // _CHUNK), high // _CHUNK
         if first >= last:
             return self._pass(low, high, now)

@@ -1,7 +1,7 @@
-"""Draw what becomes of an attempt, and show it as the API would at any age.
+"""Draw an attempt's life, and show it as the API would at any age.
 
-Three steps, all pure: a verification is drawn from its hash, the life of an attempt from its own,
-and `render` gives the payload that this life shows at one moment.
+There are three pure steps. A verification is drawn from its hash, an attempt's life from its own.
+`render` gives the payload of this life at one moment.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CALL_FAILURES = ("no-answer", "busy", "failed")
 
 
 class Verification(NamedTuple):
-    """What all attempts of a verification share."""
+    """Hold what all attempts of a verification share."""
 
     service: int
     country: Country
@@ -54,7 +54,7 @@ class Verification(NamedTuple):
 
 
 class Life(NamedTuple):
-    """What happens to one attempt, and at which ages in seconds (NEVER: not at all)."""
+    """Hold the events of one attempt with their ages in seconds (NEVER: not at all)."""
 
     channel: str
     fallback_age: float
@@ -71,7 +71,7 @@ class Life(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Whose payload is rendered: the identifiers, and the time of creation in epoch seconds."""
+    """Hold an attempt's identifiers, and its time of creation in epoch seconds."""
 
     sid: str
     account_sid: str
@@ -81,7 +81,7 @@ class Subject(NamedTuple):
 
 
 def draw_verification(draws: Draws, *, pumped: bool) -> Verification:
-    """Draw who wanted a code, where and how; a pumped one goes to the fraudster's prefix."""
+    """Draw the user, the place and the channel of a code. A pumped one goes to the fraud's prefix."""
     country = PUMPED_COUNTRY if pumped else _COUNTRY[draws[0] >> 6]
     prefix = PUMPED_PREFIX if pumped else country.prefixes[draws[1] % len(country.prefixes)]
     channel = "sms" if pumped else _CHANNEL[draws[2] >> 6]
@@ -100,14 +100,14 @@ def draw_verification(draws: Draws, *, pumped: bool) -> Verification:
 
 
 def conversion_age(draws: Draws) -> float:
-    """Return how long the user takes to enter the code: 20 s to 9 min, mostly under a minute."""
+    """Return the user's time to enter the code: 20 s to 9 min, mostly under a minute."""
     return 20.0 + 520.0 * (draws[0] / UNIT) ** 4
 
 
 def draw_life(
     verification: Verification, draws: Draws, *, position: int, last: bool, late_share: float
 ) -> Life:
-    """Draw the life of one attempt; a verification that converts does so with its last one."""
+    """Draw the life of one attempt. A verification that converts does so with its last one."""
     channel = verification.channel
     if position and channel != "email":
         channel = _RESEND[draws[1] >> 6] or channel
@@ -136,7 +136,7 @@ def draw_life(
 
 
 def _outcome(channel: str, draws: Draws, *, converted: bool) -> tuple[str, str]:
-    """Draw the delivery status that an attempt ends with, and its error code ("" for none)."""
+    """Draw an attempt's last delivery status, and its error code ("" for none)."""
     if channel == "call":
         lost = not converted and draws[5] < 0.5 * UNIT
         return (_CALL_FAILURES[draws[6] % len(_CALL_FAILURES)] if lost else "completed"), ""
@@ -152,8 +152,9 @@ def _prices(
 ) -> tuple[float, str, float, str]:
     """Draw when the price is known, and when a final one replaces it: ages and decimal strings.
 
-    Known after 5 min to 22 h and corrected by 23.5 h in 4 % of cases; never known for 1 %; after
-    24 h to 70 h for `late_share`. A fallback is first priced as RBM, then as the SMS it became.
+    It is known after 5 min to 22 h, and corrected by 23.5 h in 4 % of cases. For 1 % it stays
+    unknown. For `late_share` it comes after 24 to 70 h. A fallback is first priced as RBM, then as
+    an SMS.
     """
     price = _decimal(country.price * CHANNEL_PRICES[channel] // 100)
     chance = draws[7] / UNIT
@@ -174,10 +175,9 @@ def _prices(
 def render(
     subject: Subject, verification: Verification, life: Life, quirks: Draws, at: float
 ) -> Payload:
-    """Return the payload the API would give at `at` (epoch seconds), in the key order of the spec.
+    """Return the API's payload at `at` (epoch seconds), in the key order of the spec.
 
-    `quirks` are the attempt's draws 11 to 15, which choose the deviations from the spec that were
-    seen live.
+    `quirks` are the attempt's draws 11 to 15. They choose among deviations from the spec seen live.
     """
     age = max(0.0, at - subject.created)
     price = None
@@ -186,7 +186,7 @@ def render(
         price = {"value": value, "currency": life.currency}
         if quirks[11] < 0.1 * UNIT:
             price["currency"] = life.currency.upper()
-    # date_updated follows delivery and conversion; a price alone does not move it.
+    # date_updated follows delivery and conversion. A price alone does not move it.
     changed = 0.0
     for event in (life.sent_age, life.done_age, life.fallback_age, life.converted_age):
         if changed < event <= age:
@@ -215,7 +215,7 @@ def render(
 def _channel_data(
     subject: Subject, verification: Verification, life: Life, quirks: Draws, age: float
 ) -> Payload:
-    """Return the channel's part of the payload, with some keys absent and some of another type."""
+    """Return the channel's part of the payload, with keys missing or of another type."""
     status = "unconfirmed"
     if age >= life.converted_age:
         status = "confirmed"
@@ -256,7 +256,7 @@ def _delivery(life: Life, age: float) -> str:
 
 
 def _add_error(data: Payload, life: Life, quirks: Draws, age: float) -> None:
-    # Live answers give no error as the number 0, as null or by leaving the key out.
+    # Live answers give no error as 0, as null or as no key.
     if life.error_code and age >= life.done_age:
         data["error_code"] = life.error_code
     elif quirks[15] < 0.3 * UNIT:
@@ -271,7 +271,7 @@ def _day(number: int) -> str:
 
 
 def timestamp(moment: float, *, exact: bool = False) -> str:
-    """Format epoch seconds as the API does: whole seconds cut off, or three decimals if exact."""
+    """Format epoch seconds as the API does: cut to the second, or three decimals if exact."""
     millis = math.floor(moment * 1000 + 0.5)
     seconds, fraction = divmod(millis, 1000)
     days, rest = divmod(seconds, 86_400)

@@ -18,15 +18,15 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 class BadRequest(ValueError):
-    """Say which parameter cannot be read; becomes a 400 with Twilio's code 60200."""
+    """Name the parameter that cannot be read. It becomes a 400 with Twilio's code 60200."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A place in a listing: the indexes [low, high) it goes over, and how many were passed.
+    """Mark a place in a listing of the indexes [low, high): how many were passed.
 
-    The bounds are those of the first page, so that attempts created since do not shift anything.
-    `back` asks for the page that ends there instead of the one that begins there.
+    The bounds are the first page's, so that new attempts shift nothing. `back` asks for the page
+    that ends there, not the one that begins there.
     """
 
     low: int
@@ -35,14 +35,14 @@ class Token:
     back: bool = False
 
     def __str__(self) -> str:
-        """Write the token as its URL carries it."""
+        """Write the token as its URL has it."""
         letter = "B" if self.back else "A"
         return f"P{letter}{self.low:x}-{self.high:x}-{self.passed:x}"
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The filters and the paging of one request; None and "" where a filter is not given."""
+    """Hold the filters and the paging of one request; None and "" are missing filters."""
 
     after: float | None = None
     before: float | None = None
@@ -59,7 +59,7 @@ class Query:
 
     @property
     def only_time(self) -> bool:
-        """Tell whether creation times alone decide, so that no payload has to be looked at."""
+        """Say whether creation times alone decide, so that no payload is read."""
         return not (
             self.to
             or self.country
@@ -71,7 +71,7 @@ class Query:
         )
 
     def matches(self, payload: Payload) -> bool:
-        """Tell whether an attempt passes the filters other than time; values ignore case."""
+        """Say whether an attempt passes the filters other than time. Values ignore case."""
         data = payload.get("channel_data") or {}
         return (
             _same(self.to, data.get("to"))
@@ -85,10 +85,10 @@ class Query:
 
 
 def parse_query(text: str, size: int) -> Query:
-    """Read a query string for a world of `size`; raise BadRequest for what cannot be meant.
+    """Read a query string for a world of `size`. Raises BadRequest for senseless values.
 
-    The bounds of time are inclusive (after) and exclusive (before): the documentation does not
-    say. Unknown parameters are ignored.
+    Times are inclusive (after) and exclusive (before), since the documentation does not say.
+    Unknown parameters are ignored.
     """
     values = dict(parse_qsl(text, keep_blank_values=True))
     status = values.get("Status", "").lower()

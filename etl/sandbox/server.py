@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Sandbox(Api):
-    """A local Verify Attempts API over a world: the API behind a server of its own.
+    """Serve a local Verify Attempts API over a world.
 
-    A context manager; `url`, credentials and `environ()` say how to reach it.
+    It is a context manager. `url`, the credentials and `environ()` tell how to reach it.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Sandbox(Api):
         self._run = derive("requests", world.seed)[:16]
 
     def start(self) -> Self:
-        """Bind and serve in the background; OSError where the port is taken."""
+        """Bind and serve in the background. Raises OSError if the port is taken."""
         if self._server is None:
             self._server = Listener(
                 self.handle, self._stats.connected, self._port, verbose=self.verbose
@@ -54,7 +54,7 @@ class Sandbox(Api):
         return self
 
     def stop(self) -> None:
-        """End every connection, hanging ones too, and give the port back."""
+        """End every connection, even hanging ones, and give the port back."""
         server, self._server = self._server, None
         if server is not None:
             server.end()
@@ -69,14 +69,14 @@ class Sandbox(Api):
 
     @property
     def url(self) -> str:
-        """Return the origin, http://127.0.0.1:PORT; RuntimeError unless it runs."""
+        """Return the origin, http://127.0.0.1:PORT. Raises RuntimeError unless it runs."""
         if self._server is None:
             message = "the sandbox is not running"
             raise RuntimeError(message)
         return self.base
 
     def environ(self) -> dict[str, str]:
-        """Return the environment with which verify-etl talks to this server."""
+        """Return the environment for verify-etl to reach this server."""
         return {
             "TWILIO_ACCOUNT_SID": self.account_sid,
             "TWILIO_AUTH_TOKEN": self.auth_token,
@@ -84,7 +84,7 @@ class Sandbox(Api):
         }
 
     def handle(self, request: Request, line: RequestLine) -> bool:
-        """Answer one request on a connection; return whether it can carry another."""
+        """Answer one request; return whether the connection can carry another."""
         if request.path.startswith(PREFIX):
             self._send(line, request, control(self, request))
             return request.keep_alive
@@ -98,7 +98,7 @@ class Sandbox(Api):
         self, line: RequestLine, request: Request, answer: Answer, concurrency: int = 0
     ) -> None:
         if concurrency:
-            # next() of a counter is one step under the GIL: no two requests share a number.
+            # next() of a counter is one step under the GIL, so no two requests share a number.
             answer = answer._replace(
                 headers=(
                     *answer.headers,
@@ -109,5 +109,5 @@ class Sandbox(Api):
         if self.verbose:
             sys.stderr.write(f"{request.method} {request.path} {answer.status}\n")
         body = b"" if request.method == "HEAD" else answer.body
-        # One call, so that head and body leave in one segment where they fit.
+        # One call, so that head and body leave in one segment if they fit.
         line.sock.sendall(answer.head(close=not request.keep_alive) + body)

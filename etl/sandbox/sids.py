@@ -1,4 +1,4 @@
-"""Derive every identifier of a world from its seed, so that no table of them is ever held."""
+"""Derive every identifier of a world from its seed, without a table."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _MAC_BYTES = 12
 
 
 class SidCodec:
-    """Turn an index into a SID and back, so that a world of ten million needs no memory for them.
+    """Turn an index into a SID and back. Even a world of ten million needs no memory.
 
-    A SID is the prefix, 24 hex digits of a keyed hash of the index, and the index itself masked
-    with that hash; decoding unmasks the index and hashes again, so that a made-up SID is refused.
+    A SID is the prefix, 24 hex digits of a keyed hash of the index, and the index masked with that
+    hash. Decoding unmasks the index and hashes again, so a made-up SID is refused.
     """
 
     def __init__(self, prefix: str, seed: int, size: int) -> None:
-        """Key the hash with prefix and seed: other worlds do not know these SIDs."""
+        """Key the hash with prefix and seed. Other worlds do not know these SIDs."""
         self.prefix = prefix
         self.size = size
         self._pattern = re.compile(rf"{prefix}[0-9a-f]{{32}}")
@@ -32,7 +32,7 @@ class SidCodec:
         return f"{self.prefix}{mac.hex()}{masked:08x}"
 
     def decode(self, sid: str) -> int | None:
-        """Return the index of a SID, or None where it is not one of this world's, to the letter."""
+        """Return a SID's index, or None unless it is exactly one of this world's."""
         if self._pattern.fullmatch(sid) is None:
             return None
         index = int(sid[26:], 16) ^ int(sid[2:10], 16)
@@ -40,5 +40,5 @@ class SidCodec:
 
 
 def derive(purpose: str, seed: int) -> str:
-    """Return 32 hex digits for a purpose: the world's fixed SIDs and its made-up credentials."""
+    """Return 32 hex digits for a purpose: the world's fixed SIDs and made-up credentials."""
     return blake2b(f"{purpose}:{seed}".encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Spoil answers: in what they say (`spoil`), or in how they travel (`send_badly`)."""
+"""Spoil answers: in their content (`spoil`), or on their way (`send_badly`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BOMB = 289_000_000
 _BIG_HEADER = 10 * _MEGABYTE
 _HUGE = 1 << 30
 _DEEP = 100_000
-# Seconds unless the fault says otherwise, and how often a leaving client is looked for.
+# Default seconds, and how often to look whether the client has left.
 _WAITS = {"slow": 1.0, "hang": 600.0}
 _LOOK = 0.1
 _DRIP = 0.5
@@ -33,14 +33,14 @@ _PAGE = "<!doctype html>\n<html><head><title>Sign in</title></head><body>Sign in
 
 
 class Spoiled(NamedTuple):
-    """What a fault may need of the request: its path, and the answer to another fetch instead."""
+    """Hold what a fault may need: the request's path, and the answer to another fetch."""
 
     path: str
     other: Callable[[], Answer]
 
 
 def spoil(fault: Fault, answer: Answer, asked: Spoiled) -> Answer:
-    """Return what is said instead of the answer; the answer itself for faults of other kinds."""
+    """Return the spoiled answer, or the answer itself for faults of other kinds."""
     change = _CHANGES.get(fault.kind)
     if change is not None:
         return _edited(answer, change, fault)
@@ -49,9 +49,9 @@ def spoil(fault: Fault, answer: Answer, asked: Spoiled) -> Answer:
 
 
 def send_badly(fault: Fault, answer: Answer, line: RequestLine) -> bool:
-    """Send the answer as the fault has it; return False where the fault is not of this sort.
+    """Send the answer as the fault does; return False for a fault of another sort.
 
-    The connection is of no use afterwards. Whatever lasts ends with the server or the client.
+    The connection is of no use afterwards. Long faults end with the server or the client.
     """
     act = _ACTS.get(fault.kind)
     if act is None:
@@ -69,7 +69,7 @@ def dawdle(fault: Fault, line: RequestLine) -> None:
         left -= _LOOK
 
 
-# What is said instead.
+# Other contents.
 
 
 def _throttle(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
@@ -109,7 +109,7 @@ def _gzip_bomb(fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
 
 @lru_cache(maxsize=2)
 def _bomb(size: int) -> bytes:
-    """Compress about `size` blanks: one flushed block, repeated, is as good as compressing all."""
+    """Compress about `size` blanks: one flushed block, repeated, does as well."""
     block = b" " * _MEGABYTE
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = squeeze.compress(block) + squeeze.flush(zlib.Z_FULL_FLUSH)
@@ -151,13 +151,13 @@ _REPLACEMENTS: dict[str, Callable[[Fault, Answer, Spoiled], Answer]] = {
 }
 
 
-# What is changed inside the document.
+# Changes inside the document.
 
 
 def _edited(
     answer: Answer, change: Callable[[dict[str, Any], Fault], None], fault: Fault
 ) -> Answer:
-    """Change the JSON object of an answer; errors and what is no object stay as they are."""
+    """Change the JSON object of an answer. Errors and other values stay as they are."""
     document = json.loads(answer.body)
     if answer.status != 200 or not isinstance(document, dict):  # noqa: PLR2004 - HTTP's OK
         return answer
@@ -202,9 +202,9 @@ _CHANGES: dict[str, Callable[[dict[str, Any], Fault], None]] = {
 
 
 def reset(sock: socket.socket) -> None:
-    """Close a connection with RST: lingering for no time drops what is on its way."""
+    """Close a connection with RST: lingering for no time drops the unsent data."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # Detached first: the stream read from still holds the socket and would delay the closing.
+    # Detached first: the stream still holds the socket and would delay the closing.
     os.close(sock.detach())
 
 
@@ -218,7 +218,7 @@ def _half(answer: Answer) -> bytes:
 
 def _reset_body(_fault: Fault, answer: Answer, line: RequestLine) -> None:
     line.sock.sendall(answer.head() + _half(answer))
-    # A reset overtakes what is not yet read, and would be one before the headers.
+    # A reset overtakes unread data, and would come before the headers.
     line.stopping.wait(0.05)
     reset(line.sock)
 
@@ -271,7 +271,7 @@ def _drip_body(fault: Fault, answer: Answer, line: RequestLine) -> None:
 
 
 def _nothing(_fault: Fault, _answer: Answer, _line: RequestLine) -> None:
-    """Send nothing: `dawdle` has done the waiting."""
+    """Send nothing, after the waiting of `dawdle`."""
 
 
 def _gone(sock: socket.socket) -> bool:

@@ -8,14 +8,14 @@ from typing import Any
 
 
 class Stats:
-    """Count requests by kind and status, and how many were in hand at the same time.
+    """Count requests by kind and status, and those in hand at the same time.
 
-    Everything is under one lock, taken twice for each request. SIDs are counted only on request:
-    a counter for each of ten million would be most of the memory.
+    One lock guards all, and is taken twice for each request. SIDs are counted only on request,
+    since ten million counters would be most of the memory.
     """
 
     def __init__(self, *, track_sids: bool = False) -> None:
-        """Start at nought; `track_sids` keeps how often each SID was fetched."""
+        """Start at zero. `track_sids` counts the fetches of each SID."""
         self.track_sids = track_sids
         self._lock = threading.Lock()
         self._in_hand: Counter[str] = Counter()
@@ -23,7 +23,7 @@ class Stats:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the counts, not what is in hand."""
+        """Forget the counts, but not the requests in hand."""
         with self._lock:
             self._requests = 0
             self._connections = 0
@@ -41,7 +41,7 @@ class Stats:
             self._connections += 1
 
     def begin(self, sid: str | None) -> int:
-        """Count a request as in hand and return how many are."""
+        """Count a request as in hand; return how many are."""
         with self._lock:
             self._requests += 1
             self._concurrency += 1
@@ -70,7 +70,7 @@ class Stats:
             self._faults[kind] += 1
 
     def end(self, sid: str | None, status: int) -> None:
-        """Count an answer by status; 0 stands for no whole answer."""
+        """Count an answer by status. 0 is no whole answer."""
         with self._lock:
             self._concurrency -= 1
             self._by_status[status] += 1
@@ -80,7 +80,7 @@ class Stats:
                     del self._in_hand[sid]
 
     def report(self) -> dict[str, Any]:
-        """Return the counts as of now; `fetches`, `lists` and `summaries` are accepted ones."""
+        """Return the counts as of now. `fetches`, `lists` and `summaries` are accepted ones."""
         with self._lock:
             return {
                 "requests": self._requests,

@@ -1,7 +1,7 @@
 """Place attempts in time and in verifications by arithmetic alone.
 
-Index order is the order of creation. Nothing is stored for each attempt: when it was created and
-which attempts are its verification's other tries follow from its index.
+Index order is the order of creation. Nothing is stored for an attempt. Its index tells its time of
+creation and the other tries of its verification.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 DAY = 86_400.0
 # People ask for another code after most of a minute.
 RESEND_AFTER = 45.0
-# The share of the mean rate by which noon (UTC) is busier and midnight is quieter.
+# Noon (UTC) is busier, and midnight quieter, by this share of the mean rate.
 _RHYTHM = 0.6
 _OMEGA = 2 * math.pi / DAY
 _SWING = _RHYTHM / _OMEGA
@@ -25,7 +25,7 @@ _TRIES_WEIGHTS = (72, 18, 7, 3)
 
 
 class Place(NamedTuple):
-    """Where an attempt stands in its verification: first index, tries before it, is it the last."""
+    """Place an attempt in its verification: first index, earlier tries, whether it is the last."""
 
     root: int
     position: int
@@ -33,11 +33,11 @@ class Place(NamedTuple):
 
 
 class Timeline:
-    """Map an index to its time of creation and to its verification, in constant time.
+    """Map an index to its time of creation and its verification, in constant time.
 
-    Attempts fill columns of eight rows, `stride` indexes apart; each column is cut into
-    verifications of one to four attempts by one of 256 patterns. The stride is chosen so that a
-    resend follows after about RESEND_AFTER seconds however dense the world is.
+    Attempts fill columns of eight rows, `stride` indexes apart. One of 256 patterns cuts each
+    column into verifications of one to four attempts. The stride makes a resend follow after about
+    RESEND_AFTER seconds in a world of any density.
     """
 
     def __init__(self, seed: int, size: int, start: float, span: float) -> None:
@@ -53,7 +53,7 @@ class Timeline:
         self._scale = span / (self._rhythm(span) - self._origin)
 
     def place(self, index: int) -> Place:
-        """Return the verification an attempt belongs to, as the index of its first attempt."""
+        """Return an attempt's verification, as the index of its first attempt."""
         block, rest = divmod(index, self._period)
         row, column = divmod(rest, self.stride)
         mixed = (block * 0x9E3779B1 + column * 0x85EBCA6B + self._salt) & 0xFFFFFFFF
@@ -62,10 +62,10 @@ class Timeline:
         return Place(root, position, last or index + self.stride >= self.size)
 
     def created(self, index: int) -> float:
-        """Return when an attempt is created, epoch seconds to the millisecond.
+        """Return an attempt's creation, epoch seconds to the millisecond.
 
-        Never decreases with the index. In a sparse world the tries of a verification are
-        neighbours, and later ones are pulled to within RESEND_AFTER of each other.
+        It never decreases with the index. In a sparse world a verification's tries are neighbours,
+        and are pulled to within RESEND_AFTER of each other.
         """
         moment = self._moment(index)
         if self.stride == 1:
@@ -76,7 +76,7 @@ class Timeline:
         return math.floor(moment * 1000) / 1000
 
     def first_at(self, moment: float) -> int:
-        """Return the lowest index created at `moment` or later; the size where there is none."""
+        """Return the lowest index created at `moment` or later, the size if there is none."""
         return bisect_left(range(self.size), moment, key=self.created)
 
     def _moment(self, index: int) -> float:
@@ -85,7 +85,7 @@ class Timeline:
         return self.start + (self._rhythm(elapsed) - self._origin) * self._scale
 
     def _rhythm(self, elapsed: float) -> float:
-        # Its slope is 1 - 0.6 at noon UTC, where attempts crowd, and 1 + 0.6 at midnight.
+        # Its slope is 1 - 0.6 at noon UTC, the busiest time, and 1 + 0.6 at midnight.
         return elapsed + _SWING * math.sin(_OMEGA * (self.start + elapsed))
 
 

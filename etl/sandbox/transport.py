@@ -1,4 +1,4 @@
-"""Accept connections on loopback, and be able to end every one of them at once."""
+"""Accept connections on loopback, and end them all at once on demand."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _POLL = 0.02
 
 
 class Listener(ThreadingHTTPServer):
-    """Hand each request of each connection to one function, in a thread for each connection."""
+    """Hand each request to one function, in a thread for each connection."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 1024
-    # A second server on the port of a running one would take half of its clients.
+    # A second server on the port would take half of the clients.
     allow_reuse_port = False
 
     def __init__(
@@ -34,9 +34,9 @@ class Listener(ThreadingHTTPServer):
         *,
         verbose: bool,
     ) -> None:
-        """Bind 127.0.0.1; `handle` answers a request and returns whether another may follow.
+        """Bind 127.0.0.1. `handle` answers a request and returns whether another may follow.
 
-        Raises OSError where the port is taken.
+        Raises OSError if the port is taken.
         """
         self.answer = handle
         self.stopping = threading.Event()
@@ -50,7 +50,7 @@ class Listener(ThreadingHTTPServer):
         )
 
     def server_bind(self) -> None:
-        """Bind without asking the resolver for the host's name, which may take seconds."""
+        """Bind without asking the resolver for the host's name, a matter of seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
 
@@ -59,7 +59,7 @@ class Listener(ThreadingHTTPServer):
         self._thread.start()
 
     def end(self) -> None:
-        """Wake whatever waits, stop accepting, and shut every connection down."""
+        """Wake all waiters, stop accepting, and shut every connection down."""
         self.stopping.set()
         self.shutdown()
         self._thread.join()
@@ -69,12 +69,12 @@ class Listener(ThreadingHTTPServer):
                 _shut(sock)
 
     def opened(self, sock: socket.socket) -> None:
-        """Remember a connection, so that `end` finds it."""
+        """Remember a connection for `end`."""
         self._connected()
         with self._guard:
             self._open.add(sock)
         if self.stopping.is_set():
-            # Accepted just before the end, too late to be among those it shut down.
+            # Accepted just before the end, and too late to be shut down there.
             _shut(sock)
 
     def closed(self, sock: socket.socket) -> None:
@@ -83,7 +83,7 @@ class Listener(ThreadingHTTPServer):
             self._open.discard(sock)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Keep quiet unless asked: clients that go away are what the sandbox is for."""
+        """Keep quiet unless asked. Clients that go away are normal here."""
         if self._verbose:
             super().handle_error(cast("socket.socket", request), client_address)
 
@@ -92,12 +92,12 @@ def _shut(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
-        # Closed, or reset by a fault, in the meantime.
+        # Closed meanwhile, or reset by a fault.
         return
 
 
 class _Connection(socketserver.StreamRequestHandler):
-    """Read requests off one connection until one of the two ends it."""
+    """Read requests off one connection until either side ends it."""
 
     disable_nagle_algorithm = True
     server: Listener
@@ -109,7 +109,7 @@ class _Connection(socketserver.StreamRequestHandler):
             while not self.server.stopping.is_set() and self._one(line):
                 pass
         except OSError:
-            # The client has gone, or `end` shut the connection down.
+            # The client has gone, or `end` has shut the connection down.
             return
         finally:
             self.server.closed(self.connection)

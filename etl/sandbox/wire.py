@@ -1,4 +1,4 @@
-"""Read requests from a connection, without the cost of an e-mail parser for each."""
+"""Read requests from a connection, without an e-mail parser's cost for each."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _BODY = 1_000_000
 
 
 class BadHttpError(Exception):
-    """Say that what came is no HTTP request; the connection is answered with 400 and closed."""
+    """Say that no HTTP request came. The connection is answered with 400 and closed."""
 
 
 class RequestLine(NamedTuple):
-    """A connection to answer on, and the event that tells that the server is stopping."""
+    """Hold a connection to answer on, and the event of the server's stop."""
 
     sock: socket.socket
     stopping: threading.Event
 
 
 class Request(NamedTuple):
-    """A request as read: header names in lower case, the query not yet decoded."""
+    """Hold a request as read: header names in lower case, the query not yet decoded."""
 
     method: str
     path: str
@@ -36,12 +36,12 @@ class Request(NamedTuple):
 
     @property
     def target(self) -> str:
-        """Return path and query as they were asked for."""
+        """Return path and query as they came."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
 def read_request(stream: BinaryIO) -> Request | None:
-    """Read one request, None where the client has gone; raise BadHttpError if it is none."""
+    """Read one request, None if the client has gone. Raises BadHttpError if it is none."""
     line = stream.readline(_LINE + 1)
     if line == b"\r\n":  # RFC 9112 2.2: a blank line before a request is let pass
         line = stream.readline(_LINE + 1)

@@ -1,4 +1,4 @@
-"""Give a seeded world of attempts, of any size, that is computed and never stored."""
+"""Make a seeded world of attempts, of any size. It is computed and never stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .sids import SidCodec, derive
 from .timeline import DAY, Place, Timeline
 
 MAX_SIZE = 10_000_000
-# A little under the 30 days for which the API keeps attempts, so that none vanishes meanwhile.
+# A little under the API's 30 days, so that none vanishes meanwhile.
 DEFAULT_SPAN = 29.75 * DAY
 NEWEST_AGE = 300.0
 _SERVICES = 4
@@ -29,11 +29,11 @@ _MEMBERS = 4
 _UNPACK = struct.Struct(">16H").unpack
 
 Override = Payload | Callable[[Payload, float], Payload]
-"""A payload to give instead, or a function of the natural payload and the time that makes one."""
+"""A payload to give instead, or a function of the natural payload and the time."""
 
 
 class World:
-    """Know every attempt of an account by arithmetic: the same seed gives the same world.
+    """Know every attempt of an account by arithmetic. The same seed gives the same world.
 
     Indexes run from 0 to size - 1 in order of creation. Tests bend single attempts through
     `overrides` (another payload), `hidden` (not there at all) and `unlisted` (fetched, not listed).
@@ -78,22 +78,22 @@ class World:
         self._verifications = SidCodec("VE", seed, size)
         self._verification_hash = blake2b(key=f"verification:{seed}".encode(), digest_size=32)
         self._attempt_hash = blake2b(key=f"attempt:{seed}".encode(), digest_size=32)
-        # One hour of fraud, or a day's worth of a short world, at a moment that the seed chooses.
+        # The seed chooses a moment for one hour of fraud, or a day's worth in a short world.
         hour = begin + span * (0.3 + 0.4 * int(derive("pumping", seed)[:4], 16) / 0xFFFF)
         self.pumped = self.range(hour, hour + min(3600.0, span / 24))
 
     def now(self) -> float:
-        """Return the time at which the world is seen: its clock's, unless it stands still."""
+        """Return the time at which the world is seen: its clock's, unless it is frozen."""
         return self.clock() if self.static_at is None else self.static_at
 
     def sid(self, index: int) -> str:
-        """Return the SID of an index; IndexError outside the world."""
+        """Return the SID of an index. Raises IndexError outside the world."""
         if not 0 <= index < self.size:
             raise IndexError(index)
         return self._attempts.encode(index)
 
     def index(self, sid: str) -> int | None:
-        """Return the index of an attempt's SID, None where this world has no such attempt."""
+        """Return an attempt's index, None if this world does not have it."""
         return self._attempts.decode(sid)
 
     def sids(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
@@ -102,13 +102,13 @@ class World:
         return map(self._attempts.encode, range(max(0, start), end))
 
     def created(self, index: int) -> float:
-        """Return when an attempt is created: epoch seconds, never decreasing with the index."""
+        """Return an attempt's creation in epoch seconds. It never decreases with the index."""
         return self.timeline.created(index)
 
     def range(self, after: float | None = None, before: float | None = None) -> tuple[int, int]:
-        """Return the indexes created in [after, before): the first one and the one past the last.
+        """Return the indexes created in [after, before): the first, and the last plus one.
 
-        Whole seconds as bounds agree with the timestamps shown, which are cut to seconds.
+        Whole seconds as bounds agree with the shown timestamps, which are cut to seconds.
         """
         low = 0 if after is None else self.timeline.first_at(after)
         high = self.size if before is None else self.timeline.first_at(before)
@@ -118,7 +118,7 @@ class World:
         """Return an attempt's payload as the API gives it at a time, overrides applied.
 
         Raises KeyError for a SID that is neither of this world nor overridden. Before its creation
-        an attempt looks as it does when new: whether it is there yet is the server's question.
+        an attempt looks new. The server decides whether it is there yet.
         """
         moment = self.now() if at is None else at
         sid = which if isinstance(which, str) else self.sid(which)
@@ -133,7 +133,7 @@ class World:
         return override({} if index is None else self.natural(index, moment, sid), moment)
 
     def natural(self, index: int, at: float, sid: str | None = None) -> Payload:
-        """Return an attempt's payload at a time as the seed draws it, without overrides."""
+        """Return an attempt's payload at a time from the seed, without overrides."""
         place = self.timeline.place(index)
         draws = self._draws(self._attempt_hash, index)
         verification = draw_verification(
@@ -156,7 +156,7 @@ class World:
         return render(subject, verification, life, draws, at)
 
     def converted_at(self, index: int) -> float:
-        """Return when an attempt converts, epoch seconds, or infinity; overrides not applied."""
+        """Return when an attempt converts, epoch seconds, or infinity. Overrides do not count."""
         place = self.timeline.place(index)
         if not place.last or self._is_pumped(place):
             return NEVER
@@ -167,7 +167,7 @@ class World:
         return self.timeline.created(index) + conversion_age(draws)
 
     def members(self, verification_sid: str) -> list[int]:
-        """Return the indexes of a verification's attempts, none where it is not of this world."""
+        """Return the indexes of a verification's attempts, none if it is not of this world."""
         root = self._verifications.decode(verification_sid)
         if root is None:
             return []
@@ -176,7 +176,7 @@ class World:
         return [index for index in candidates if self.timeline.place(index).root == root]
 
     def _is_pumped(self, place: Place) -> bool:
-        # Two verifications in three of that hour; the others are the ordinary traffic.
+        # Two thirds of that hour's verifications. The others are ordinary traffic.
         return self.pumped[0] <= place.root < self.pumped[1] and place.root % 3 != 0
 
     @staticmethod
