@@ -15,7 +15,7 @@
     │   ├── WriteRefused       78   a constraint, trigger or column refuses what is written
     │   ├── CredentialsRefused 77   401 or 403
     │   ├── StorageError       74   disk full, file read-only or unreadable
-    │   ├── ApiUnreachable     69   the circuit is open
+    │   ├── ApiUnreachable     69   the breaker is open
     │   ├── ApiContractBroken  76   the API broke its own rules (paging, origin)
     │   ├── InputError         65   lines of a file that cannot be SIDs
     │   └── OptionError         2   an option's value that cannot be read

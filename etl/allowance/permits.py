@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from etl.allowance import slots as slots_
+from etl.allowance import slots
 from etl.allowance.pace import Pace
 from etl.allowance.slots import Allowance, Room
 from etl.database.times import Clock
@@ -58,9 +58,9 @@ class Permits:
         """Lock the gate, read the clock, and return it with the free room."""
         if not self.limited:
             return self._clock(connection), Room((), 0)
-        paused_until = slots_.lock_gate(connection, self.allowance)
+        paused_until = slots.lock_gate(connection, self.allowance)
         now = self._clock(connection)
-        room = slots_.room(connection, self.allowance, paused_until=paused_until, now=now)
+        room = slots.room(connection, self.allowance, paused_until=paused_until, now=now)
         with self._lock:
             own = max(self._pace.room(self._monotonic()), 0)
             wait = self._pace.wait_until()
@@ -70,11 +70,11 @@ class Permits:
         wait_ms = IN_HAND_MS if wait is None else int((wait - self._monotonic()) * 1000) + 1
         return now, Room(room.free[:own], now + max(wait_ms, 1))
 
-    def take(self, connection: Connection, slots: Sequence[int], now: int) -> None:
-        """Take slots in the caller's transaction. Call ``taken`` once it is committed."""
-        held = slots_.take(connection, self.allowance, slots, now)
+    def take(self, connection: Connection, free: Sequence[int], now: int) -> None:
+        """Take free slots in the caller's transaction. Call ``taken`` once it is committed."""
+        held = slots.take(connection, self.allowance, free, now)
         with self._lock:
-            self._held |= dict.fromkeys(slots, held)
+            self._held |= dict.fromkeys(free, held)
 
     def taken(self, count: int) -> None:
         """Count slots whose taking is committed."""
@@ -132,7 +132,7 @@ class Permits:
         ]
         with self._lock:
             held = dict(self._held)
-        slots_.release(connection, self.allowance, answered, held)
+        slots.release(connection, self.allowance, answered, held)
 
     def given_back(self, spent: Iterable[Spent]) -> None:
         """Count answers whose slots are written and committed."""
@@ -144,4 +144,4 @@ class Permits:
     def pause(self, connection: Connection, retry_after_ms: int | None, now: int) -> None:
         """Close the gate for every worker after a 429, for one window if no time is given."""
         if self.limited:
-            slots_.pause(connection, self.allowance, now + self.allowance.pause_ms(retry_after_ms))
+            slots.pause(connection, self.allowance, now + self.allowance.pause_ms(retry_after_ms))

@@ -3,20 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    exists,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, select, update
 
-from etl.database.schema import (
-    sync_runs,
-)
+from etl.database.schema import sync_runs
 from etl.database.times import moment
 from etl.errors import Exit
 

@@ -14,9 +14,8 @@ from etl.database.schema import attempts
 from etl.database.times import moment, moment_ms
 from etl.decide.plan import plan, seconds
 from etl.decide.values import Plan
-from etl.queue import attempts as attempts_
-from etl.queue import runs as runs_
-from etl.queue import verifications as verifications_
+from etl.queue import runs, verifications
+from etl.queue.attempts import as_written, pending
 from etl.queue.waiting import pending_or_due, read_density, read_waiting
 from etl.records import State
 
@@ -76,7 +75,7 @@ def read(
             state.value: sum(n for (_, of), n in counts.items() if of == state) for state in State
         },
         dead=_dead(connection),
-        verifications=verifications_.states(connection),
+        verifications=verifications.states(connection),
         attempts=stored,
         final=final,
         unpriced=unpriced,
@@ -89,14 +88,14 @@ def read(
         lost_before_turn=lost,
         needed_allowance=needed,
         allowance={"requests": allowance.requests, "window_s": allowance.window_ms / 1000},
-        runs=[as_dict(row) for row in runs_.latest(connection, 5)],
+        runs=[as_dict(row) for row in runs.latest(connection, 5)],
     )
 
 
 def count_work(connection: Connection, accounts: Sequence[str], now: int) -> int:
     """Count what a run that starts now will do: pending rows and those come due."""
     due = select(func.count()).where(q.c.state.in_([State.RETRY, State.REFRESH]), q.c.due_at <= now)
-    return attempts_.pending(connection, accounts) + int(connection.execute(due).scalar_one())
+    return pending(connection, accounts) + int(connection.execute(due).scalar_one())
 
 
 def minutes(requests: int, allowance: Allowance) -> float:

@@ -10,9 +10,9 @@ the same attempts.
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
 
 from etl.database.bulk import among, unindexed
 from etl.database.dialects import dialect
@@ -64,10 +64,8 @@ def count_due(connection: Connection, *, accounts: Sequence[str], now: int) -> i
 
 def due(connection: Connection, *, accounts: Sequence[str], now: int, limit: int) -> list[str]:
     """Return Verifications to be listed now, the longest due first."""
-    statement = (
-        select(v.c.sid).where(*_due(accounts, now)).order_by(v.c.due_at, v.c.id).limit(limit)
-    )
-    return as_text(connection, lambda: list(connection.execute(statement).scalars()))
+    statement = _longest_due(accounts, now, limit)
+    return as_text(connection, lambda: [row.sid for row in connection.execute(statement)])
 
 
 def claim(
@@ -78,14 +76,8 @@ def claim(
     Rows that another worker is claiming are skipped. A value that is no Verification's SID is
     parked as missing, for the API may take it for something else.
     """
-    statement = (
-        select(v.c.id, v.c.sid)
-        .where(*_due(accounts, now))
-        .order_by(v.c.due_at, v.c.id)
-        .limit(limit)
-    )
     named: dict[int, str] = {}
-    picked = locked(statement, skip=True)
+    picked = locked(_longest_due(accounts, now, limit), skip=True)
     while not named and (rows := as_text(connection, lambda: connection.execute(picked).all())):
         named = {row.id: row.sid for row in rows if VERIFICATION_PATTERN.fullmatch(str(row.sid))}
         if nonsense := [row.id for row in rows if row.id not in named]:
@@ -125,6 +117,11 @@ def put_off(connection: Connection, held: Mapping[str, int], *, due_at: int) -> 
 
 def _due(accounts: Sequence[str], now: int) -> tuple[ColumnElement[bool], ...]:
     return v.c.state == "pending", v.c.due_at <= now, v.c.account.in_(accounts)
+
+
+def _longest_due(accounts: Sequence[str], now: int, limit: int) -> Select[Any]:
+    statement = select(v.c.id, v.c.sid).where(*_due(accounts, now))
+    return statement.order_by(v.c.due_at, v.c.id).limit(limit)
 
 
 def wanted(connection: Connection, sids: Collection[str], *, accounts: Sequence[str]) -> set[str]:

@@ -32,7 +32,7 @@ def enter(connection: Connection) -> None:
     lock_shared(connection, _KEY)
 
 
-def settled(connection: Connection) -> int:
+def wait_for_writers(connection: Connection) -> int:
     """Wait until every transaction that writes attempts has ended; return the newest mark's key.
 
     Writers that begin later see everything marked so far, and mark for themselves. The caller

@@ -58,7 +58,7 @@ def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
     end = transact(engine, due, doing=_DOING, patience_s=patience_s)
     if end is None:
         return 0
-    newest = transact(engine, marks.settled, doing=_DOING, patience_s=patience_s)
+    newest = transact(engine, marks.wait_for_writers, doing=_DOING, patience_s=patience_s)
     # A day of a million attempts takes long, but no loader waits for it.
     engine = engine.execution_options(**PATIENT)
     transact(engine, partial(_thin, newest=newest), doing=_DOING, patience_s=patience_s)

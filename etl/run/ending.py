@@ -5,18 +5,11 @@ from contextlib import suppress
 from sqlalchemy import Connection
 
 from etl.database.transact import transact
-from etl.errors import (
-    EtlError,
-    Exit,
-    NoSlot,
-    StorageError,
-    Throttled,
-)
+from etl.errors import EtlError, Exit, NoSlot, StorageError, Throttled
 from etl.job.counts import Counts
 from etl.job.stop import StopFlag
 from etl.job.tools import Job, Tools
-from etl.queue import attempts, refusals, runs
-from etl.queue import windows as windows_
+from etl.queue import attempts, refusals, runs, windows
 from etl.queue.leases import give_back_strays
 
 
@@ -27,13 +20,13 @@ def leave(tools: Tools) -> None:
     so no row is blamed. If that row cannot be written either, the rows are blamed.
     """
 
-    def windows(connection: Connection) -> int:
+    def work(connection: Connection) -> int:
         now = tools.clock(connection)
-        return windows_.leave(connection, account=tools.account, worker=tools.worker, now=now)
+        return windows.leave(connection, account=tools.account, worker=tools.worker, now=now)
 
     with suppress(Exception):
         _give_back(tools)
-        transact(tools.engine, windows, doing="leaving windows", patience_s=5)
+        transact(tools.engine, work, doing="leaving windows", patience_s=5)
 
 
 def _give_back(tools: Tools) -> None:

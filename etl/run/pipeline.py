@@ -19,7 +19,7 @@ Draining::
          | promote what is due                                              |
          | claim | fetch (threads, no transaction) | transform | merge | decide | upsert + settle
          |   ^          |                                                   |
-         |   |          '-- 429: pause for all -- 401: stop -- down: circuit
+         |   |          '-- 429: pause for all -- 401: stop -- down: breaker
          |   '---- request slots, shared by all workers <---- answers give them back
          '<--------- given back, retry, refresh, dead <---------------------'
 
@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -54,8 +55,7 @@ from etl.job.breaker import Breaker
 from etl.job.counts import Counts
 from etl.job.stop import Interrupted, StopFlag
 from etl.job.tools import Job, Tools
-from etl.queue import attempts, runs, verifications
-from etl.queue import windows as windows_
+from etl.queue import attempts, runs, verifications, windows
 from etl.rollups import marks
 from etl.run.ending import end_badly, judge, leave, take_back
 from etl.run.rights import check_rights
@@ -114,12 +114,9 @@ def run(  # noqa: PLR0913 - the parts of a run
     An error that ends the run is in the report with its exit code; the leases went back.
     ``EtlError`` is raised only if the run's row cannot be written.
     """
-
-    def go(tools: Tools) -> None:
-        if _anything_waits(tools):
-            _stages().drain(tools, job)
-
-    return _record(engine, api, job, "run", job.asked(), go, stop, watch, clock)
+    return _record(
+        engine, api, job, "run", job.asked(), partial(_drain, job=job), stop, watch, clock
+    )
 
 
 def discover(  # noqa: PLR0913 - the parts of a run
@@ -138,18 +135,14 @@ def discover(  # noqa: PLR0913 - the parts of a run
     all the same.
     """
 
-    def rest(tools: Tools) -> None:
-        if _anything_waits(tools):
-            _stages().drain(tools, job)
-
     def go(tools: Tools) -> None:
         try:
             _stages().discover(tools, job, asked)
         except ApiUnreachable:
             with suppress(ApiUnreachable):
-                rest(tools)
+                _drain(tools, job)
             raise
-        rest(tools)
+        _drain(tools, job)
 
     return _record(engine, api, job, "discover", asdict(asked), go, stop, watch, clock)
 
@@ -256,6 +249,12 @@ def _go(tools: Tools, run_id: int, go: Callable[[Tools], None]) -> EtlError | No
     return None
 
 
+def _drain(tools: Tools, job: Job) -> None:
+    """Drain what waits, and plan anew when enough came due meanwhile."""
+    while _anything_waits(tools) and _stages().drain(tools, job):
+        pass
+
+
 def _anything_waits(tools: Tools) -> bool:
     """Promote the due rows, and say whether there is anything to do."""
 
@@ -321,7 +320,7 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
         latest = now + job.policy.latest
         attempts.set_down(connection, now, latest=latest)
         verifications.set_down(connection, now, latest=latest)
-        windows_.set_down(connection, account=job.account, now=now)
+        windows.set_down(connection, account=job.account, now=now)
         if job.allowance.requests:
             slots.open_gate(connection, job.allowance, now)
         return runs.begin(

@@ -38,7 +38,7 @@ WRITTEN: Final = (
 
 
 _COUNTED: Final = (attempt_queue, attempt_changes, sweeps, rollup_marks, sync_runs)
-"""# Tables with an id that a run inserts rows into."""
+"""Tables with an id that a run inserts rows into."""
 
 
 def check_rights(connection: Connection) -> None:

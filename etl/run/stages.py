@@ -24,12 +24,14 @@ REPLAN_AFTER: Final = 20
 """This many rows that come due or are enqueued meanwhile are worth a new plan."""
 
 
-def drain(tools: Tools, job: Job) -> None:
-    """Go the cheapest way and drain the rest. Start again if enough came due meanwhile.
+def drain(tools: Tools, job: Job) -> bool:
+    """Go the cheapest way and drain the rest; say whether more came due, worth a new plan.
 
     Raises ``Interrupted`` when the run must end, and any error that ends it.
     """
     singly = partial(Drain, tools, concurrency=job.concurrency)
+    lister = Lister(tools, largest_page=job.page_size)
+    verifier = Verifications(lister)
     if job.strategy == "fetch" or job.limit is not None:
         rest = singly(Quota(tools.counts, limit=job.limit))
         rest.run()
@@ -56,7 +58,7 @@ def drain(tools: Tools, job: Job) -> None:
         _promote_all(tools)
 
 
-def _judge(deaf: Stop | None, rest: Drain) -> None:
+def _judge(unreachable: Stop | None, rest: Drain) -> None:
     """Raise what kept a finished run from part of its work."""
     if deaf is not None:
         raise deaf
@@ -75,21 +77,8 @@ def reconcile(tools: Tools, asked: Compared, found: list[DayLine]) -> None:
     Reconcile(tools, found).run(asked)
 
 
-def _promote_all(tools: Tools) -> None:
-    def work(connection: Connection) -> attempts.Promoted:
-        return attempts.promote(connection, tools.clock(connection))
-
-    while True:
-        promoted = transact(tools.engine, work, doing="bringing due rows in")
-        tools.counts.dead += promoted.dead
-        if promoted.changed < attempts.PROMOTE_LIMIT:
-            return
-
-
 def _count_pending(tools: Tools) -> int:
-    def work(connection: Connection) -> int:
-        return attempts.pending(connection, tools.accounts)
-
+    work = partial(attempts.pending, accounts=tools.accounts)
     return transact(tools.engine, work, doing="counting what waits")
 
 
