@@ -3,7 +3,7 @@
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -29,7 +29,6 @@ MOST: Final = 10**15
 _LIST: Final = "/v2/Attempts"
 _SUMMARY: Final = "/v2/Attempts/Summary"
 _NEXT: Final = "next_page_url"
-_SCHEMES: Final = ("http", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,7 @@ class Api:
         }
         # A page shrinks to a tenth. For one attempt, inflating costs more than it saves.
         self._many = self._one | {"Accept-Encoding": "gzip"}
-        secure = base.scheme == "https" or through.startswith("https:")
-        self._secure = secure
+        self._secure = base.scheme == "https" or through.startswith("https:")
         # Read your own certificates now, for they may be wrong. The usual ones take a while and
         # wait for the first connection.
         self._context = tls_context(ca_bundle) if ca_bundle else None
@@ -244,15 +242,12 @@ class Api:
 
 
 def _address(url: str, name: str) -> SplitResult:
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
-        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        msg = f"{name} is not an address that can be used:"
-        raise ConfigError(msg, hint="write http:// or https://, a host and, if need be, a port.")
-    return urlsplit(url)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return parts
+    msg = f"{name} is not an address that can be used:"
+    raise ConfigError(msg, hint="write http:// or https://, a host and, if need be, a port.")
 
 
 def _query(**filters: str | None) -> str:

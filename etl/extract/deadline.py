@@ -23,10 +23,10 @@ class Limits:
     A connection unused for ``idle_s`` is replaced, for many middleboxes silently forget it.
     """
 
-    connect_s: float = 5.0
-    read_s: float = 20.0
-    total_s: float = 25.0
-    idle_s: float = 30.0
+    connect_s: float
+    read_s: float
+    total_s: float
+    idle_s: float
 
 
 class TotalDeadline:

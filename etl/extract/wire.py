@@ -16,6 +16,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from time import monotonic
+from traceback import walk_tb
 from typing import Any, Final, cast
 
 import requests
@@ -227,10 +228,8 @@ def _inflate(
 
 def _is_ours(error: BaseException) -> bool:
     """Say whether our own code raised an error, and not a library."""
-    lines = error.__traceback__
-    while lines is not None and lines.tb_next is not None:
-        lines = lines.tb_next
-    name = "" if lines is None else str(lines.tb_frame.f_globals.get("__name__"))
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    name = str(frame.f_globals.get("__name__"))
     return name.partition(".")[0] == __name__.partition(".")[0]
 
 

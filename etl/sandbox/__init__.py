@@ -10,8 +10,9 @@
 It listens on 127.0.0.1 only. It imports nothing else of etl, and so can check it.
 """
 
-from .faults import KINDS, Fault, Faults
+from .faults import Fault, Faults
 from .server import Sandbox
+from .spoil import KINDS
 from .world import World
 
 __all__ = ["KINDS", "Fault", "Faults", "Sandbox", "World"]

@@ -8,43 +8,19 @@ import threading
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from .spoil import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Each kind, and the requests it strikes by default.
-KINDS = {
-    "throttle": "any",
-    "error": "any",
-    "html": "any",
-    "empty": "any",
-    "reset": "any",
-    "reset_body": "any",
-    "short": "any",
-    "cut_chunks": "any",
-    "endless_chunks": "any",
-    "bad_gzip": "any",
-    "gzip_bomb": "any",
-    "huge": "any",
-    "big_header": "any",
-    "drip_headers": "any",
-    "drip_body": "any",
-    "hang": "any",
-    "slow": "any",
-    "redirect": "any",
-    "array": "any",
-    "null": "any",
-    "deep": "any",
-    "nan": "any",
-    "body": "any",
+# Kinds that strike only these requests by default. The others strike any.
+_ONLY = {
     "wrong_sid": "fetch",
     "no_sid": "fetch",
     "duplicate_keys": "fetch",
     "foreign_next": "list",
     "self_next": "list",
     "endless_next": "list",
-    "not_found": "any",
-    "unauthorized": "any",
-    "forbidden": "any",
 }
 TARGETS = ("fetch", "list", "summary", "any")
 # Known names only, so that an address or a body may hold colons and equals signs.
@@ -144,8 +120,7 @@ class Fault:
         """Say whether it strikes this kind of request (fetch, list, summary, other)."""
         if self.sid is not None and self.sid != sid:
             return False
-        target = self.match or KINDS[self.kind]
-        return target in {"any", kind}
+        return (self.match or _ONLY.get(self.kind, "any")) in {"any", kind}
 
 
 class Faults:

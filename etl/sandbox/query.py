@@ -60,15 +60,8 @@ class Query:
     @property
     def only_time(self) -> bool:
         """Say whether creation times alone decide, so that no payload is read."""
-        return not (
-            self.to
-            or self.country
-            or self.channel
-            or self.service_sid
-            or self.verification_sid
-            or self.status
-            or self.prefix
-        )
+        others = (self.to, self.country, self.channel, self.service_sid, self.status, self.prefix)
+        return not any((*others, self.verification_sid))
 
     def matches(self, payload: Payload) -> bool:
         """Say whether an attempt passes the filters other than time. Values ignore case."""

@@ -29,6 +29,7 @@ _DEEP = 100_000
 _WAITS = {"slow": 1.0, "hang": 600.0}
 _LOOK = 0.1
 _DRIP = 0.5
+_GZIP = (("Content-Encoding", "gzip"),)
 _PAGE = "<!doctype html>\n<html><head><title>Sign in</title></head><body>Sign in</body></html>\n"
 
 
@@ -98,13 +99,9 @@ def _big_header(fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
     return answer._replace(headers=(("X-Big", "x" * (fault.size or _BIG_HEADER)),))
 
 
-def _bad_gzip(_fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
-    return answer._replace(headers=(("Content-Encoding", "gzip"),))
-
-
 def _gzip_bomb(fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
     bomb = _bomb(fault.size or _BOMB)
-    return answer._replace(body=bomb, headers=(("Content-Encoding", "gzip"),))
+    return answer._replace(body=bomb, headers=_GZIP)
 
 
 @lru_cache(maxsize=2)
@@ -122,14 +119,6 @@ def _bomb(size: int) -> bytes:
     return head + packed * count + b"\x03\x00" + tail
 
 
-def _doubled(_fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
-    return answer._replace(body=answer.body[:-1] + b',"sid":"VL' + b"0" * 32 + b'"}')
-
-
-def _deep(_fault: Fault, answer: Answer, _asked: Spoiled) -> Answer:
-    return answer._replace(body=b"[" * _DEEP + b"]" * _DEEP)
-
-
 _REPLACEMENTS: dict[str, Callable[[Fault, Answer, Spoiled], Answer]] = {
     "throttle": _throttle,
     "error": _error,
@@ -137,10 +126,12 @@ _REPLACEMENTS: dict[str, Callable[[Fault, Answer, Spoiled], Answer]] = {
     "forbidden": _forbidden,
     "redirect": _redirect,
     "big_header": _big_header,
-    "bad_gzip": _bad_gzip,
+    "bad_gzip": lambda _fault, answer, _asked: answer._replace(headers=_GZIP),
     "gzip_bomb": _gzip_bomb,
-    "duplicate_keys": _doubled,
-    "deep": _deep,
+    "duplicate_keys": lambda _fault, answer, _asked: answer._replace(
+        body=answer.body[:-1] + b',"sid":"VL' + b"0" * 32 + b'"}'
+    ),
+    "deep": lambda _fault, answer, _asked: answer._replace(body=b"[" * _DEEP + b"]" * _DEEP),
     "unauthorized": lambda _fault, _answer, _asked: unauthorized_answer(),
     "not_found": lambda _fault, _answer, asked: not_found(asked.path),
     "wrong_sid": lambda _fault, _answer, asked: asked.other(),
@@ -155,7 +146,7 @@ _REPLACEMENTS: dict[str, Callable[[Fault, Answer, Spoiled], Answer]] = {
 
 
 def _edited(
-    answer: Answer, change: Callable[[dict[str, Any], Fault], None], fault: Fault
+    answer: Answer, change: Callable[[dict[str, Any], Fault], object], fault: Fault
 ) -> Answer:
     """Change the JSON object of an answer. Errors and other values stay as they are."""
     document = json.loads(answer.body)
@@ -168,10 +159,6 @@ def _edited(
 def _nan(document: dict[str, Any], _fault: Fault) -> None:
     for attempt in document.get("attempts", [document]):
         attempt["price"] = {"value": float("nan"), "currency": "usd"}
-
-
-def _no_sid(document: dict[str, Any], _fault: Fault) -> None:
-    document.pop("sid", None)
 
 
 def _foreign_next(document: dict[str, Any], fault: Fault) -> None:
@@ -189,9 +176,9 @@ def _endless_next(document: dict[str, Any], _fault: Fault) -> None:
     meta["next_page_url"] = f"{meta['url']}&".replace(f"{here}&", f"{after}&")[:-1]
 
 
-_CHANGES: dict[str, Callable[[dict[str, Any], Fault], None]] = {
+_CHANGES: dict[str, Callable[[dict[str, Any], Fault], object]] = {
     "nan": _nan,
-    "no_sid": _no_sid,
+    "no_sid": lambda document, _fault: document.pop("sid", None),
     "foreign_next": _foreign_next,
     "self_next": _self_next,
     "endless_next": _endless_next,
@@ -208,10 +195,6 @@ def reset(sock: socket.socket) -> None:
     os.close(sock.detach())
 
 
-def _reset(_fault: Fault, _answer: Answer, line: RequestLine) -> None:
-    reset(line.sock)
-
-
 def _half(answer: Answer) -> bytes:
     return answer.body[: max(1, len(answer.body) // 2)]
 
@@ -221,10 +204,6 @@ def _reset_body(_fault: Fault, answer: Answer, line: RequestLine) -> None:
     # A reset overtakes unread data, and would come before the headers.
     line.stopping.wait(0.05)
     reset(line.sock)
-
-
-def _short(_fault: Fault, answer: Answer, line: RequestLine) -> None:
-    line.sock.sendall(answer.head() + _half(answer))
 
 
 def _chunked(answer: Answer) -> bytes:
@@ -270,10 +249,6 @@ def _drip_body(fault: Fault, answer: Answer, line: RequestLine) -> None:
     _drip(fault, line)
 
 
-def _nothing(_fault: Fault, _answer: Answer, _line: RequestLine) -> None:
-    """Send nothing, after the waiting of `dawdle`."""
-
-
 def _gone(sock: socket.socket) -> bool:
     try:
         return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
@@ -284,14 +259,16 @@ def _gone(sock: socket.socket) -> bool:
 
 
 _ACTS: dict[str, Callable[[Fault, Answer, RequestLine], None]] = {
-    "reset": _reset,
+    "reset": lambda _fault, _answer, line: reset(line.sock),
     "reset_body": _reset_body,
-    "short": _short,
+    "short": lambda _fault, answer, line: line.sock.sendall(answer.head() + _half(answer)),
     "cut_chunks": _cut_chunks,
     "endless_chunks": _endless_chunks,
     "huge": _huge,
     "drip_headers": _drip_headers,
     "drip_body": _drip_body,
-    "hang": _nothing,
+    # `dawdle` has waited; nothing is sent.
+    "hang": lambda _fault, _answer, _line: None,
 }
 SENT_BADLY = frozenset(_ACTS)
+KINDS = (*_REPLACEMENTS, *_CHANGES, *_ACTS, "slow")

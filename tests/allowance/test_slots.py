@@ -110,7 +110,7 @@ def test_a_smaller_allowance_uses_fewer_slots(engine: Engine) -> None:
 
 
 def test_slots_of_a_raised_allowance_start_a_window_later(engine: Engine) -> None:
-    """Nobody knows what was sent before, so that only the old ones are free now."""
+    """Earlier requests are unknown, so only the old slots are free now."""
     open_gate(engine, replace(FIVE, requests=2))
     open_gate(engine, now=NOW)
     assert look(engine, NOW).free == (0, 1)

@@ -76,9 +76,7 @@ def _lapse(engine: Engine) -> None:
 def test_a_worker_stopped_in_mid_claim_holds_up_nobody_for_long(
     engine: Engine, database_url: str
 ) -> None:
-    """The next worker waits for the gate, not for half a minute, and stores everything; the stopped
-    one then goes on and ends well.
-    """  # noqa: D205 - one sentence of two lines
+    """The next worker soon gets the gate and stores all; the stopped one then ends well."""
     world = World(size=60, static_at=time.time())
     fill(engine, world.sids())
     with Sandbox(world, limit=0) as box:
@@ -143,7 +141,7 @@ def test_a_worker_stopped_in_an_sqlite_file_is_said_to_lock_it(
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the server end a session of this process after two seconds, and us wait as long as it takes."""
+    """Let the server end our session after two seconds, while we wait without end."""
     monkeypatch.setattr(bounds, "IDLE_S", 2)
     monkeypatch.setattr(bounds, "STATEMENT_S", 3)
     monkeypatch.setattr(bounds, "TRANSACTION_S", 4)
@@ -269,7 +267,7 @@ def test_every_session_of_ours_is_bounded(engine: Engine, *, patient: bool) -> N
 
 @SERVERS
 def test_what_the_servers_owner_has_set_lower_stays(engine: Engine, database_url: str) -> None:
-    """A bound is never loosened, and is the owner's again for who may take as long as it takes."""
+    """A bound is never loosened. For a patient transaction it is the owner's again."""
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
             name = make_url(database_url).database

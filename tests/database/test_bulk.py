@@ -36,7 +36,7 @@ def test_listed_rows_are_found_by_their_sids_without_statistics(engine: Engine) 
 
 
 def test_rows_of_strangers_and_at_rest_are_not_listed(engine: Engine) -> None:
-    """A page finishes what waits and what is dead, of its own accounts alone."""
+    """A page finishes waiting and dead rows, of its own accounts alone."""
     put(
         engine,
         {"sid": sid(1)},

@@ -172,7 +172,7 @@ def test_the_journal_follows_the_version(servers: Servers) -> None:
 
 
 def test_a_lock_held_by_another_is_busy_after_our_patience(engine: Engine) -> None:
-    """The transaction says who is in the way; tried again once that is free, it passes."""
+    """The transaction names the obstacle. Once that is gone, it passes."""
     put(engine, {"sid": "a"})
     impatient(engine)
     with engine.connect() as other:
@@ -269,7 +269,7 @@ def test_a_wrong_revision_stops(engine: Engine) -> None:
 
 
 def test_a_missing_permission_names_the_table_and_the_grant(postgresql: Engine) -> None:
-    """A role that may not write is told which table, and to be granted what."""
+    """A role without the right to write is told the table and the missing grant."""
     name = f"reader_{postgresql.url.database}"
     execute(postgresql, f'CREATE ROLE "{name}"')
     try:

@@ -97,7 +97,7 @@ def test_a_statement_that_took_too_long_is_tried_again(error: DBAPIError) -> Non
 
 
 def test_a_file_that_cannot_be_opened_is_no_file_that_cannot_be_written(tmp_path: Path) -> None:
-    """What SQLite says is passed on where nothing else is known, the file's name included."""
+    """If nothing else is known, SQLite's words are passed on, with the file's name."""
     error = _sqlite(sqlite3.SQLITE_CANTOPEN_ISDIR)
     assert error.orig is not None
     assert str(explain(error, "testing")).startswith(

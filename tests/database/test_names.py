@@ -12,7 +12,7 @@ from etl.database.names import names_of
 from tests.support.queue_rows import execute
 
 SECRET = "s3cret"
-"""The value that the row has, and which its database or its trigger quotes."""
+"""The row's value. Its database or its trigger quotes it."""
 
 TABLE = "CREATE TABLE mine (k INTEGER, c VARCHAR(40))"
 ROW = f"INSERT INTO mine (k, c) VALUES (1, '{SECRET}')"

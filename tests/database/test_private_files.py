@@ -1,4 +1,4 @@
-"""Keep what holds numbers for its owner alone, whatever the umask lets others read."""
+"""Keep files with numbers for their owner alone, under any umask."""
 
 import os
 import threading
@@ -39,12 +39,12 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def mode(path: Path) -> int:
-    """Return who may do what with a file."""
+    """Return the permissions of a file."""
     return path.stat().st_mode & 0o777
 
 
 def test_the_database_file_is_its_owners(env: dict[str, str]) -> None:
-    """SQLite's file is made so, and its journal follows it; a file that is there stays as it is."""
+    """SQLite's file is made so, and its journal too. An existing file stays as it is."""
     file = Path(make_url(env["DATABASE_URL"]).database or "")
     assert mode(file) == 0o600
     engine = open_engine(env["DATABASE_URL"])
@@ -60,7 +60,7 @@ def test_the_database_file_is_its_owners(env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("spelled", ["{}", "file:{}?uri=true", "file:{}?mode=rwc&uri=true"])
 def test_a_database_file_is_its_owners_however_it_is_named(tmp_path: Path, spelled: str) -> None:
-    """An address that is a URI makes no other file, and none where it may not."""
+    """A URI makes no other file, and none without permission."""
     file = tmp_path / "a b.db"
     engine = open_engine(f"sqlite:///{spelled.format(file)}")
     engine.connect().close()

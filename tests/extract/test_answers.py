@@ -172,7 +172,7 @@ def test_retry_after_is_read(header: str | None, pause: int | None) -> None:
 def test_a_date_to_come_back_counts_from_the_answers_own(
     date: str | None, pause: int | None
 ) -> None:
-    """A date is read by the clock that wrote it; without that clock's time it says nothing."""
+    """A date is read by its writer's clock. Without that clock's time it says nothing."""
     assert retry_after_ms("Sun, 22 Nov 2026 12:00:30 GMT", date=date) == pause
     assert retry_after_ms("7", date=date) == 7000
 

@@ -24,7 +24,7 @@ SID = "VL" + "0123456789abcdef" * 2
 
 
 class Run:
-    """Count what ``patiently`` does, with calls that fail as they are told to."""
+    """Count the steps of ``patiently``, with calls that fail on demand."""
 
     def __init__(self, *failures: Exception, budget: int = 99) -> None:
         self.failures = list(failures)

@@ -102,7 +102,7 @@ def test_claims_and_promotions_read_an_index_and_sort_nothing(engine: Engine) ->
 
 
 def test_a_million_rows_make_no_claim_slower(sqlite: Engine) -> None:
-    """A claim from 1,000,000 pending rows takes the steps of one from 10,000, and a few more."""
+    """A claim from 1,000,000 pending rows takes few steps more than one from 10,000."""
     took = []
     event.listen(sqlite, "connect", lambda c, _: c.execute("PRAGMA synchronous = OFF"))
     with sqlite.connect() as connection:
@@ -182,7 +182,7 @@ def test_the_fence_sees_what_others_did(engine: Engine, statement: str, expected
 
 
 def test_giving_back_counts_nothing(engine: Engine) -> None:
-    """A row given back is as it was but for its token, and a lost one is left to its new holder."""
+    """A row given back only has a new token. A lost one is left to its new holder."""
     put(engine, {"sid": sid(1), "attempts": 3, "lost_leases": 1, "fetches": 2}, {"sid": sid(2)})
     leases = claim(engine)
     execute(engine, f"UPDATE attempt_queue SET claim_no = 9 WHERE sid = '{sid(2)}'")
@@ -242,7 +242,7 @@ def test_a_row_that_lost_five_leases_is_dead(engine: Engine) -> None:
 
 
 def test_a_suspect_is_claimed_alone(engine: Engine) -> None:
-    """A row that lost two leases ends a batch, and is a batch itself when nothing else is held."""
+    """A row that lost two leases ends a batch. If nothing else is held, it is one itself."""
     put(engine, {"sid": "a", "lost_leases": 1}, {"sid": "b", "lost_leases": 2}, {"sid": "c"})
     assert [lease.sid for lease in claim(engine)] == ["a"]
     assert claim(engine, holding=True) == []
@@ -318,7 +318,7 @@ def test_any_time_of_enqueueing_is_claimed(sqlite: Engine, value: Any, expected:
 
 @pytest.mark.parametrize("value", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
 def test_times_beyond_the_calendar_are_claimed(servers: Servers, value: str) -> None:
-    """PostgreSQL keeps times that no datetime can hold; they count as now, whatever DateStyle."""
+    """PostgreSQL's times beyond a datetime count as now, in any DateStyle."""
     with own_engine(servers, "postgresql") as engine:
         execute(
             engine,
@@ -349,7 +349,7 @@ def test_sids_are_kept_and_compared_exactly(engine: Engine) -> None:
 
 
 def test_listed_rows_are_locked_unless_they_are_anothers(engine: Engine) -> None:
-    """A page may finish what waits and what was missing, of its own accounts only."""
+    """A page may finish waiting and missing rows, of its own accounts only."""
     states = {
         "pending": None, "retry": None, "refresh": None, "leased": None, "settled": "final",
         "dead": "not_found",

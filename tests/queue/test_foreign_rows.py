@@ -27,7 +27,7 @@ ACCOUNT = World(size=1).account_sid
 NOTHING = Allowance(ACCOUNT, 0, 60_000)
 HUGE, COUNT = 2**63 - 1, 2**31 - 1
 DAYS = (0, 1, 4, 5)
-"""Days on which a row is looked at: it is final by the third, whatever was counted before."""
+"""Days on which a row is looked at. It is final by the third, despite earlier counts."""
 
 ODD: list[dict[str, Any]] = [
     {"claim_no": HUGE}, {"claim_no": -5}, {"fetches": COUNT}, {"fetches": -COUNT},
@@ -113,7 +113,7 @@ def test_a_failing_row_is_tried_later_whatever_it_counted(
 
 
 def test_what_is_due_at_no_time_of_ours_is_due_now(engine: Engine) -> None:
-    """What a clock that ran fast has leased or put off is taken back; the rest stays as it is."""
+    """A fast clock's leases and delays are taken back. The rest stays as it is."""
     now = int(time.time() * 1000)
     lease = attempts_.LEASE_MS
     due = {
@@ -176,7 +176,7 @@ def test_a_clock_that_ran_fast_once_loses_no_attempt(engine: Engine, fast: int) 
 def test_a_window_leased_too_far_ahead_is_waited_for_by_nobody(
     engine: Engine, world: World, strategy: str
 ) -> None:
-    """A worker whose clock ran fast was killed: what it held is free."""
+    """The leases of a killed worker with a fast clock are free."""
     now = int(time.time() * 1000)
     _write_window(engine, due_at=now + 3 * HOUR, window_from=now - 20 * DAY, window_to=now - DAY)
     fill(engine, world.sids())

@@ -1,4 +1,4 @@
-"""Let a run fail by itself: whatever ends it gives its leases back, and no row is counted for it."""
+"""Let a run fail by itself. Its leases go back uncounted, whatever ends it."""
 
 import sqlite3
 import time
@@ -183,7 +183,7 @@ def test_a_row_that_others_lock_keeps_no_other_lease(server: Engine) -> None:
 def test_only_leases_of_those_who_died_count_as_lost(
     engine: Engine, code: int | None, counted: int
 ) -> None:
-    """A run that ended by itself could not give back; one that a bug or a kill ended is suspect."""
+    """A run ended by itself just could not give back. After a bug or a kill it is suspect."""
     put(
         engine,
         {"sid": sid(1), "state": "leased", "due_at": 5, "lost_leases": 4, "leased_by": "me"},
@@ -293,7 +293,7 @@ def test_whatever_ends_the_loop_gives_back_what_it_holds(
 def test_a_window_is_given_back_whatever_ends_its_run(
     engine: Engine, error: type[BaseException]
 ) -> None:
-    """After an interrupt or a bug the next run goes on at once with the window, not in minutes."""
+    """After an interrupt or a bug the next run goes on with the window at once."""
     world = world_of(3_000)
     with engine.begin() as connection:
         rows = [
@@ -351,7 +351,7 @@ def test_a_row_that_stays_locked_does_not_keep_a_run_for_ever(
 def test_bad_rows_beside_a_locked_one_back_off(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in doubt does not wait for what is locked."""
+    """Doubtful rows do not wait for locked ones."""
     monkeypatch.setattr(drain, "LOCKED_S", 1.0)
     world = world_of(6)
     sids = list(world.sids())

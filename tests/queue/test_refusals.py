@@ -198,7 +198,7 @@ def test_a_batch_that_is_refused_is_not_tried_row_by_row(engine: Engine) -> None
 def test_neighbours_that_are_refused_are_not_everything(
     engine: Engine, world: World, box: Sandbox
 ) -> None:
-    """A dozen odd rows at the head of the queue do not keep the good ones behind from their end."""
+    """A dozen odd rows at the queue's head do not hold the good ones back."""
     fill(engine, world.sids())
     odd = "', '".join(list(world.sids())[:12])
     Rule(engine, "attempts", "INSERT", f"NEW.sid IN ('{odd}')")
@@ -213,7 +213,7 @@ def test_neighbours_that_are_refused_are_not_everything(
 def test_what_is_refused_at_the_commit_is_found(
     engine: Engine, world: World, box: Sandbox, table: str, strategy: str, *, every: bool
 ) -> None:
-    """A deferred trigger that refuses one row has it set aside; one that refuses all stops the run."""
+    """A deferred trigger may refuse one row, which is set aside. If it refuses all, the run stops."""
     fill(engine, world.sids())
     key = "attempt_sid" if table == "attempt_channel_data" else "sid"
     state = " AND NEW.state <> 'dead'" if table == "attempt_queue" else ""

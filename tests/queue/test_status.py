@@ -72,7 +72,7 @@ def test_status_counts(engine: Engine) -> None:
 
 
 def test_the_forecast_in_the_database(engine: Engine) -> None:
-    """Of 30 SIDs that go in two minutes, an allowance of 5 a minute loses half, and 10 none."""
+    """Of 30 SIDs forgotten in two minutes, 5 requests a minute lose half, and 10 none."""
     with engine.connect() as connection:
         soon = (clock(connection) // MINUTE + 3) * MINUTE
     rows: list[dict[str, Any]] = [{"expires_at": soon + n} for n in range(30)]

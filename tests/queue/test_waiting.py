@@ -1,4 +1,4 @@
-"""Read what the planner decides on: quickly, whatever has been settled meanwhile."""
+"""Read the planner's input quickly, beside any number of settled rows."""
 
 from typing import Any
 

@@ -33,12 +33,12 @@ from tests.support.in_process import DAY, HOUR, run_here
 
 @pytest.fixture
 def world() -> World:
-    """Give a world that stands still, so that two looks see the same."""
+    """Make a frozen world, so that two looks see the same."""
     return World(size=200, static_at=time.time())
 
 
 def test_a_queue_becomes_rows(engine: Engine, database_url: str, world: World) -> None:
-    """Every SID that any program inserted becomes a row equal to what the API holds."""
+    """Every SID, inserted by any program, becomes a row equal to the API's attempt."""
     fill(engine, world.sids())
     with Sandbox(world, limit=0) as box:
         report = run_json(env=environment(box, database_url))
@@ -82,7 +82,7 @@ def test_limit_takes_so_many_and_no_more(engine: Engine, database_url: str, worl
 
 
 def test_a_time_limit_with_progress_ends_with_0(engine: Engine, world: World) -> None:
-    """A run that reaches its time limit stores what is in hand, leaves the rest and ends well."""
+    """At its time limit a run stores its answers, leaves the rest and ends well."""
     fill(engine, world.sids())
     stop = StopFlag()
 

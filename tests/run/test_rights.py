@@ -137,5 +137,5 @@ def test_a_sequence_without_its_right_is_said_before_any_request(
 def test_a_user_with_every_right_is_refused_nothing(
     engine: Engine, world: World, user: User
 ) -> None:
-    """The rights that the hint names are all that a run needs."""
+    """A run needs no rights but those in the hint."""
     assert not _loses(engine, user, world, "")

@@ -129,7 +129,7 @@ def test_the_slot_of_a_question_comes_free_a_window_after_its_answer(engine: Eng
 
 
 def test_pages_grow_again_a_step_at_a_time(engine: Engine) -> None:
-    """After twenty good pages of 100 the next windows get pages of 250, and not yet of 1,000."""
+    """After twenty good pages of 100 the next windows get pages of 250, not of 1,000."""
     now = time.time()
     world = World(size=2_600, start=now - 86_400, span=80_000, static_at=now)
     sizes: list[int] = []
@@ -220,7 +220,7 @@ def moment_of(text: str) -> datetime:
 def test_sids_that_do_not_exist_are_not_looked_for_for_long(
     engine: Engine, size: int, page_size: int
 ) -> None:
-    """Of what a list could have saved no more than a tenth is lost where it shows nothing."""
+    """A list without finds costs at most a tenth of its possible savings."""
     now = time.time()
     world = World(size=size, start=now - 20 * 86_400, span=19 * 86_400, static_at=now)
     with Sandbox(world, limit=0) as box:
@@ -249,7 +249,7 @@ def discover(engine: Engine, box: Sandbox, start: int | None, **asked: Any) -> R
 
 
 def test_a_window_that_a_crash_left_is_listed_once(engine: Engine) -> None:
-    """What is finished for the dead worker is not listed again by who asked for the same."""
+    """A dead worker's window, once finished by one run, is not listed again by another."""
     now = time.time()
     world = World(size=5_000, start=now - 20 * 3_600, span=19 * 3_600, static_at=now)
     start = int(now - 21 * 3_600) * 1000
@@ -277,7 +277,7 @@ def test_a_list_that_was_cut_is_not_taken_for_the_whole(engine: Engine) -> None:
 
 
 def test_an_address_of_yesterday_restarts_its_window(engine: Engine) -> None:
-    """The page that a crashed run had reached may lie at an address that the API has left."""
+    """The API may have left the address of a crashed run's page."""
     now = time.time()
     world = World(size=3_000, start=now - 86_400, span=80_000, static_at=now)
     aged(engine, world, range(world.size))

@@ -1,4 +1,4 @@
-"""Check that the allowance holds in any window, that refusals are free and counts true."""
+"""Check that the allowance holds in any window, refusals are free, and counts true."""
 
 from __future__ import annotations
 

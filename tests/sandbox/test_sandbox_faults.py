@@ -295,7 +295,7 @@ def test_share_repeats() -> None:
 
 
 def test_matching() -> None:
-    """A fault strikes the requests and the SID it is for, in the order of adding, to its count."""
+    """A fault strikes its requests and its SID, in the order of adding, up to its count."""
     faults = Faults()
     faults.add(Fault("error", match=LIST, count=1))
     faults.add(Fault("html", sid="VLx"))

@@ -204,7 +204,7 @@ def test_late_prices() -> None:
 
 
 def test_price_does_not_touch_date_updated() -> None:
-    """A price that arrives later leaves date_updated where delivery and conversion put it."""
+    """A later price does not move date_updated."""
     world = World(9, 100, start=NOON, span=DAY)
     moved = 0
     for i in range(100):
