@@ -181,9 +181,9 @@ def _write_attempts(connection: Connection, found: Sequence[Pair]) -> None:
 
 def _forget_sums(connection: Connection, starts: Sequence[int]) -> None:
     """Delete the roll-ups of marked quarters: nobody reads them, and they repeat what goes."""
-    for cube in ROLLUPS:
-        table = rollups[cube.name]
-        for length in cube.lengths:
+    for rollup in ROLLUPS:
+        table = rollups[rollup.name]
+        for length in rollup.lengths:
             stretches = sorted({start // length * length for start in starts})
             which = among(connection, table.c.start, stretches)
             connection.execute(delete(table).where(table.c.length_s == length, which))

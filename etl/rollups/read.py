@@ -63,7 +63,7 @@ class Raw(Protocol):
 class Facts:
     """Pair a roll-up with the SELECT that says the same of the raw rows."""
 
-    cube: Rollup
+    rollup: Rollup
     raw: Raw
 
 
@@ -74,12 +74,12 @@ def read(
 
     With ``by_day`` the times hold the scope's day, so that its zone matters.
     """
-    length = _length(scope, facts.cube, by_day=by_day)
+    length = _length(scope, facts.rollup, by_day=by_day)
     first, end = _whole(scope, length)
     if length is None or (first is not None and end is not None and first >= end):
         return (*scope.ctes, ("facts", facts.raw(scope, WINDOW, times, names)))
     parts = [
-        _rolled(scope, facts.cube, length, times, names),
+        _rolled(scope, facts.rollup, length, times, names),
         facts.raw(scope, Over(Which.SPANS, length), times, names),
     ]
     if scope.since is None and scope.until is None:
@@ -88,28 +88,28 @@ def read(
     return (*scope.ctes, ("spans", spans), ("facts", "\nUNION ALL\n".join(parts)))
 
 
-def newest(scope: Scope, cube: Rollup, count: int) -> str | None:
+def newest(scope: Scope, rollup: Rollup, count: int) -> str | None:
     """Write the SELECT of the second at which the stretch of the ``count``-th newest row begins.
 
     It finds nothing if there are fewer rows. None means that the scope is read raw.
     """
-    length = _length(scope, cube, by_day=False)
+    length = _length(scope, rollup, by_day=False)
     first, end = _whole(scope, length)
     if length is None or (first is not None and end is not None and first >= end):
         return None
-    rows = _rolled(scope, cube, length, {}, ["start"])
+    rows = _rolled(scope, rollup, length, {}, ["start"])
     later = f"{rows}\n  AND r.start > {UNKNOWN}"
     return f"SELECT start FROM (\n{later}\n) r ORDER BY start DESC LIMIT 1 OFFSET {count - 1}"
 
 
-def _length(scope: Scope, cube: Rollup, *, by_day: bool) -> int | None:
+def _length(scope: Scope, rollup: Rollup, *, by_day: bool) -> int | None:
     """Choose the longest stretches that fit the answer. None means raw rows."""
     asked = dict(zip(SLICE, (scope.services, scope.channels, scope.countries), strict=True))
-    if scope.raw or any(values and key not in cube.keys for key, values in asked.items()):
+    if scope.raw or any(values and key not in rollup.keys for key, values in asked.items()):
         return None
     if not by_day or scope.zone == UTC or "day" not in scope.kept(["day"]):
-        return cube.lengths[-1]
-    if cube.lengths[0] != QUARTER_S:
+        return rollup.lengths[-1]
+    if rollup.lengths[0] != QUARTER_S:
         return None
     edges = [moment for o in scope.zone for moment in (o.seconds, o.until or 0)]
     return QUARTER_S if all(edge % QUARTER_S == 0 for edge in edges) else None
@@ -123,7 +123,7 @@ def _whole(scope: Scope, length: int | None) -> tuple[int | None, int | None]:
     return first, None if scope.until is None else math.floor(scope.until / length) * length
 
 
-def _rolled(scope: Scope, cube: Rollup, length: int, times: Times, names: Sequence[str]) -> str:
+def _rolled(scope: Scope, rollup: Rollup, length: int, times: Times, names: Sequence[str]) -> str:
     first, end = _whole(scope, length)
     windowed = first is not None or end is not None
 
@@ -144,7 +144,7 @@ def _rolled(scope: Scope, cube: Rollup, length: int, times: Times, names: Sequen
     marked = scope.dialect.start("m.start", length)
     where.append(f"r.start NOT IN (SELECT {marked} FROM {MARKS} m)")
     where += scope.only("r.service_sid", "r.channel", "r.country")
-    return f"SELECT {', '.join(columns)}\nFROM {cube.table} r\n{scope.where(where)}"
+    return f"SELECT {', '.join(columns)}\nFROM {rollup.table} r\n{scope.where(where)}"
 
 
 def _spans(scope: Scope, length: int, first: int | None, end: int | None) -> str:
@@ -242,39 +242,39 @@ def made(scope: Scope, facts: Facts, over: Over) -> str:
 
     Over spans, the caller writes the table expression `spans` before it.
     """
-    cube, dialect = facts.cube, scope.dialect
+    rollup, dialect = facts.rollup, scope.dialect
 
     def start(at: str) -> str:
         if over.which is Which.UNKNOWN:
             return str(UNKNOWN)
-        return dialect.start(dialect.seconds(at), cube.lengths[0])
+        return dialect.start(dialect.seconds(at), rollup.lengths[0])
 
-    raw = facts.raw(scope, over, {"start": start}, [*cube.keys, *cube.measures])
-    return _added(cube, cube.lengths[0], raw)
+    raw = facts.raw(scope, over, {"start": start}, [*rollup.keys, *rollup.measures])
+    return _added(rollup, rollup.lengths[0], raw)
 
 
-def summed(scope: Scope, cube: Rollup, length: int, day: int) -> str:
+def summed(scope: Scope, rollup: Rollup, length: int, day: int) -> str:
     """Write the SELECT that makes a day's rows of a longer length from the shortest ones."""
     start = scope.dialect.start("r.start", length)
-    names = ", ".join(f"r.{name}" for name in (*cube.keys, *cube.measures))
+    names = ", ".join(f"r.{name}" for name in (*rollup.keys, *rollup.measures))
     return _added(
-        cube,
+        rollup,
         length,
-        f"SELECT {start} AS start, {names} FROM {cube.table} r WHERE r.length_s = "
-        f"{cube.lengths[0]} AND r.start >= {day} AND r.start < {day + DAY_S}",
+        f"SELECT {start} AS start, {names} FROM {rollup.table} r WHERE r.length_s = "
+        f"{rollup.lengths[0]} AND r.start >= {day} AND r.start < {day + DAY_S}",
     )
 
 
-def _added(cube: Rollup, length: int, source: str) -> str:
+def _added(rollup: Rollup, length: int, source: str) -> str:
     columns = [
         f"{length} AS length_s",
         "start",
         # Any order will do. It tells the rows of a stretch apart.
         "ROW_NUMBER() OVER (ORDER BY start) AS place",
-        *cube.keys,
-        *(f"{add}({name}) AS {name}" for name, add in cube.measures.items()),
+        *rollup.keys,
+        *(f"{add}({name}) AS {name}" for name, add in rollup.measures.items()),
     ]
-    keys = ", ".join(["start", *cube.keys])
+    keys = ", ".join(["start", *rollup.keys])
     return f"SELECT\n    {_lines(columns)}\nFROM (\n{source}\n) f\nGROUP BY {keys}"
 
 

@@ -130,7 +130,7 @@ def _sum_facts(connection: Connection, facts: Facts, newest: int, day: int) -> N
     cube, table = facts.cube, facts.cube.table
     names = ", ".join(rollups[cube.name].c.keys())
     insert_into = f"INSERT INTO {table} ({names})"
-    length = cube.lengths[0]
+    length = rollup.lengths[0]
     spans = marked(scope, length, day, day + DAY_S, [f"m.id <= {newest}"])
     starts = f"SELECT s.start FROM ({spans}) s"
     if day == UNKNOWN:
@@ -140,13 +140,13 @@ def _sum_facts(connection: Connection, facts: Facts, newest: int, day: int) -> N
         source = f"WITH spans AS (\n{spans}\n)\n{made(scope, facts, over)}"
     _run(connection, f"DELETE FROM {table} WHERE length_s = {length} AND start IN ({starts})")
     _run(connection, f"{insert_into}\n{source}")
-    for longer in cube.lengths[1:]:
+    for longer in rollup.lengths[1:]:
         _run(
             connection,
             f"DELETE FROM {table} WHERE length_s = {longer} AND start >= {day} "
             f"AND start < {day + DAY_S}",
         )
-        _run(connection, f"{insert_into}\n{summed(scope, cube, longer, day)}")
+        _run(connection, f"{insert_into}\n{summed(scope, rollup, longer, day)}")
 
 
 def _run(connection: Connection, statement: str) -> None:

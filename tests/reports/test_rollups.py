@@ -204,8 +204,8 @@ def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
     assert _differences(engine) == []
     refresh.refresh(engine, policy=Policy(), everything=True)
     with engine.connect() as connection:
-        for cube in ROLLUPS:
-            assert connection.execute(text(f"SELECT COUNT(*) FROM {cube.table}")).scalar() == 0
+        for rollup in ROLLUPS:
+            assert connection.execute(text(f"SELECT COUNT(*) FROM {rollup.table}")).scalar() == 0
 
 
 @pytest.mark.parametrize(("settle_after", "summed"), [(1, 3), (2, 2), (5, 1)])

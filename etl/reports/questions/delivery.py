@@ -33,7 +33,7 @@ _UNDELIVERED: Final = Column(
 
 def _carriers(scope: Scope) -> Statement:
     dialect = scope.dialect
-    names = (*CARRIERS.cube.keys, *CARRIERS.cube.measures)
+    names = (*CARRIERS.rollup.keys, *CARRIERS.rollup.measures)
     ctes = read(scope, CARRIERS, {"day": scope.day}, names)
     measures = [
         *conversion(dialect),
@@ -71,7 +71,7 @@ CARRIER_PERFORMANCE: Final = Report(
 
 
 def _errors(scope: Scope) -> Statement:
-    names = (*ERRORS.cube.keys, *ERRORS.cube.measures)
+    names = (*ERRORS.rollup.keys, *ERRORS.rollup.measures)
     ctes = read(scope, ERRORS, {"day": scope.day}, names)
     kept = scope.kept(BY_SLICE)
     counted = scope.select(

@@ -102,7 +102,7 @@ FRAUD_PREFIX_HOURLY: Final = Report(
     ),
     select=_prefixes,
     order=("-hour", "-attempts", "destination_prefix", "country"),
-    newest=lambda scope, count: newest(scope, PREFIXES.cube, count),
+    newest=lambda scope, count: newest(scope, PREFIXES.rollup, count),
 )  # fmt: skip
 
 

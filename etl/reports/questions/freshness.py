@@ -71,7 +71,7 @@ CROSS JOIN ({names}) m"""
 
 
 def _freshness(scope: Scope) -> Statement:
-    names = (*FRESHNESS_FACTS.cube.keys, *FRESHNESS_FACTS.cube.measures)
+    names = (*FRESHNESS_FACTS.rollup.keys, *FRESHNESS_FACTS.rollup.measures)
     facts = read(whole(scope), FRESHNESS_FACTS, {}, names, by_day=False)
     attempts = _totals(_ATTEMPTS, "facts", "attempts", "first_at", "last_at")
     if scope.as_of is not None:
