@@ -107,7 +107,6 @@ class Api:
         }
         # A page shrinks to a tenth. For one attempt, inflating costs more than it saves.
         self._many = self._one | {"Accept-Encoding": "gzip"}
-        self._secure = base.scheme == "https" or through.startswith("https:")
         # Read your own certificates now, for they may be wrong. The usual ones take a while and
         # wait for the first connection.
         self._context = tls_context(ca_bundle) if ca_bundle else None
@@ -207,7 +206,8 @@ class Api:
                     self._idle.append(wire)
 
     def _open(self) -> Wire:
-        if self._secure and self._context is None:
+        secure = self._origin.startswith("https:") or self._proxy.startswith("https:")
+        if secure and self._context is None:
             self._context = tls_context("")
         wire = Wire(self._origin, limits=self._limits, context=self._context, proxy=self._proxy)
         self._wires.append(wire)

@@ -1,4 +1,4 @@
-"""Tell an API that is down from rows that fail, and bound the run's retries.
+"""Tell whether the API is down or rows fail, and bound the run's retries.
 
 Threads report every request here. After ``DOUBT`` failures in a row, single rows from elsewhere in
 the queue are tried as probes. If one succeeds, the rows are to blame. After ``LIMIT`` failures only
@@ -24,40 +24,27 @@ class Breaker:
     """Count requests, failures in a row and retries. Threads may share it."""
 
     def __init__(self) -> None:
+        # Why it is open; empty while it is closed.
+        self.reason = ""
+        # Failures since the API last answered as itself, and the probes among them.
+        self.streak = 0
+        self.probes = 0
         self._lock = threading.Lock()
         self._firsts = 0
         self._retries = 0
-        self._streak = 0
-        self._probes = 0
-        self._reason = ""
         self._last = ""
         self._reached = False
         self._unreachable = ""
 
     @property
-    def reason(self) -> str:
-        """Say why the breaker is open; empty while it is closed."""
-        return self._reason
-
-    @property
-    def streak(self) -> int:
-        """Count the failures since the API last answered as itself."""
-        return self._streak
-
-    @property
-    def probes(self) -> int:
-        """Count the probes among these failures."""
-        return self._probes
-
-    @property
     def doubtful(self) -> bool:
         """Say whether a probe must tell which fails, the API or the rows."""
-        return self._streak >= DOUBT
+        return self.streak >= DOUBT
 
     @property
     def tripped(self) -> bool:
         """Say whether the API counts as down unless a probe succeeds."""
-        return self._streak >= LIMIT
+        return self.streak >= LIMIT
 
     def first_try(self) -> None:
         """Note that a row's first request is about to be sent."""
@@ -67,17 +54,17 @@ class Breaker:
     def answered(self) -> None:
         """Note an answer of the API's own, even a refusal."""
         with self._lock:
-            self._streak = self._probes = 0
+            self.streak = self.probes = 0
             self._reached = True
 
     def failed(self, error: str, *, reached: bool | None = None, probe: bool = False) -> None:
-        """Note a request that failed, or whose answer was not the API's.
+        """Note a failed request, or an answer that was not the API's own.
 
         ``reached`` says whether it could be sent at all, None if unknown.
         """
         with self._lock:
-            self._streak += 1
-            self._probes += probe
+            self.streak += 1
+            self.probes += probe
             self._last = error
             self._reached = self._reached or bool(reached)
             if reached is False:
@@ -86,8 +73,8 @@ class Breaker:
     def open(self) -> None:
         """Note that the API is down, unless it has answered meanwhile."""
         with self._lock:
-            if self._streak >= LIMIT and not self._reason:
-                self._reason = self._last
+            if self.streak >= LIMIT and not self.reason:
+                self.reason = self._last
 
     def nothing_left(self) -> None:
         """Note that no row is left to try. If none reached the API, it is down.
@@ -96,13 +83,13 @@ class Breaker:
         """
         self.open()
         with self._lock:
-            if not self._reached and not self._reason:
-                self._reason = self._unreachable
+            if not self._reached and not self.reason:
+                self.reason = self._unreachable
 
     def may_retry(self) -> bool:
         """Spend one retry of the run's budget, if one is left and it may help."""
         with self._lock:
-            vain = self._reason or self._streak >= LIMIT
+            vain = self.reason or self.streak >= LIMIT
             if vain or self._retries >= max(BURST, int(self._firsts * SHARE)):
                 return False
             self._retries += 1

@@ -1,4 +1,4 @@
-"""Hold what a run is asked to do, and the tools of its stages."""
+"""Hold a run's order, and the tools of its stages."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -61,7 +61,7 @@ BACK: Final = {"state": State.PENDING, "due_at": 0, "leased_by": None}
 def claim_statements(account: str, now: int, limit: int) -> list[Select[Any]]:
     """Return the claim's SELECTs in the order of urgency; a test reads their plans.
 
-    First what is soon forgotten, then what has no known age, then the rest, last what has expired.
+    Soon forgotten rows come first, then those of unknown age, then the rest, and last the expired.
     Each ORDER BY is the index after its two constants. So nothing is sorted, and MariaDB locks only
     the rows it returns. With the constants in it MariaDB would sort, for their collation is the
     session's.
@@ -294,10 +294,3 @@ def pending(connection: Connection, accounts: Sequence[str]) -> int:
     waits = (q.c.account.in_(accounts), q.c.state == State.PENDING)
     statement = select(func.count()).where(*waits)
     return int(connection.execute(statement).scalar_one())
-
-
-def states(connection: Connection) -> dict[str, int]:
-    """Count the rows of each state."""
-    rows = connection.execute(select(q.c.state, func.count().label("n")).group_by(q.c.state))
-    counts = {row.state: int(row.n) for row in rows}
-    return {state.value: counts.get(state.value, 0) for state in State}

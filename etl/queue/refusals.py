@@ -1,12 +1,13 @@
-"""Tell a row that the database refuses from a database that refuses every row.
+"""Tell whether the database refuses single rows or every row.
 
 Rows are written together, and after a refusal one by one, each under a savepoint. A refused row is
-set aside and the rest goes on. The run stops if a constraint or trigger is to blame. That is so if
-no row is taken, and either a harmless probe is refused for the same reason or too many rows are.
+set aside and the rest goes on. The run stops if a constraint or trigger is to blame. Then no row is
+taken, and a harmless probe is refused for the same reason, or too many rows are refused.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Table, update
@@ -54,7 +55,7 @@ def each(  # noqa: PLR0913 - what is written, and what is known of it
     for row in _spread(rows):
         if len(taken) == enough:
             break
-        why = _refused(connection, lambda row=row: write(row))  # type: ignore[misc]
+        why = _refused(connection, partial(write, row))
         if why is None:
             taken.append(row)
             continue

@@ -1,4 +1,4 @@
-"""Keep one row in ``sync_runs`` for each run: what it was asked, what it did, how it ended."""
+"""Keep one row in ``sync_runs`` for each run: its options, its counts, its end."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -61,7 +61,7 @@ def end(  # noqa: PLR0913 - as above
 
 
 def ended_well(worker: ColumnElement[str]) -> ColumnElement[bool]:
-    """Say whether a worker's run ended by itself, and not by a bug that a row may have caused.
+    """Say whether a worker's run ended by itself, and not by a bug. A row may have caused that.
 
     Only the latest runs are read: a lease outlives its run by minutes.
     """

@@ -101,7 +101,7 @@ def set_down(connection: Connection, now: int, *, latest: int) -> None:
 def put_off(connection: Connection, held: Mapping[str, int], *, due_at: int) -> dict[str, int]:
     """Renew leases, or give them back with a ``due_at`` of now; return those still ours.
 
-    A row that already has this ``due_at`` got it from a commit whose answer was lost.
+    A row may already have this ``due_at``, if a commit's answer was lost.
     """
     statement = (
         select(v.c.sid, v.c.due_at)

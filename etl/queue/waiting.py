@@ -26,7 +26,7 @@ BUCKET_MS: Final = 900_000
 """The histogram's step: a quarter of an hour."""
 
 URGENT_MS: Final = 6 * 3_600_000
-"""SIDs that the API forgets within this time come first, whatever is cheapest."""
+"""SIDs that the API forgets within this time come first, at any cost."""
 
 HOUR_MS: Final = 3_600_000
 

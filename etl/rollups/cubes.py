@@ -1,7 +1,7 @@
 """Describe the roll-ups: what the reports add up, by stretches of time and a few keys.
 
-The tables (``tables``), the SQL that fills them (``facts``, ``refresh``) and the SQL that reads
-them (``read``) follow from this file. A roll-up says nothing that the raw rows do not say.
+The tables (``tables``), their sums (``facts``, ``refresh``) and the reading SQL (``read``) follow
+from this file. A roll-up says no more than the raw rows.
 """
 
 from dataclasses import dataclass

@@ -118,7 +118,7 @@ def _numbered(scope: Scope, over: Over) -> str:
 
 
 def _of_verifications(scope: Scope, over: Over) -> str:
-    """Write FROM and WHERE: all attempts of the verifications that may begin in the window."""
+    """Write FROM and WHERE for all attempts of verifications that may begin in the window."""
     dialect, table, data = scope.dialect, scope.attempts, scope.channel_data
     if over.which is Which.WINDOW:
         where = ["a.verification_sid IS NOT NULL"]

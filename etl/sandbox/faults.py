@@ -130,15 +130,14 @@ class Faults:
         """Start with nothing going wrong."""
         self._lock = threading.Lock()
         self._random = random.Random(f"faults:{seed}")
-        self._faults: list[Fault] = []
-        self._left: list[int | None] = []
+        # Each with the strikes that are left, None for any number.
+        self._faults: list[tuple[Fault, int | None]] = []
 
     def add(self, fault: Fault | str) -> None:
         """Add a fault, or the text of one as `Fault.parse` reads it. Earlier ones go first."""
         added = Fault.parse(fault) if isinstance(fault, str) else fault
         with self._lock:
-            self._faults.append(added)
-            self._left.append(added.count)
+            self._faults.append((added, added.count))
 
     def clear(self) -> None:
         """Switch all faults off."""
@@ -146,30 +145,26 @@ class Faults:
 
     def replace(self, faults: Iterable[Fault]) -> None:
         """Switch on these faults and no others."""
-        added = list(faults)
+        added = [(fault, fault.count) for fault in faults]
         with self._lock:
             self._faults = added
-            self._left = [fault.count for fault in added]
 
     def active(self) -> list[Fault]:
         """Return the faults that can still strike."""
         with self._lock:
-            return [
-                fault for fault, left in zip(self._faults, self._left, strict=True) if left != 0
-            ]
+            return [fault for fault, left in self._faults if left != 0]
 
     def draw(self, kind: str, sid: str | None) -> Fault | None:
         """Return the first fault that matches a request and is drawn, or None."""
         if not self._faults:
             return None
         with self._lock:
-            for number, fault in enumerate(self._faults):
-                left = self._left[number]
+            for number, (fault, left) in enumerate(self._faults):
                 if left == 0 or not fault.strikes_at(kind, sid):
                     continue
                 if fault.share < 1.0 and self._random.random() >= fault.share:
                     continue
                 if left is not None:
-                    self._left[number] = left - 1
+                    self._faults[number] = fault, left - 1
                 return fault
         return None

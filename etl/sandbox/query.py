@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _same(wanted: str, given: Any) -> bool:  # noqa: ANN401 - overridden payload
     return not wanted or (isinstance(given, str) and given.lower() == wanted.lower())
 
 
-def _refuse(name: str) -> None:
+def _refuse(name: str) -> NoReturn:
     message = f"Invalid parameter: {name}"
     raise BadRequest(message)
 
@@ -134,7 +134,6 @@ def _moment(values: dict[str, str], name: str) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         _refuse(name)
-    return None
 
 
 def _token(values: dict[str, str], size: int) -> Token | None:
@@ -143,8 +142,7 @@ def _token(values: dict[str, str], size: int) -> Token | None:
         return None
     match = _TOKEN.fullmatch(text)
     if match is None:
-        message = "Invalid parameter: PageToken"
-        raise BadRequest(message)
+        _refuse("PageToken")
     low, high, passed = (int(part, 16) for part in match.groups()[1:])
     if not (low <= high <= size and passed <= high - low):
         _refuse("PageToken")

@@ -78,16 +78,12 @@ def _throttle(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
     return refused._replace(status=fault.status or refused.status)
 
 
-def _error(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
-    return problem(fault.status or 500, fault.code or 20500, "An internal server error occurred")
-
-
 def _html(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
     return Answer(fault.status or 200, _PAGE.encode(), content_type="text/html; charset=utf-8")
 
 
-def _forbidden(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
-    return problem(fault.status or 403, fault.code or 20403, "Forbidden")
+def _problem(status: int, code: int, words: str) -> Callable[[Fault, Answer, Spoiled], Answer]:
+    return lambda fault, _answer, _asked: problem(fault.status or status, fault.code or code, words)
 
 
 def _redirect(fault: Fault, _answer: Answer, _asked: Spoiled) -> Answer:
@@ -121,9 +117,9 @@ def _bomb(size: int) -> bytes:
 
 _REPLACEMENTS: dict[str, Callable[[Fault, Answer, Spoiled], Answer]] = {
     "throttle": _throttle,
-    "error": _error,
+    "error": _problem(500, 20500, "An internal server error occurred"),
     "html": _html,
-    "forbidden": _forbidden,
+    "forbidden": _problem(403, 20403, "Forbidden"),
     "redirect": _redirect,
     "big_header": _big_header,
     "bad_gzip": lambda _fault, answer, _asked: answer._replace(headers=_GZIP),

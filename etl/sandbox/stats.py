@@ -25,12 +25,9 @@ class Stats:
     def reset(self) -> None:
         """Forget the counts, but not the requests in hand."""
         with self._lock:
-            self._requests = 0
-            self._connections = 0
-            self._unauthorized = 0
+            self._counts: Counter[str] = Counter()
             self._max_concurrency = 0
             self._same_sid = 0
-            self._kinds: Counter[str] = Counter()
             self._by_status: Counter[int] = Counter()
             self._faults: Counter[str] = Counter()
             self._fetched: Counter[str] = Counter()
@@ -38,12 +35,12 @@ class Stats:
     def connected(self) -> None:
         """Count a connection."""
         with self._lock:
-            self._connections += 1
+            self._counts["connections"] += 1
 
     def begin(self, sid: str | None) -> int:
         """Count a request as in hand; return how many are."""
         with self._lock:
-            self._requests += 1
+            self._counts["requests"] += 1
             self._concurrency += 1
             self._max_concurrency = max(self._max_concurrency, self._concurrency)
             if sid is not None:
@@ -55,14 +52,14 @@ class Stats:
     def accept(self, kind: str, sid: str | None) -> None:
         """Count a request that authentication and allowance let pass."""
         with self._lock:
-            self._kinds[kind] += 1
+            self._counts[kind] += 1
             if sid is not None and self.track_sids:
                 self._fetched[sid] += 1
 
     def refuse(self) -> None:
         """Count a request with wrong credentials."""
         with self._lock:
-            self._unauthorized += 1
+            self._counts["unauthorized"] += 1
 
     def fault(self, kind: str) -> None:
         """Count a fault that struck."""
@@ -83,14 +80,14 @@ class Stats:
         """Return the counts as of now. `fetches`, `lists` and `summaries` are accepted ones."""
         with self._lock:
             return {
-                "requests": self._requests,
-                "fetches": self._kinds["fetch"],
-                "lists": self._kinds["list"],
-                "summaries": self._kinds["summary"],
-                "unauthorized": self._unauthorized,
+                "requests": self._counts["requests"],
+                "fetches": self._counts["fetch"],
+                "lists": self._counts["list"],
+                "summaries": self._counts["summary"],
+                "unauthorized": self._counts["unauthorized"],
                 "by_status": dict(self._by_status),
                 "faults": dict(self._faults),
-                "connections": self._connections,
+                "connections": self._counts["connections"],
                 "max_concurrency": self._max_concurrency,
                 "concurrent_same_sid": self._same_sid,
                 "fetched": Counter(self._fetched),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+from contextlib import suppress
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -89,11 +90,9 @@ class Listener(ThreadingHTTPServer):
 
 
 def _shut(sock: socket.socket) -> None:
-    try:
+    # It may be closed meanwhile, or reset by a fault.
+    with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # Closed meanwhile, or reset by a fault.
-        return
 
 
 class _Connection(socketserver.StreamRequestHandler):

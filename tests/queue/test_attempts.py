@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from etl.queue import attempts
+from etl.allowance.slots import Allowance
+from etl.queue import attempts, status
 from etl.queue.attempts import DEAD_AFTER, LEASE_MS, SOON_MS
 from etl.queue.leases import give_back, give_back_strays, insert_listed
 from etl.records import Outcome, State, Verdict
@@ -281,8 +282,14 @@ def test_counts_tell_states_and_accounts_apart(engine: Engine) -> None:
             0,
         ]
         assert [attempts.any_pending(connection, a) for a in (("",), ("AC9",))] == [True, False]
-        found = attempts.states(connection)
-    assert found == {state.value: 0 for state in State} | {"pending": 2, "retry": 1}
+        found = status.read(
+            connection,
+            allowance=Allowance("AC1", 0, 60_000),
+            retention=DAY,
+            page_size=1_000,
+            now=NOW,
+        )
+    assert found.states == {state.value: 0 for state in State} | {"pending": 2, "retry": 1}
 
 
 @pytest.mark.parametrize("value", [-(2**63), -1, 2**63 - 1])
