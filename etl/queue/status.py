@@ -15,7 +15,7 @@ from etl.database.times import moment, moment_ms
 from etl.decide.plan import plan, seconds
 from etl.decide.values import Plan
 from etl.queue import runs, verifications
-from etl.queue.attempts import as_written, pending
+from etl.queue.attempts import pending
 from etl.queue.waiting import pending_or_due, read_density, read_waiting
 from etl.records import State
 

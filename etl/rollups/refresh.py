@@ -127,8 +127,8 @@ def _sum(connection: Connection, newest: int, day: int) -> None:
 
 def _sum_facts(connection: Connection, facts: Facts, newest: int, day: int) -> None:
     scope = Scope(dialect(connection))
-    cube, table = facts.cube, facts.cube.table
-    names = ", ".join(rollups[cube.name].c.keys())
+    rollup, table = facts.rollup, facts.rollup.table
+    names = ", ".join(rollups[rollup.name].c.keys())
     insert_into = f"INSERT INTO {table} ({names})"
     length = rollup.lengths[0]
     spans = marked(scope, length, day, day + DAY_S, [f"m.id <= {newest}"])

@@ -30,38 +30,32 @@ def drain(tools: Tools, job: Job) -> bool:
     Raises ``Interrupted`` when the run must end, and any error that ends it.
     """
     singly = partial(Drain, tools, concurrency=job.concurrency)
-    lister = Lister(tools, largest_page=job.page_size)
-    verifier = Verifications(lister)
+    pages, due = Pages(tools, largest=job.page_size), DueVerifications(tools)
     if job.strategy == "fetch" or job.limit is not None:
         rest = singly(Quota(tools.counts, limit=job.limit))
         rest.run()
-        pages = Pages(tools, largest=job.page_size)
-        _judge(Verifications(pages, DueVerifications(tools)).run(), rest)
-        return
-    while True:
-        pages = Pages(tools, largest=job.page_size)
-        if _count_urgent(tools):
-            Sweeper(pages, strategy=job.strategy, urgent=True).run()
-        if urgent := _count_urgent(tools):
-            singly(Quota(tools.counts, limit=urgent), patient=False).run()
-        due = DueVerifications(tools)
-        sweeper = Sweeper(pages, strategy=job.strategy, named=due.sids)
-        sweeper.run()
-        if sweeper.swept_everything:
-            due.covered(sweeper.shown)
-        deaf = Verifications(pages, due).run()
-        planned = _count_pending(tools)
-        rest = singly(Quota(tools.counts, planned=planned, replan_after=REPLAN_AFTER))
-        if not rest.run():
-            _judge(deaf, rest)
-            return
-        _promote_all(tools)
+        _judge(Verifications(pages, due).run(), rest)
+        return False
+    if _count_urgent(tools):
+        Sweeper(pages, strategy=job.strategy, urgent=True).run()
+    if urgent := _count_urgent(tools):
+        singly(Quota(tools.counts, limit=urgent), patient=False).run()
+    sweeper = Sweeper(pages, strategy=job.strategy, named=due.sids)
+    sweeper.run()
+    if sweeper.swept_everything:
+        due.covered(sweeper.shown)
+    unreachable = Verifications(pages, due).run()
+    rest = singly(Quota(tools.counts, planned=_count_pending(tools), replan_after=REPLAN_AFTER))
+    if rest.run():
+        return True
+    _judge(unreachable, rest)
+    return False
 
 
 def _judge(unreachable: Stop | None, rest: Drain) -> None:
     """Raise what kept a finished run from part of its work."""
-    if deaf is not None:
-        raise deaf
+    if unreachable is not None:
+        raise unreachable
     if rest.locked.given_up:
         msg = "SIDs that wait are locked by another program's transaction, which does not end."
         raise DatabaseBusy(msg, hint="Nothing is lost; end that transaction and run it again.")
