@@ -1,7 +1,8 @@
-"""Count the queue by the day on which SIDs came in, in the freshness report's words."""
+"""Count the queue by the day on which SIDs came in, by the freshness report's measures."""
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text
 
+from collections import Counter
 from datetime import date
 from typing import Final
 
@@ -9,25 +10,32 @@ from sqlalchemy import Connection, text
 
 from etl.database.dialects import dialect
 
-_LOST: Final = ("expired", "not_found")
 _EPOCH: Final = date(1970, 1, 1)
 
 
-def measure(state: str, outcome: str | None) -> str | None:
-    """Name the measure that a queued SID is counted in; None: it needs nothing."""
-    if state == "dead":
-        return "lost" if outcome in _LOST else "dead"
-    if state == "settled":
-        return "last_known" if outcome == "last_known" else None
-    return {
-        "pending": "waiting", "leased": "waiting", "retry": "to_retry", "refresh": "to_refresh",
-    }.get(state)  # fmt: skip
+def queue_days(connection: Connection) -> list[tuple[int, str, int]]:
+    """Give (days since 1970, measure, SIDs) for all that is not settled and final."""
+    day = dialect(connection.dialect.name).day("q.enqueued_at")
+    cases = " ".join(f"WHEN {condition} THEN '{name}'" for name, (_, condition) in QUEUE.items())
+    found = connection.execute(
+        text(
+            f"SELECT {day} AS day, CASE {cases} END AS measure, COUNT(*) FROM attempt_queue q "
+            "WHERE q.state <> 'settled' OR q.outcome = 'last_known' GROUP BY day, measure"
+        )
+    )
+    sums: Counter[tuple[int, str]] = Counter()
+    for raw, measure, number in found:
+        when = _date(raw)
+        if measure is not None and when is not None:
+            sums[(when - _EPOCH).days, measure] += number
+    return [(at, measure, number) for (at, measure), number in sorted(sums.items())]
 
 
 def _date(raw: object) -> date | None:
     try:
         return raw if isinstance(raw, date) else date.fromisoformat(str(raw))
     except ValueError:
+        # Another program wrote it.
         return None
 
 

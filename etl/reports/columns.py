@@ -18,5 +18,11 @@ RATE: Final = Column("conversion_rate", ColumnKind.RATE, "converted / attempts."
 NOT_FINAL: Final = Column("not_final", ColumnKind.COUNT, "Of them, how many can still change.")
 FINAL: Final = Column("final", ColumnKind.FLAG, "None of them can change.", spare=2)
 
-BY_SLICE: Final = ("day", "service_sid", "channel", "country")
+SLICE_COLUMNS: Final = (DAY, SERVICE, CHANNEL, COUNTRY)
+CONVERSION_COLUMNS: Final = (ATTEMPTS, CONVERTED, UNCONVERTED, RATE)
+"""What ``expressions.conversion`` gives."""
+FINALITY_COLUMNS: Final = (NOT_FINAL, FINAL)
+"""What ``expressions.finality`` gives."""
+
+BY_SLICE: Final = tuple(column.name for column in SLICE_COLUMNS)
 """The keys that most reports can drop."""

@@ -15,21 +15,12 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Date, String, column, delete, insert, table
+from sqlalchemy import Connection, delete, insert
 
 from etl.database.types import Money
 from etl.errors import ConfigError
 
 COLUMNS: Final = ("channel", "country", "currency", "valid_from", "amount")
-
-verification_fees = table(
-    "verification_fees",
-    column("channel", String(64)),
-    column("country", String(64)),
-    column("currency", String(3)),
-    column("valid_from", Date),
-    column("amount", Money),
-)
 
 _ALWAYS: Final = date(1970, 1, 1)
 # Wrong entries that a message names.

@@ -1,7 +1,7 @@
 """Describe a report: its name, what it counts, its columns, and the SELECT behind it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -77,7 +77,7 @@ class Report:
     default_by: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
     newest: Callable[[Scope, int], str | None] = lambda _scope, _count: None
-    currency: str = field(default="currency")
+    currency: str = "currency"
 
     @property
     def view(self) -> str:

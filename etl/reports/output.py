@@ -11,15 +11,15 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
 from typing import IO, Any, Final
 
-from etl.errors import ConfigError
+from etl.export.rows import arrow
 from etl.reports.model import Column, ColumnKind
-from etl.reports.query import Row, Rows, Value
+from etl.reports.query import Rows, Value
 
 _FORMULA: Final = frozenset("=+-@\u2010\u2012\u2013\u2014\u2015\u2212")
 """What a formula begins with, and the dashes that a spreadsheet may take for a minus."""
@@ -101,15 +101,12 @@ def write_parquet(answer: Rows, stream: IO[bytes]) -> None:
 
     Raises ``ConfigError`` when pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra
-        from pyarrow import parquet  # noqa: PLC0415 - an extra that not everybody has
-    except ImportError as error:
-        msg = "Parquet needs pyarrow, which is not installed."
-        raise ConfigError(msg, hint="Run: pip install 'verify-attempts-etl[parquet]'") from error
+    pa = arrow()
+    from pyarrow import parquet  # noqa: PLC0415 - an extra
+
     schema = pa.schema([(column.name, _arrow(pa, column)) for column in answer.columns])
     with parquet.ParquetWriter(stream, schema) as writer:
-        for batch in _batches(answer.rows):
+        while batch := list(islice(answer.rows, _BATCH)):
             arrays = [
                 pa.array(values, type=field.type)
                 for values, field in zip(zip(*batch, strict=True), schema, strict=True)
@@ -129,12 +126,6 @@ def _arrow(pa: Any, column: Column) -> Any:  # noqa: ANN401 - pyarrow has no typ
         ColumnKind.DAY: pa.date32(),
         ColumnKind.FLAG: pa.bool_(),
     }[column.kind]
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, _BATCH)):
-        yield batch
 
 
 WRITERS: Final[dict[str, Callable[[Rows, IO[bytes]], None]]] = {

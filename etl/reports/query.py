@@ -20,7 +20,8 @@ from etl.reports.model import Column, ColumnKind, Report
 from etl.reports.questions.fraud import TRAILING_H
 from etl.sql.as_of import AsOf, looked_back
 from etl.sql.odd import unreadable, without_odd
-from etl.sql.scope import HOUR_S, Scope
+from etl.sql.scope import Scope
+from etl.sql.spans import HOUR_S
 from etl.sql.zones import offsets
 
 _PLACE: Final = re.compile(r"@(\w+)@")

@@ -77,7 +77,7 @@ def read(
     length = _length(scope, facts.rollup, by_day=by_day)
     first, end = _whole(scope, length)
     if length is None or (first is not None and end is not None and first >= end):
-        return (*scope.ctes, ("facts", facts.raw(scope, WINDOW, times, names)))
+        return (("facts", facts.raw(scope, WINDOW, times, names)),)
     parts = [
         _rolled(scope, facts.rollup, length, times, names),
         facts.raw(scope, Over(Which.SPANS, length), times, names),
@@ -85,7 +85,7 @@ def read(
     if scope.since is None and scope.until is None:
         parts.append(facts.raw(scope, UNKNOWN_TIME, times, names))
     spans = _spans(scope, length, first, end)
-    return (*scope.ctes, ("spans", spans), ("facts", "\nUNION ALL\n".join(parts)))
+    return (("spans", spans), ("facts", "\nUNION ALL\n".join(parts)))
 
 
 def newest(scope: Scope, rollup: Rollup, count: int) -> str | None:

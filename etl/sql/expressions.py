@@ -25,11 +25,15 @@ def flag(condition: str) -> str:
     return f"CASE WHEN {condition} THEN TRUE ELSE FALSE END"
 
 
+def sums(*names: str) -> Sequence[str]:
+    """Add up columns, each under its own name."""
+    return [f"SUM({name}) AS {name}" for name in names]
+
+
 def conversion(dialect: Dialect) -> Sequence[str]:
     """Add up facts with `attempts` and `converted`."""
     return [
-        "SUM(attempts) AS attempts",
-        "SUM(converted) AS converted",
+        *sums("attempts", "converted"),
         "SUM(attempts) - SUM(converted) AS unconverted",
         f"{dialect.ratio('SUM(converted)', 'SUM(attempts)')} AS conversion_rate",
     ]
@@ -37,4 +41,4 @@ def conversion(dialect: Dialect) -> Sequence[str]:
 
 def finality() -> Sequence[str]:
     """Flag what can still change."""
-    return ["SUM(not_final) AS not_final", f"{flag('SUM(not_final) = 0')} AS final"]
+    return [*sums("not_final"), f"{flag('SUM(not_final) = 0')} AS final"]

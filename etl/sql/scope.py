@@ -5,7 +5,7 @@ another scope, so the two cannot drift apart.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import dedent, indent
 from typing import Final
 
@@ -62,15 +62,14 @@ class Scope:
     by: tuple[str, ...] | None = None
     attempts: str = "attempts"
     channel_data: str = "attempt_channel_data"
-    ctes: tuple[tuple[str, str], ...] = field(default=())
     as_of: int | None = None
     seen_since: int | None = None
     raw: bool = False
     names: tuple[str, str] = ("since", "until")
 
-    def kept(self, keys: Iterable[str]) -> list[str]:
-        """Give those of the optional keys that this scope keeps."""
-        return [key for key in keys if self.by is None or key in self.by]
+    def kept(self, keys: Iterable[str], always: str = "") -> list[str]:
+        """Give the keys that this scope keeps; one may be kept ``always``."""
+        return [key for key in keys if self.by is None or key in self.by or key == always]
 
     def day(self, at: str) -> str:
         """Give the day of a moment in the scope's zone."""

@@ -8,7 +8,7 @@ and at another, the rows seen between the two add up to the difference.
 
 from typing import Final
 
-from etl.reports.columns import BY_SLICE, CHANNEL, COUNTRY, DAY, SERVICE
+from etl.reports.columns import BY_SLICE, CHANNEL, COUNTRY, SERVICE, SLICE_COLUMNS
 from etl.reports.model import ALL_FILTERS, Column, ColumnKind, Filter, Report
 from etl.sql.as_of import first_value
 from etl.sql.scope import Scope, Statement
@@ -16,7 +16,7 @@ from etl.sql.scope import Scope, Statement
 FIRST_SEEN: Final = "first_seen"
 """What stands for a field where nothing changed, but an attempt was seen for the first time."""
 
-_KEYS: Final = (*BY_SLICE, "seen_day")
+_ORDER: Final = (*BY_SLICE, "currency", "seen_day")
 
 
 def _seen(scope: Scope, at: str) -> list[str]:
@@ -69,7 +69,7 @@ def _changes(scope: Scope) -> Statement:
         converted AS converted_change
     FROM facts
     """
-    return Statement((*scope.ctes, ("facts", _facts(scope))), body)
+    return Statement((("facts", _facts(scope)),), body)
 
 
 _CURRENCY: Final = Column(
@@ -127,13 +127,8 @@ def _daily(scope: Scope) -> Statement:
         f"{dialect.money('SUM(millionths)')} AS price_change",
         "SUM(converted) AS converted_change",
     ]
-    kept = scope.kept(_KEYS)
-    keys = [
-        *(k for k in kept if k in BY_SLICE),
-        "currency",
-        *(k for k in kept if k not in BY_SLICE),
-    ]
-    ctes = (*scope.ctes, ("facts", _facts(scope)), ("dated", dated))
+    keys = scope.kept(_ORDER, always="currency")
+    ctes = (("facts", _facts(scope)), ("dated", dated))
     return Statement(ctes, scope.select(keys, measures, "dated"))
 
 
@@ -147,7 +142,7 @@ CHANGES_DAILY: Final = Report(
         "these moved by."
     ),
     columns=(
-        DAY, SERVICE, CHANNEL, COUNTRY, _CURRENCY,
+        *SLICE_COLUMNS, _CURRENCY,
         Column("seen_day", ColumnKind.DAY, "The UTC day on which it became known."),
         Column("attempts", ColumnKind.COUNT, "Attempts seen for the first time."),
         Column("changes", ColumnKind.COUNT, "Changes of fields that were seen."),
@@ -158,7 +153,7 @@ CHANGES_DAILY: Final = Report(
     ),
     select=_daily,
     filters=ALL_FILTERS | {Filter.SEEN},
-    by=_KEYS,
+    by=(*BY_SLICE, "seen_day"),
     default_by=("day", "seen_day"),
-    order=("day", "service_sid", "channel", "country", "currency", "seen_day"),
+    order=_ORDER,
 )  # fmt: skip

@@ -5,17 +5,12 @@ from typing import Final
 
 from etl.database.schema import attempts
 from etl.reports.columns import (
-    ATTEMPTS,
     BY_SLICE,
     CHANNEL,
-    CONVERTED,
-    COUNTRY,
-    DAY,
-    FINAL,
-    NOT_FINAL,
-    RATE,
+    CONVERSION_COLUMNS,
+    FINALITY_COLUMNS,
     SERVICE,
-    UNCONVERTED,
+    SLICE_COLUMNS,
 )
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import ATTEMPTS_FACTS
@@ -79,11 +74,9 @@ CONVERSION_DAILY: Final = Report(
         "Counts attempts by the day they were made, as Twilio's Summary does. An attempt converted "
         "or it did not; one whose status is not known did not."
     ),
-    columns=(
-        DAY, SERVICE, CHANNEL, COUNTRY, ATTEMPTS, CONVERTED, UNCONVERTED, RATE, NOT_FINAL, FINAL,
-    ),
+    columns=(*SLICE_COLUMNS, *CONVERSION_COLUMNS, *FINALITY_COLUMNS),
     select=_daily,
     by=BY_SLICE,
     default_by=BY_SLICE,
     order=BY_SLICE,
-)  # fmt: skip
+)

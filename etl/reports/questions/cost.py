@@ -12,19 +12,15 @@ from typing import Final
 from etl.reports.columns import (
     ATTEMPTS,
     BY_SLICE,
-    CHANNEL,
     CONVERTED,
-    COUNTRY,
     CURRENCY,
-    DAY,
-    FINAL,
-    NOT_FINAL,
-    SERVICE,
+    FINALITY_COLUMNS,
+    SLICE_COLUMNS,
 )
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import ATTEMPTS_FACTS
 from etl.rollups.read import SLICE, read
-from etl.sql.expressions import flag
+from etl.sql.expressions import flag, sums
 from etl.sql.scope import Scope, Statement
 
 _KEYS: Final = (*BY_SLICE, "currency")
@@ -36,7 +32,7 @@ _SUMS: Final = (
 
 _SUMMED: Final = f"""
 SELECT day, utc_day, service_sid, channel, country, currency,
-    {", ".join(f"SUM({name}) AS {name}" for name in _SUMS)}
+    {", ".join(sums(*_SUMS))}
 FROM facts
 GROUP BY day, utc_day, service_sid, channel, country, currency
 """
@@ -58,12 +54,11 @@ def _fees(scope: Scope) -> str:
 
 def _priced(scope: Scope) -> str:
     """Charge the fees; a conversion whose fee is not known is counted, not taken for free."""
-    keys = [*scope.kept(BY_SLICE), "currency"]
     charged = "CASE WHEN conversions = 0 THEN 0 ELSE conversions * fee_millionths END"
     return scope.select(
-        keys,
+        scope.kept(_KEYS, always="currency"),
         [
-            *(f"SUM({name}) AS {name}" for name in _SUMS),
+            *sums(*_SUMS),
             f"SUM({charged}) AS fee_millionths",
             "SUM(CASE WHEN fee_millionths IS NULL THEN conversions ELSE 0 END) AS without_fee",
         ],
@@ -72,7 +67,7 @@ def _priced(scope: Scope) -> str:
 
 
 def _statement(scope: Scope, measures: Sequence[str]) -> Statement:
-    keys = [*scope.kept(BY_SLICE), "currency"]
+    keys = scope.kept(_KEYS, always="currency")
     lines = ",\n    ".join([*keys, *measures, "not_final", f"{flag('not_final = 0')} AS final"])
     # A fee is that of the UTC day, whatever day the attempt is counted on.
     times = {"day": scope.day, "utc_day": scope.dialect.day}
@@ -90,11 +85,11 @@ def _statement(scope: Scope, measures: Sequence[str]) -> Statement:
 # Nothing is owed when nothing converted; nothing is known when no conversion's fee is.
 _FEE_KNOWN: Final = "currency IS NOT NULL AND (conversions = 0 OR without_fee < conversions)"
 _ALL_KNOWN: Final = "without_fee = 0"
+_BOTH: Final = "(millionths + fee_millionths)"
 
 
 def _daily(scope: Scope) -> Statement:
     dialect = scope.dialect
-    fee, both = "fee_millionths", "(millionths + fee_millionths)"
     return _statement(
         scope,
         [
@@ -106,17 +101,16 @@ def _daily(scope: Scope) -> Statement:
             f"{dialect.money('unconverted_millionths')} AS spent_on_unconverted",
             "conversions",
             "without_fee",
-            f"CASE WHEN {_FEE_KNOWN} THEN {dialect.money(fee)} END AS fee",
-            f"CASE WHEN {_ALL_KNOWN} THEN {dialect.money(both)} END AS total_with_fee",
+            f"CASE WHEN {_FEE_KNOWN} THEN {dialect.money('fee_millionths')} END AS fee",
+            f"CASE WHEN {_ALL_KNOWN} THEN {dialect.money(_BOTH)} END AS total_with_fee",
         ],
     )
 
 
 def _per_conversion(scope: Scope) -> Statement:
     dialect = scope.dialect
-    fee, both = "fee_millionths", "(millionths + fee_millionths)"
-    per_fee = dialect.money_ratio(fee, "(conversions - without_fee)")
-    per_both = dialect.money_ratio(both, "conversions")
+    per_fee = dialect.money_ratio("fee_millionths", "(conversions - without_fee)")
+    per_both = dialect.money_ratio(_BOTH, "conversions")
     return _statement(
         scope,
         [
@@ -126,8 +120,8 @@ def _per_conversion(scope: Scope) -> Statement:
             "conversions",
             "without_fee",
             f"{dialect.money('millionths')} AS price",
-            f"CASE WHEN {_FEE_KNOWN} THEN {dialect.money(fee)} END AS fee",
-            f"CASE WHEN {_ALL_KNOWN} THEN {dialect.money(both)} END AS price_and_fee",
+            f"CASE WHEN {_FEE_KNOWN} THEN {dialect.money('fee_millionths')} END AS fee",
+            f"CASE WHEN {_ALL_KNOWN} THEN {dialect.money(_BOTH)} END AS price_and_fee",
             f"{dialect.money_ratio('millionths', 'conversions')} AS price_per_conversion",
             f"CASE WHEN {_FEE_KNOWN} THEN {per_fee} END AS fee_per_conversion",
             f"CASE WHEN {_ALL_KNOWN} THEN {per_both} END AS cost_per_conversion",
@@ -155,7 +149,7 @@ COST_DAILY: Final = Report(
         "for each successful verification comes from verification_fees, in the same currency."
     ),
     columns=(
-        DAY, SERVICE, CHANNEL, COUNTRY, CURRENCY, ATTEMPTS,
+        *SLICE_COLUMNS, CURRENCY, ATTEMPTS,
         Column("priced", ColumnKind.COUNT, "Attempts with a price.", spare=2),
         _UNPRICED,
         Column("total", ColumnKind.MONEY, "The sum of the prices, fees not included."),
@@ -165,7 +159,7 @@ COST_DAILY: Final = Report(
         _WITHOUT_FEE,
         Column("fee", ColumnKind.MONEY, "The fees that are known; NULL: none is.", spare=1),
         Column("total_with_fee", ColumnKind.MONEY, "total + fee; NULL while a fee is not known.", spare=1),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_daily,
     by=BY_SLICE,
@@ -181,7 +175,7 @@ COST_PER_CONVERSION: Final = Report(
         "among them. A verification counts once, with its converted attempt."
     ),
     columns=(
-        DAY, SERVICE, CHANNEL, COUNTRY, CURRENCY, ATTEMPTS, _UNPRICED, CONVERTED, _CONVERSIONS,
+        *SLICE_COLUMNS, CURRENCY, ATTEMPTS, _UNPRICED, CONVERTED, _CONVERSIONS,
         _WITHOUT_FEE,
         Column("price", ColumnKind.MONEY, "The sum of the prices, fees not included.", spare=2),
         Column("fee", ColumnKind.MONEY, "The fees that are known; NULL: none is.", spare=2),
@@ -189,7 +183,7 @@ COST_PER_CONVERSION: Final = Report(
         Column("price_per_conversion", ColumnKind.MONEY, "price / conversions.", spare=1),
         Column("fee_per_conversion", ColumnKind.MONEY, "fee / (conversions - without_fee).", spare=1),
         Column("cost_per_conversion", ColumnKind.MONEY, "price_and_fee / conversions."),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_per_conversion,
     by=BY_SLICE,

@@ -5,21 +5,15 @@ from typing import Final
 from etl.reports.columns import (
     ATTEMPTS,
     BY_SLICE,
-    CHANNEL,
-    CONVERTED,
-    COUNTRY,
-    DAY,
-    FINAL,
-    NOT_FINAL,
-    RATE,
-    SERVICE,
-    UNCONVERTED,
+    CONVERSION_COLUMNS,
+    FINALITY_COLUMNS,
+    SLICE_COLUMNS,
 )
 from etl.reports.error_codes import meaning
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import CARRIERS, ERRORS
 from etl.rollups.read import read
-from etl.sql.expressions import conversion, finality
+from etl.sql.expressions import conversion, finality, sums
 from etl.sql.scope import Scope, Statement
 
 _KNOWN: Final = "(SUM(delivered) + SUM(undelivered))"
@@ -37,8 +31,7 @@ def _carriers(scope: Scope) -> Statement:
     ctes = read(scope, CARRIERS, {"day": scope.day}, names)
     measures = [
         *conversion(dialect),
-        "SUM(delivered) AS delivered",
-        "SUM(undelivered) AS undelivered",
+        *sums("delivered", "undelivered"),
         f"{dialect.ratio('SUM(delivered)', _KNOWN)} AS delivery_rate",
         *finality(),
     ]
@@ -55,13 +48,13 @@ CARRIER_PERFORMANCE: Final = Report(
         "where it is NULL."
     ),
     columns=(
-        DAY, SERVICE, CHANNEL, COUNTRY,
+        *SLICE_COLUMNS,
         Column("mcc", ColumnKind.TEXT, "Mobile country code.", spare=2),
         Column("mnc", ColumnKind.TEXT, "Mobile network code.", spare=2),
         Column("carrier", ColumnKind.TEXT, "The carrier's name."),
-        ATTEMPTS, CONVERTED, UNCONVERTED, RATE, _DELIVERED, _UNDELIVERED,
+        *CONVERSION_COLUMNS, _DELIVERED, _UNDELIVERED,
         Column("delivery_rate", ColumnKind.RATE, "delivered / (delivered + undelivered)."),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_carriers,
     by=BY_SLICE,
@@ -76,12 +69,7 @@ def _errors(scope: Scope) -> Statement:
     kept = scope.kept(BY_SLICE)
     counted = scope.select(
         [*kept, "error_code"],
-        [
-            "SUM(attempts) AS attempts",
-            "SUM(undelivered) AS undelivered",
-            "SUM(converted) AS converted",
-            *finality(),
-        ],
+        [*sums("attempts", "undelivered", "converted"), *finality()],
         "facts",
     )
     columns = [
@@ -106,12 +94,12 @@ DELIVERY_ERRORS: Final = Report(
         "by the day they were made."
     ),
     columns=(
-        DAY, SERVICE, CHANNEL, COUNTRY,
+        *SLICE_COLUMNS,
         Column("error_code", ColumnKind.TEXT, "Twilio's code; NULL: undelivered without one."),
         Column("meaning", ColumnKind.TEXT, "What it means; NULL: not in our list."),
         ATTEMPTS, _UNDELIVERED,
         Column("converted", ColumnKind.COUNT, "Those that converted all the same.", spare=1),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_errors,
     by=BY_SLICE,

@@ -9,21 +9,13 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from etl.reports.columns import (
-    ATTEMPTS,
-    CONVERTED,
-    COUNTRY,
-    FINAL,
-    NOT_FINAL,
-    RATE,
-    SERVICE,
-    UNCONVERTED,
-)
+from etl.reports.columns import CONVERSION_COLUMNS, COUNTRY, FINALITY_COLUMNS, SERVICE
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import ATTEMPTS_FACTS, PREFIXES
 from etl.rollups.read import newest, read, whole
-from etl.sql.expressions import IS_CONVERTED, IS_NOT_FINAL, conversion, finality, flag
-from etl.sql.scope import DAY_S, HOUR_S, Scope, Statement
+from etl.sql.expressions import IS_CONVERTED, IS_NOT_FINAL, conversion, finality, flag, sums
+from etl.sql.scope import Scope, Statement
+from etl.sql.spans import DAY_S, HOUR_S
 
 TRAILING_H: Final = 7 * 24
 """How many hours before its own an hour is compared with."""
@@ -35,7 +27,7 @@ def _prefixes(scope: Scope) -> Statement:
     ctes = read(_around(scope), PREFIXES, {"hour_no": HOUR_S}, names, by_day=False)
     hours = scope.select(
         ["hour_no", "destination_prefix", "country"],
-        ["SUM(attempts) AS attempts", "SUM(converted) AS converted", "SUM(not_final) AS not_final"],
+        sums("attempts", "converted", "not_final"),
         "facts",
     )
     week = (
@@ -92,13 +84,13 @@ FRAUD_PREFIX_HOURLY: Final = Report(
     columns=(
         Column("hour", ColumnKind.TIME, "The beginning of the hour, UTC."),
         Column("destination_prefix", ColumnKind.TEXT, "`+` and six digits."),
-        COUNTRY, ATTEMPTS, CONVERTED, UNCONVERTED, RATE,
+        COUNTRY, *CONVERSION_COLUMNS,
         Column("trailing_attempts", ColumnKind.COUNT, "Attempts of the 168 hours before.", spare=2),
         Column("trailing_converted", ColumnKind.COUNT, "Those that converted.", spare=2),
         Column("trailing_rate", ColumnKind.RATE, "trailing_converted / trailing_attempts.", spare=1),
         Column("trailing_hourly", ColumnKind.RATIO, "trailing_attempts / 168.", spare=2),
         Column("times_usual", ColumnKind.RATIO, "attempts / trailing_hourly; NULL: never seen before."),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_prefixes,
     order=("-hour", "-attempts", "destination_prefix", "country"),
@@ -133,7 +125,7 @@ def _repeats(scope: Scope) -> Statement:
     ]
     keys = [*scope.kept(["day"]), "destination", "country"]
     body = scope.select(keys, measures, "facts") + "\nHAVING COUNT(*) > 1"
-    return Statement((*scope.ctes, ("facts", facts)), body)
+    return Statement((("facts", facts),), body)
 
 
 REPEAT_DESTINATIONS: Final = Report(
@@ -146,13 +138,13 @@ REPEAT_DESTINATIONS: Final = Report(
     columns=(
         Column("day", ColumnKind.DAY, "The UTC day; NULL when the creation time is not known."),
         Column("destination", ColumnKind.TEXT, "Number or address: personal data."),
-        COUNTRY, ATTEMPTS, CONVERTED, UNCONVERTED, RATE,
+        COUNTRY, *CONVERSION_COLUMNS,
         Column("verifications", ColumnKind.COUNT, "How many verifications they belong to.", spare=1),
         Column("channels", ColumnKind.COUNT, "How many channels were used.", spare=2),
         Column("services", ColumnKind.COUNT, "How many services sent them.", spare=2),
         Column("first_at", ColumnKind.TIME, "The first of them.", spare=2),
         Column("last_at", ColumnKind.TIME, "The last of them.", spare=2),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_repeats,
     by=("day",),
@@ -184,9 +176,12 @@ def _new_countries(scope: Scope) -> Statement:
     names = ("service_sid", "country", "attempts", "converted", "not_final", "first_at", "last_at")
     ctes = read(whole(scope), ATTEMPTS_FACTS, {"day_no": DAY_S}, names, by_day=False)
     # First by day: far fewer rows to look back from.
-    sums = [f"SUM({name}) AS {name}" for name in ("attempts", "converted", "not_final")]
-    sums += ["MIN(first_at) AS first_at", "MAX(last_at) AS last_at"]
-    daily = scope.select(["service_sid", "country", "day_no"], sums, "facts")
+    measures = [
+        *sums("attempts", "converted", "not_final"),
+        "MIN(first_at) AS first_at",
+        "MAX(last_at) AS last_at",
+    ]
+    daily = scope.select(["service_sid", "country", "day_no"], measures, "facts")
     began_no = dialect.number(dialect.seconds("began_at"), DAY_S)
     week = f"CASE WHEN day_no - {began_no} < 7 THEN"
     measures = [
@@ -228,9 +223,9 @@ NEW_COUNTRIES: Final = Report(
         Column("attempts_7d", ColumnKind.COUNT, "Attempts of the first 7 UTC days."),
         Column("converted_7d", ColumnKind.COUNT, "Those that converted.", spare=2),
         Column("conversion_rate_7d", ColumnKind.RATE, "converted_7d / attempts_7d."),
-        ATTEMPTS, CONVERTED, UNCONVERTED, RATE,
+        *CONVERSION_COLUMNS,
         Column("last_at", ColumnKind.TIME, "The newest attempt.", spare=2),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_new_countries,
     order=("-first_at", "country", "service_sid"),

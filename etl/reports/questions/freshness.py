@@ -19,8 +19,7 @@ _ATTEMPTS: Final = {
     "no_date": ("The creation time is not known", "first_at IS NULL"),
     "no_verification": ("The verification is not known", "verified = 0"),
 }
-# name -> (meaning, condition on attempt_queue `q`)
-_QUEUE: Final = {
+QUEUE: Final = {
     "waiting": ("Queued, to be fetched", "q.state IN ('pending', 'leased')"),
     "to_retry": ("Failed, to be fetched again", "q.state = 'retry'"),
     "to_refresh": ("Fetched, to be looked at again", "q.state = 'refresh'"),
@@ -37,6 +36,7 @@ _QUEUE: Final = {
         "q.state = 'dead' AND (q.outcome IS NULL OR q.outcome NOT IN ('expired', 'not_found'))",
     ),
 }
+"""Name -> (meaning, condition on attempt_queue `q`)."""
 
 
 def _totals(
@@ -74,19 +74,13 @@ def _freshness(scope: Scope) -> Statement:
     names = (*FRESHNESS_FACTS.rollup.keys, *FRESHNESS_FACTS.rollup.measures)
     facts = read(whole(scope), FRESHNESS_FACTS, {}, names, by_day=False)
     attempts = _totals(_ATTEMPTS, "facts", "attempts", "first_at", "last_at")
+    ctes, body = (*facts, ("attempt_totals", attempts)), _rows(_ATTEMPTS, "attempt_totals", 1)
     if scope.as_of is not None:
-        # The queue keeps no history: of its past nothing can be said.
-        return Statement(
-            (*facts, ("attempt_totals", attempts)), _rows(_ATTEMPTS, "attempt_totals", 1)
-        )
-    queue = _totals(_QUEUE, "attempt_queue q", "1", "q.enqueued_at", "q.enqueued_at")
-    body = (
-        _rows(_ATTEMPTS, "attempt_totals", 1)
-        + "\nUNION ALL\n"
-        + _rows(_QUEUE, "queue_totals", 1 + len(_ATTEMPTS))
-    )
-    ctes = (*facts, ("attempt_totals", attempts), ("queue_totals", queue))
-    return Statement(ctes, body)
+        # The queue keeps no history.
+        return Statement(ctes, body)
+    queue = _totals(QUEUE, "attempt_queue q", "1", "q.enqueued_at", "q.enqueued_at")
+    body += "\nUNION ALL\n" + _rows(QUEUE, "queue_totals", 1 + len(_ATTEMPTS))
+    return Statement((*ctes, ("queue_totals", queue)), body)
 
 
 FRESHNESS: Final = Report(

@@ -16,15 +16,14 @@ from etl.reports.columns import (
     CONVERTED,
     COUNTRY,
     DAY,
-    FINAL,
-    NOT_FINAL,
+    FINALITY_COLUMNS,
     RATE,
     SERVICE,
 )
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import STEPS
 from etl.rollups.read import SLICE, read
-from etl.sql.expressions import IS_CONVERTED, IS_NOT_FINAL, IS_PRICED, finality, flag
+from etl.sql.expressions import IS_CONVERTED, IS_NOT_FINAL, IS_PRICED, finality, flag, sums
 from etl.sql.scope import Scope, Statement
 
 
@@ -80,7 +79,7 @@ def _outcome(scope: Scope) -> Statement:
         {flag("not_final = 0")} AS final
     FROM verifications
     """
-    return Statement((*scope.ctes, ("verifications", grouped)), body)
+    return Statement((("verifications", grouped),), body)
 
 
 VERIFICATION_OUTCOME: Final = Report(
@@ -108,8 +107,7 @@ VERIFICATION_OUTCOME: Final = Report(
         Column("priced", ColumnKind.COUNT, "Attempts with a price.", spare=2),
         Column("unpriced", ColumnKind.COUNT, "Attempts without.", spare=2),
         Column("currencies", ColumnKind.COUNT, "How many currencies its prices are in.", spare=2),
-        NOT_FINAL,
-        FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_outcome,
     order=("first_at", "verification_sid"),
@@ -127,13 +125,12 @@ def _success(scope: Scope) -> Statement:
     WHERE attempt_no = 1
     """
     measures = [
-        "SUM(verifications) AS verifications",
-        "SUM(converted) AS converted",
+        *sums("verifications", "converted"),
         "SUM(verifications) - SUM(converted) AS unconverted",
         f"{dialect.ratio('SUM(converted)', 'SUM(verifications)')} AS success_rate",
-        "SUM(attempts) AS attempts",
+        *sums("attempts"),
         f"{dialect.ratio('SUM(attempts)', 'SUM(verifications)')} AS attempts_per_verification",
-        "SUM(retried) AS retried",
+        *sums("retried"),
         *finality(),
     ]
     selected = scope.select(scope.kept(BY_SLICE), measures, "firsts")
@@ -158,7 +155,7 @@ VERIFICATION_SUCCESS_DAILY: Final = Report(
         Column("attempts", ColumnKind.COUNT, "The attempts of them all.", spare=2),
         Column("attempts_per_verification", ColumnKind.RATIO, "attempts / verifications.", spare=1),
         Column("retried", ColumnKind.COUNT, "Verifications of two attempts or more.", spare=1),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_success,
     by=BY_SLICE,
@@ -167,24 +164,16 @@ VERIFICATION_SUCCESS_DAILY: Final = Report(
 )  # fmt: skip
 
 
-_BEFORE: Final = ("day", "service_sid")
+_FUNNEL_KEYS: Final = ("day", "service_sid", "attempt_no", "channel", "country")
 
 
 def _funnel(scope: Scope) -> Statement:
     dialect = scope.dialect
     names = (*SLICE, "attempt_no", "attempts", "converted", "went_on", "gave_up", "not_final")
     ctes = read(scope, STEPS, {"day": scope.day}, names)
-    kept = scope.kept(BY_SLICE)
-    keys = [
-        *(k for k in kept if k in _BEFORE),
-        "attempt_no",
-        *(k for k in kept if k not in _BEFORE),
-    ]
+    keys = scope.kept(_FUNNEL_KEYS, always="attempt_no")
     measures = [
-        "SUM(attempts) AS attempts",
-        "SUM(converted) AS converted",
-        "SUM(went_on) AS went_on",
-        "SUM(gave_up) AS gave_up",
+        *sums("attempts", "converted", "went_on", "gave_up"),
         f"{dialect.ratio('SUM(converted)', 'SUM(attempts)')} AS conversion_rate",
         f"{dialect.ratio('SUM(gave_up)', 'SUM(attempts)')} AS give_up_rate",
         *finality(),
@@ -207,10 +196,10 @@ RETRY_FUNNEL: Final = Report(
         Column("gave_up", ColumnKind.COUNT, "Did not convert, and none followed."),
         RATE,
         Column("give_up_rate", ColumnKind.RATE, "gave_up / attempts.", spare=1),
-        NOT_FINAL, FINAL,
+        *FINALITY_COLUMNS,
     ),
     select=_funnel,
     by=BY_SLICE,
     default_by=("channel",),
-    order=("day", "service_sid", "attempt_no", "channel", "country"),
+    order=_FUNNEL_KEYS,
 )  # fmt: skip
