@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 SHORTEST_SECRET: Final = 4
-"""Anything shorter would be found in words that are no secret."""
+"""Shorter ones would also match in ordinary words."""
 
 _secrets: set[str] = set()
 _ADDRESS: Final = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
@@ -22,8 +22,8 @@ def hide(secrets: Iterable[str]) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """Return the text with secrets, and the password of any address, replaced by ``***``."""
-    # The longest first: one may be the beginning of another.
+    """Replace secrets, and the password of any URL, by ``***``."""
+    # The longest first: one may be the start of another.
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return _ADDRESS.sub(r"\1:***@", text)
@@ -49,10 +49,10 @@ def _cause(error: BaseException) -> BaseException | None:
 
 
 class TextFormatter(logging.Formatter):
-    """Write the message, and under it the traceback when there is one."""
+    """Write the message, and any traceback below it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Leave secrets out, and control characters but the ends of lines."""
+        """Leave out secrets, and control characters except line ends and tabs."""
         text = without_secrets(super().format(record))
         return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
@@ -61,7 +61,7 @@ class JsonFormatter(logging.Formatter):
     """Write one JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give level, ts (UTC), logger_name, app_name, message, extra, and perhaps exception."""
+        """Give level, ts (UTC), logger_name, app_name, message, extra, and any exception."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "level": record.levelname.lower(),
@@ -90,7 +90,7 @@ class Handler(logging.StreamHandler[Any]):
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Give up: there is nobody left to tell."""
+        """Do nothing: there is nobody to tell."""
 
 
 def set_up(*, verbose: bool, quiet: bool, log_format: str) -> None:

@@ -1,13 +1,13 @@
-"""Write counts and sizes as a person says them."""
+"""Write counts and sizes for people."""
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a count with its noun, in the plural where it is one: 1 SID, 2,000 SIDs."""
+    """Write a count with its noun: 1 SID, 2,000 SIDs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def sized(octets: int) -> str:
-    """Write a size in the largest unit that tells something of it."""
+    """Write a size in MB, kB or bytes."""
     for unit, size in (("MB", 1_000_000), ("kB", 1_000)):
         if octets >= size:
             return f"{octets / size:,.1f} {unit}"

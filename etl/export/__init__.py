@@ -1,7 +1,7 @@
-"""Keep a folder of Parquet files equal to the rows: mark each day | write what changed | remember.
+"""Keep a folder of Parquet files equal to the rows: mark each day | write changes | remember.
 
-A day's mark is made of what changes whenever this program writes or deletes a row of it. It is read
-before the rows are, so that a row that comes meanwhile is exported again rather than never.
+A day's mark changes whenever this program writes or deletes one of its rows. It is read before the
+rows: a row that comes in between is exported twice, never lost.
 """
 
 import time
@@ -40,11 +40,11 @@ class ExportOptions:
 
     @property
     def windowed(self) -> bool:
-        """Say whether only some days are asked for."""
+        """Say whether only some days are exported."""
         return self.first is not None or self.end is not None
 
     def holds(self, day: str) -> bool:
-        """Say whether a day is asked for; attempts of unknown time are in no window."""
+        """Say whether to export a day; attempts of unknown time are in no window."""
         if not self.windowed or day == UNDATED:
             return not self.windowed
         found = date.fromisoformat(day)
@@ -75,12 +75,12 @@ class Exported:
 
 
 def export(engine: Engine, asked: ExportOptions) -> Exported:
-    """Write the days that changed since the last export into the folder, and take gone ones out.
+    """Write the days that changed since the last export, and remove days without rows.
 
-    Raises ``ConfigError`` without pyarrow, for a folder that holds something else, and for one
-    that was exported with other columns; ``TryAgain`` while another export writes there;
-    ``StorageError`` when it cannot be written. A day is either as it was or as it is, and the next
-    run goes on where this one ended.
+    An interrupted export leaves every day whole, old or new. The next export goes on from there.
+    Raises ``ConfigError`` without pyarrow, for a folder of something else, and for one with other
+    columns. Raises ``TryAgain`` while another export writes there, ``StorageError`` when the folder
+    cannot be written.
     """
     started = time.monotonic()
     rows.arrow()
@@ -98,7 +98,7 @@ def export(engine: Engine, asked: ExportOptions) -> Exported:
 
 
 def _other_columns(asked: ExportOptions, folder: Folder) -> ConfigError:
-    """Say by which option the files there differ from what is asked for."""
+    """Name the option by which the files there differ."""
     had = folder.had.get("destination")
     if had == asked.destination:
         msg = f"{asked.folder} was exported with the columns of another version."
@@ -125,7 +125,7 @@ def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of i
         groups = _groups(engine, day, asked)
         count, size = folder.write(day, schema, groups)
     if mark is None or not count:
-        # Deleted, perhaps between the mark and now.
+        # Its rows are gone, perhaps since the mark was read.
         folder.remove(day)
         done.removed += 1
         return
@@ -150,7 +150,7 @@ def _marks(engine: Engine, asked: ExportOptions) -> dict[str, Mark]:
 def _groups(engine: Engine, day: str, asked: ExportOptions) -> Iterator[Any]:
     """Yield a day's rows in order, as tables of a row group each.
 
-    Read by key in short transactions: a reader of a million rows holds up no writer of SQLite.
+    Reads by key in short transactions, so a long export holds up no writer of SQLite.
     """
     first = None if day == UNDATED else date.fromisoformat(day)
     window = FetchedWindow(_midnight(first), _midnight(first and first + timedelta(days=1)))

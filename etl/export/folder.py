@@ -1,7 +1,7 @@
-"""Hold the folder of an export: a file for each day, put in place whole, and what is in them.
+"""Hold the folder of an export: a file for each day, and a manifest of them.
 
-``_manifest.json`` is written after the files it speaks of: a crash between the two costs a day
-that is written again.
+Files are replaced whole. ``_manifest.json`` is written after the files: a crash in between only
+means that a day is written again.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from etl.errors import ConfigError, StorageError, TryAgain
 MANIFEST: Final = "_manifest.json"
 FILE: Final = "part-0.parquet"
 UNDATED: Final = "__HIVE_DEFAULT_PARTITION__"
-"""Names the folder of attempts whose creation time is unknown, as Hive, Spark and DuckDB do."""
+"""The folder of attempts with unknown creation time, as Hive, Spark and DuckDB name it."""
 
 _PART: Final = f".{MANIFEST}.tmp"
 _SAVE_EVERY_S: Final = 2.0
@@ -30,7 +30,7 @@ _SAVE_EVERY_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Say what the file of a day holds: rows, bytes, the newest ``fetched_at`` (ms), its mark."""
+    """Describe the file of a day; ``fetched_at`` is the newest, in ms."""
 
     rows: int
     bytes: int
@@ -39,10 +39,10 @@ class Day:
 
 
 class Folder(AbstractContextManager["Folder"]):
-    """Open, and keep to this process, a folder of an export; create one that is not there.
+    """Open or create the folder of an export, and lock it for this process.
 
-    Raises ``ConfigError`` for a folder that holds something else, ``TryAgain`` while another
-    process writes there, ``StorageError`` when it cannot be used.
+    Raises ``ConfigError`` for a folder of something else, ``TryAgain`` while another process
+    writes there, ``StorageError`` when it cannot be used.
     """
 
     def __init__(self, path: Path, layout: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Folder(AbstractContextManager["Folder"]):
         trace: TracebackType | None,
     ) -> None:
         try:
-            # After a failure, too: the days that are whole need not be written again.
+            # Save after a failure too: whole days need not be written again.
             self._save()
         except OSError as failed:
             if error is None:
@@ -93,7 +93,7 @@ class Folder(AbstractContextManager["Folder"]):
         self.days = {day: Day(0, 0, 0, "") for day in self.days}
 
     def has(self, day: str, mark: str) -> bool:
-        """Say whether the day's file is there and holds the rows of this mark."""
+        """Say whether the day's file exists and has this mark."""
         known = self.days.get(day)
         if known is None or known.mark != mark:
             return False
@@ -102,12 +102,12 @@ class Folder(AbstractContextManager["Folder"]):
         return False
 
     def write(self, day: str, schema: Any, groups: Iterable[Any]) -> tuple[int, int]:  # noqa: ANN401 - pyarrow has no types
-        """Write a day's file beside the old one and put it in its place; return rows and bytes.
+        """Write a day's file beside the old one, then replace it; return rows and bytes.
 
-        Readers see the old file or the new one, and after a crash it is one of the two.
+        Readers see the old file or the new one, even after a crash.
         """
         target = self._file(day)
-        # Always the same name, so that what a crash leaves is written over; no reader takes it.
+        # Always the same name: the next write replaces what a crash leaves. Readers skip it.
         part = target.with_name(f".{FILE}.tmp")
         try:
             target.parent.mkdir(exist_ok=True)
@@ -133,7 +133,7 @@ class Folder(AbstractContextManager["Folder"]):
         self._save_now_and_then()
 
     def remove(self, day: str) -> None:
-        """Take a day's file away."""
+        """Remove a day's file."""
         target = self._file(day)
         try:
             target.unlink(missing_ok=True)
@@ -155,17 +155,17 @@ class Folder(AbstractContextManager["Folder"]):
             msg = f"Another export is writing to {self._path}."
             raise TryAgain(msg, hint="Run it again when that one has ended.") from error
         except OSError:
-            # A file system without locks: whoever exports to it sees to it that one runs at a time.
+            # A file system without locks: the user has to run one export at a time.
             return
 
     def _load(self) -> None:
         path = self._path / MANIFEST
         if not path.exists():
-            # What a crash left before the first manifest is ours, and is written over.
+            # A crash before the first manifest leaves only this file: it is ours.
             if any(path.name != _PART for path in self._path.iterdir()):
                 msg = f"{self._path} is not empty, and no export."
                 raise ConfigError(msg, hint="Name a folder that is empty or not there yet.")
-            # Before the first file: what is in here is ours from now on.
+            # From now on the folder is known as an export's.
             self._save()
             return
         try:
@@ -173,14 +173,14 @@ class Folder(AbstractContextManager["Folder"]):
             self.had = found["layout"]
             self.days = {day: Day(**known) for day, known in found["days"].items()}
             for day in self.days.keys() - {UNDATED}:
-                # Paths are made of it.
+                # Days become paths.
                 date.fromisoformat(day)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             msg = f"{path} cannot be read: it is not what an export wrote."
             raise ConfigError(msg, hint="Export into an empty folder.") from error
 
     def _save_now_and_then(self) -> None:
-        # It names every day there is; written after each of thousands, it would cost more than they.
+        # The manifest names every day. Written after each, it would cost more than the days.
         if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             try:
                 self._save()
@@ -211,7 +211,7 @@ class Folder(AbstractContextManager["Folder"]):
 
 
 def _open(part: Path, *like: Path) -> IO[bytes]:
-    """Open a file for its owner alone, or for whom the first of these that is there is meant."""
+    """Open a file with the mode of the first existing of these, else for its owner alone."""
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     mode = next((S_IMODE(path.stat().st_mode) for path in like if path.exists()), 0o600)
     # Not every file system has modes.
@@ -231,13 +231,13 @@ def _write(stream: IO[bytes], schema: Any, groups: Iterable[Any]) -> int:  # noq
             writer.write_table(group)
         writer.close()
     finally:
-        # After a failure it would try to close again when it is collected, and say so.
+        # After a failure the garbage collector would close it again, with a warning.
         writer.is_open = False
     return rows
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename in a folder last."""
+    """Make a rename in a folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

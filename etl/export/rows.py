@@ -34,13 +34,13 @@ from etl.errors import ConfigError
 from etl.sql.wide import WIDE
 
 _LAYOUT: Final = 1
-"""Goes up when the columns change: folders of an older one are then written anew."""
+"""Raised when the columns change: old folders are then written anew."""
 
 _RULES: Final = 2
-"""Goes up when an export without destinations leaves out more: the days are then written anew."""
+"""Raised when an export without destinations leaves out more: it is then written anew."""
 
 _SINCE_MS: Final = 1_700_000_000_000
-"""Is taken off each ``fetched_at`` that is summed: 64 bits then hold a day of 90 million rows."""
+"""Subtracted from each ``fetched_at`` before the sum: 64 bits then hold 90 million rows a day."""
 
 _INT32: Final = range(-(2**31), 2**31)
 _LATEST_MS: Final = 253_402_300_799_999
@@ -52,14 +52,14 @@ _COLUMNS: Final[dict[str, tuple[ColumnElement[Any], str]]] = {
 _PERSONAL: Final = "destination"
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
-"""Rows by column, in the order of ``_COLUMNS``; all are equally long."""
+"""Rows by column, in the order of ``_COLUMNS``; all have the same length."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedWindow:
-    """Bound creation times, half open; without both bounds it is the attempts of unknown time.
+    """Bound creation times, half open; no bounds mean attempts of unknown time.
 
-    Unknown is a time, too, that others wrote and that is none.
+    An unreadable time counts as unknown, too.
     """
 
     start: datetime | None
@@ -68,26 +68,26 @@ class FetchedWindow:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Hold what a fetch of any of a day's rows changes; ``fetched_at`` is the newest (ms)."""
+    """Mark a day: a fetch of any row changes it. ``fetched_at`` is the newest (ms)."""
 
     fetched_at: int
     text: str
 
 
 Position = tuple[Any, str]
-"""Where a read ended: creation time, as the driver gives it, and SID of its last row."""
+"""Where a read ended: the last row's creation time, as the driver gives it, and SID."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Carry rows as an Arrow table, and where to go on; None at the end."""
+    """Carry rows as an Arrow table, and the position of the last; None at the end."""
 
     table: Any
     last: Position | None
 
 
 def arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Import pyarrow, or raise ``ConfigError`` that says how to install it."""
+    """Import pyarrow, or raise ``ConfigError`` with the command to install it."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
@@ -97,7 +97,7 @@ def arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
 
 
 def layout(*, destination: bool) -> dict[str, Any]:
-    """Say which columns an export has; one of another layout cannot be added to."""
+    """Describe the columns of an export; a folder has one layout."""
     return {"columns": _LAYOUT, "destination": destination}
 
 
@@ -122,11 +122,11 @@ def schema(*, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types
 def marks(
     connection: Connection, window: FetchedWindow, *, destination: bool
 ) -> dict[str | None, Mark]:
-    """Mark each UTC day that has attempts; None is the day of those of unknown time.
+    """Mark each UTC day with attempts; None is the day of unknown times.
 
-    The newest ``fetched_at`` alone would miss a row whose answer was slow, so they are summed,
-    too. ``redact`` leaves them as they are: where an export holds what it removes, the values that
-    are there are counted. What an export without destinations holds it leaves as it was.
+    The newest ``fetched_at`` alone would miss a row with a slow answer, so the mark also has their
+    sum. ``redact`` changes no ``fetched_at``. An export with destinations therefore counts the
+    values that ``redact`` can remove. An export without them holds no such values.
     """
     spelled = dialect(connection)
     day: ColumnElement[Any] = case(
@@ -232,7 +232,7 @@ def _table(columns: Columns, *, destination: bool) -> Any:  # noqa: ANN401 - pya
 
 
 def _array(pa: Any, kind: str, values: Sequence[Any], asked: Any) -> Any:  # noqa: ANN401 - as above
-    """Make an array; what SQLite keeps of others and the column's type is not, is as if unknown."""
+    """Make an array; a value of a wrong type, possible in SQLite, counts as unknown."""
     wanted = _TYPES[kind]
     if not {*map(type, values)} <= {wanted, NoneType}:
         values = [_fitting(value, wanted) for value in values]
@@ -269,10 +269,10 @@ def _money(millionths: Sequence[int | None]) -> Any:  # noqa: ANN401 - pyarrow h
 
 
 def _impersonal(columns: Columns) -> Columns:
-    """Keep of each column what is known to be harmless, as ``redact`` does."""
+    """Keep only harmless values, by the rules of ``redact``."""
     kept = dict(columns)
     for name in privacy.SHAPES:
-        # Each value is judged once.
+        # Check each distinct value once.
         harmless = {value: _is_harmless(name, value) for value in set(columns[name])}
         kept[name] = [value if harmless[value] else None for value in columns[name]]
     pairs = zip(columns["destination_prefix"], columns["destination"], strict=True)
@@ -294,5 +294,5 @@ def _harmless_json(text: str | None) -> str | None:
 
 
 def joined(tables: Sequence[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Put tables one after the other, as one row group."""
+    """Join tables into one row group."""
     return arrow().concat_tables(tables).combine_chunks()

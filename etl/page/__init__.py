@@ -1,8 +1,8 @@
-"""Make the page: one HTML file that opens offline, holds its own data, and asks for nothing.
+"""Make the page: one HTML file with its own data, which opens offline.
 
-    database | reports (SQL aggregates) -> data.collect -> cubes -> render.write -> one file
+    database | reports (SQL aggregates) -> data.collect -> grids -> render.write -> one file
 
-The cubes are small, so that a browser can filter and add up a year within a frame.
+The grids are small: a browser filters and adds up a year within a frame.
 """
 
 from etl.page.data import PageData, collect

@@ -1,14 +1,13 @@
-"""Collect what the page shows: the reports' own SQL, read as a stream into cubes.
+"""Collect the page's data: the reports' own SQL, read as a stream into grids.
 
-The database adds up; what comes here is a row for each day, service, channel and country (and
-carrier, error code, or number of the attempt), and each is added to a cube of bounded size. Of
-names, the most used are kept and the others are counted together, as `other`.
+The database adds up. Here comes one row for each day, service, channel and country, and perhaps for
+each carrier, error code or number of the attempt. Each row is added to a grid of bounded size.
+The most used names are kept. All others are counted together as `other`.
 """
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -21,7 +20,7 @@ from etl.page.grid import MILLION, Calendar, Fold, Grid, ladder
 from etl.page.pack import packed
 from etl.page.queue_days import queue_days
 from etl.reports import Report, find
-from etl.reports.query import Question, Rows, ask
+from etl.reports.query import Question, ask
 
 MOST_NAMES: Final[Mapping[str, int]] = {
     "service": 24,
@@ -31,19 +30,19 @@ MOST_NAMES: Final[Mapping[str, int]] = {
     "carrier": 300,
     "error": 60,
 }
-"""How many names of each kind are shown apart; the others are added up."""
+"""How many names of each kind are kept; the others are added up."""
 
 MAIN_CELLS: Final = 450_000
-"""What the cube of conversion and cost may hold: a busy account's year by days."""
+"""The most cells of the main grid: a busy account's year by days."""
 
 SMALL_CELLS: Final = 300_000
-"""What the cubes of verifications, carriers, errors and retries may hold each."""
+"""The most cells of each other grid."""
 
 MAIN_SIZE: Final = 3_300_000
 SMALL_SIZES: Final[Mapping[str, int]] = {
     "carrier": 430_000, "error": 250_000, "step": 400_000, "success": 300_000,
 }  # fmt: skip
-"""Characters that they may fill: with the program, less than 5 MB together."""
+"""The most characters of each grid. With the program, the page stays below 5 MB."""
 
 LAST_STEP: Final = 6
 """Sixth and later attempts of a verification are counted together."""
@@ -63,12 +62,12 @@ PARTS: Final[Mapping[str, str]] = {
     "priced": "attempts", "conversions": "converted", "charged": "conversions",
     "undelivered": "attempts",
 }  # fmt: skip
-"""The count that a count is nearly all of, or a part of."""
+"""The count that another count is a part of, often nearly all."""
 SUCCESS_PARTS: Final[Mapping[str, str]] = {
     "verifications": "attempts", "converted": "verifications",
 }  # fmt: skip
 AMOUNTS: Final[Mapping[str, str]] = {"price": "priced", "wasted": "priced", "fee": "charged"}
-"""The count that an amount is divided by, to pack it."""
+"""The count that divides an amount, to pack it."""
 
 _COLUMNS: Final[Mapping[str, str]] = {
     "carrier": "carrier", "error": "error_code", "step": "attempt_no",
@@ -77,9 +76,9 @@ _EPOCH: Final = date(1970, 1, 1)
 
 
 class Names:
-    """Give each name a number: the most used their own, the others one together.
+    """Give each of the most used names a number, and one number to all others.
 
-    What may be somebody's number or address is among the others: pages are passed on.
+    Pages are passed on, so a name that may be a phone number or an address is among the others.
     """
 
     def __init__(self, used: Mapping[str | None, int], most: int, column: str) -> None:
@@ -90,17 +89,17 @@ class Names:
         self._codes = {name: code for code, name in enumerate(self.names)}
 
     def code(self, name: str | None) -> int:
-        """Give a name's number; the one past the last is that of all others."""
+        """Give a name's number; all others have the one after the last."""
         return self._codes.get(name, len(self.names))
 
     def as_json(self) -> dict[str, Any]:
-        """Give the list, and whether one more number stands for all others."""
+        """Give the names, and whether there are others."""
         return {"names": self.names, "other": self.has_other}
 
 
 @dataclass(frozen=True, slots=True)
 class PageData:
-    """Hold everything that the page shows."""
+    """Hold all data of the page."""
 
     made_at: datetime
     first_day: int
@@ -112,21 +111,19 @@ class PageData:
     question: Question
 
 
-def collect(connection: Connection, question: Question | None = None) -> PageData:
-    """Read the reports into cubes, within one transaction that writes nothing."""
-    question = question or Question()
+def collect(connection: Connection, question: Question) -> PageData:
+    """Read the reports into grids, in one transaction that writes nothing."""
     collector = _Collector(connection, question)
-    with _rows(connection, "freshness", Question(as_of=question.as_of)) as (columns, answer):
-        freshness = [dict(zip(columns, row, strict=True)) for row in answer.rows]
+    freshness = _rows(connection, "freshness", Question(as_of=question.as_of))
     return PageData(
         made_at=datetime.fromtimestamp(time.time(), UTC),
         first_day=collector.first,
         last_day=collector.last,
         cubes=collector.cubes(),
         names=collector.names,
-        # It keeps no history.
+        # The queue keeps no history.
         queue=queue_days(connection) if question.as_of is None else (),
-        freshness=freshness,
+        freshness=list(freshness),
         question=question,
     )
 
@@ -136,13 +133,12 @@ def days(day: date) -> int:
     return (day - _EPOCH).days
 
 
-@contextmanager
-def _rows(
-    connection: Connection, name: str, question: Question
-) -> Iterator[tuple[list[str], Rows]]:
+def _rows(connection: Connection, name: str, question: Question) -> Iterator[Mapping[str, Any]]:
     report = cast("Report", find(name))
-    with ask(connection, report, question) as answer:
-        yield [column.name for column in answer.columns], answer
+    with ask(connection, report, question) as result:
+        columns = [column.name for column in result.columns]
+        for values in result.rows:
+            yield dict(zip(columns, values, strict=True))
 
 
 class _Collector:
@@ -154,16 +150,14 @@ class _Collector:
         self.first, self.last = self._bounds()
         self._calendars: list[Calendar] = ladder(self.first, self.last)
         self.names = {
-            **self._rank(
-                "conversion-daily", dict(zip(("service", "channel", "country"), SLICE, strict=True))
-            ),
+            **self._rank("conversion-daily", dict(zip(SLICE_KEYS, SLICE, strict=True))),
             **self._rank("cost-daily", {"currency": "currency"}),
             **self._rank("carrier-performance", {"carrier": "carrier"}),
             **self._rank("delivery-errors", {"error": "error_code"}),
         }
 
     def cubes(self) -> dict[str, dict[str, Any]]:
-        """Give the cubes, packed, by the page's names of them; one at a time is in memory."""
+        """Give the packed grids by name; only one grid at a time is in memory."""
         return {
             "main": self._main(),
             "success": self._success(),
@@ -173,36 +167,21 @@ class _Collector:
         }
 
     def _bounds(self) -> tuple[int, int]:
-        """Find the first and the last day; both come from a report of days only."""
-        first = last = None
-        with self._each("conversion-daily", ("day",)) as (columns, answer):
-            at = columns.index("day")
-            for row in answer.rows:
-                if row[at] is not None:
-                    day = days(cast("date", row[at]))
-                    first = day if first is None else min(first, day)
-                    last = day if last is None else max(last, day)
-        today = days(datetime.now(UTC).date())
-        return (today if first is None else first), (today if last is None else last)
+        """Find the first and the last day, by a report of days only."""
+        known = [row["day"] for row in self._each("conversion-daily", ("day",)) if row["day"]]
+        today = datetime.now(UTC).date()
+        return days(min(known, default=today)), days(max(known, default=today))
 
-    @contextmanager
-    def _each(
-        self, name: str, by: tuple[str, ...] | None = None
-    ) -> Iterator[tuple[list[str], Rows]]:
-        asked = self._question
-        with _rows(self._connection, name, replace(asked, by=by)) as found:
-            yield found
+    def _each(self, name: str, by: tuple[str, ...] | None = None) -> Iterator[Mapping[str, Any]]:
+        return _rows(self._connection, name, replace(self._question, by=by))
 
     def _rank(self, report: str, kinds: Mapping[str, str]) -> dict[str, Names]:
-        """Rank the values of some columns by the attempts that have them."""
+        """Rank the values of some columns by their attempts."""
         used: dict[str, Counter[str | None]] = {kind: Counter() for kind in kinds}
         keys = tuple(column for column in kinds.values() if column in SLICE)
-        with self._each(report, keys) as (columns, answer):
-            places = {kind: columns.index(column) for kind, column in kinds.items()}
-            count = columns.index("attempts")
-            for row in answer.rows:
-                for kind, place in places.items():
-                    used[kind][cast("str | None", row[place])] += cast("int", row[count])
+        for row in self._each(report, keys):
+            for kind, column in kinds.items():
+                used[kind][row[column]] += row["attempts"]
         return {
             kind: Names(
                 used[kind], MOST_NAMES[kind], "price_currency" if kind == "currency" else column
@@ -222,28 +201,22 @@ class _Collector:
         count = len(self.names[name].names)
         return Fold(count, into=count)
 
-    def _dated(self, name: str) -> Iterator[tuple[int, tuple[int, ...], dict[str, Any]]]:
-        """Give each row of a report: its day, the numbers of its slice, and all of it by name.
+    def _dated(self, name: str) -> Iterator[tuple[int, tuple[int, ...], Mapping[str, Any]]]:
+        """Give each row of a report with its day and the numbers of its slice.
 
-        Attempts of unknown time are on no day; `freshness` counts them.
+        Attempts of unknown time have no day; `freshness` counts them.
         """
-        with self._each(name) as (columns, answer):
-            for values in answer.rows:
-                row: dict[str, Any] = dict(zip(columns, values, strict=True))
-                if row["day"] is not None:
-                    keys = tuple(
-                        self.names[kind].code(row[column])
-                        for kind, column in zip(
-                            ("service", "channel", "country"), SLICE, strict=True
-                        )
-                    )
-                    yield days(row["day"]), keys, row
+        names = [(column, self.names[kind]) for kind, column in zip(SLICE_KEYS, SLICE, strict=True)]
+        for row in self._each(name):
+            if row["day"] is not None:
+                keys = tuple(known.code(row[column]) for column, known in names)
+                yield days(row["day"]), keys, row
 
     def _main(self) -> dict[str, Any]:
-        """Hold conversion and cost in one cube, since most cells have one currency.
+        """Hold conversion and cost in one grid, since most cells have one currency.
 
-        Attempts, conversions and what is not final stand with the most used currency, whatever
-        theirs is: they are only ever read over all currencies.
+        Attempts, conversions and `not_final` all go to the most used currency: the page only
+        reads them over all currencies.
         """
         cube = self._cube(MAIN_KEYS, MAIN_MEASURES, MAIN_CELLS)
         nothing = (0,) * (len(MAIN_MEASURES) - 3)
@@ -261,15 +234,14 @@ class _Collector:
         return packed(cube, most=MAIN_SIZE, parts=PARTS, amounts=AMOUNTS)
 
     def _success(self) -> dict[str, Any]:
-        """Count verifications where their first attempts are."""
+        """Count verifications in the slice of their first attempt."""
         cube = self._cube(SLICE_KEYS, SUCCESS_MEASURES, SMALL_CELLS)
         for day, keys, row in self._dated("verification-success-daily"):
             cube.add(day, keys, [row[measure] for measure in SUCCESS_MEASURES])
         return packed(cube, most=SMALL_SIZES["success"], parts=SUCCESS_PARTS)
 
     def _small(self, report: str, name: str, measures: Sequence[str]) -> dict[str, Any]:
-        keys = (name, "service", "channel", "country")
-        cube = self._cube(keys, measures, SMALL_CELLS, self._fold(name))
+        cube = self._cube((name, *SLICE_KEYS), measures, SMALL_CELLS, self._fold(name))
         column = _COLUMNS[name]
         for day, slice_, row in self._dated(report):
             code = row[column] if name == "step" else self.names[name].code(row[column])
@@ -278,6 +250,6 @@ class _Collector:
 
 
 def _split(amount: Decimal | None) -> tuple[int, int]:
-    """Give an amount's millionths beside its whole units, and those units: each sums safely."""
+    """Split an amount into millionths and whole units: each sums safely."""
     units, millionths = divmod(int((amount or Decimal(0)) * MILLION), MILLION)
     return millionths, units

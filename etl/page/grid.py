@@ -1,9 +1,8 @@
 """Add facts up by day and a few keys, within a fixed number of cells.
 
-A cell is one bucket of days with its keys. When there are more than `limit`, the oldest days are
-folded into weeks, then into blocks of four weeks, and at last the rarer values of the first key into
-one, until they fit: sums stay exact, memory and the page's size stay bounded, and the newest days
-stay days for as long as they can.
+A cell is one bucket of days with its keys. Too many cells are made fewer in steps: the oldest days
+become weeks, then blocks of four weeks, and at last the rarer values of the first key become one.
+The newest days stay days as long as possible. Sums stay exact, memory and file size bounded.
 """
 
 from array import array
@@ -16,7 +15,7 @@ from etl.errors import ConfigError
 WEEK: Final = 7
 BLOCK: Final = 28
 MONDAY: Final = 4
-"""1970-01-05, the first Monday that a count of days from 1970 knows; weeks and blocks begin there."""
+"""1970-01-05, the first Monday since 1970; weeks and blocks begin there."""
 
 MILLION: Final = 10**6
 _BITS: Final = 16
@@ -33,14 +32,14 @@ def _start(day: int, length: int) -> int:
 class Calendar:
     """Say how long a bucket is: days at the end, weeks before them, blocks before those.
 
-    Both edges are days since 1970 on which a bucket of the longer kind begins.
+    Both edges are days since 1970, and begin a bucket of the longer kind.
     """
 
     days_from: int
     weeks_from: int
 
     def bucket(self, day: int) -> int:
-        """Give the first day of the bucket that holds a day."""
+        """Give the first day of a day's bucket."""
         if day >= self.days_from:
             return day
         return _start(day, WEEK if day >= self.weeks_from else BLOCK)
@@ -69,9 +68,9 @@ def ladder(first: int, last: int) -> list[Calendar]:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Say into which code the first key's codes from some number on are folded: None, that number.
+    """Fold the first key's codes from some number on into one code.
 
-    ``most``: how many codes there can be to begin with.
+    ``into`` is that code; None means the number itself. ``most`` is the number to begin with.
     """
 
     most: int
@@ -96,7 +95,7 @@ class Grid:
         limit: int,
         fold: Fold | None = None,
     ) -> None:
-        """Begin without a cell; `keys` are small whole numbers, codes in a list of names."""
+        """Begin without a cell; the values of `keys` are small codes."""
         self.keys = tuple(keys)
         self.measures = tuple(measures)
         self._calendars = calendars
@@ -118,7 +117,7 @@ class Grid:
 
     @property
     def kept(self) -> int:
-        """Give how many of the first key's codes are kept apart; 0: it is not folded."""
+        """Give how many codes of the first key are kept; 0: all."""
         return self._most
 
     def add(self, day: int, keys: Sequence[int], values: Sequence[int]) -> None:
@@ -146,9 +145,9 @@ class Grid:
             column[row] += value
 
     def coarsen(self) -> bool:
-        """Take the next calendar, or keep half as many of the first key's codes; add up again.
+        """Take the next calendar, or keep half as many codes of the first key.
 
-        False: it is as coarse as can be.
+        False: it cannot be coarser.
         """
         if self._step + 1 < len(self._calendars):
             self._step += 1
@@ -169,7 +168,7 @@ class Grid:
     def sorted_columns(self) -> dict[str, list[int]]:
         """Give `day`, the keys and the measures as columns, sorted by the keys, then by day.
 
-        So sorted, neighbours are alike, and columns compress well.
+        Neighbours are then alike, and columns compress well.
         """
         order = sorted(self._rows)
         found = {"day": [packed & _MASK for packed in order]}

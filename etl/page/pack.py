@@ -1,15 +1,14 @@
-"""Pack a grid into text that a browser unpacks in a moment: see decode.js.
+"""Pack a grid into text. decode.js unpacks it in the browser.
 
-Column after column of signed whole numbers: the lowest byte of every row, then the next byte. All
-of it is gzip'd and in base64. The same columns as JSON are a quarter larger: a busy year would
-exceed 5 MB.
+Each column is signed whole numbers: the lowest byte of every row, then the next byte. All columns
+are gzipped together, in base64. As JSON they are a quarter larger: a busy year would exceed 5 MB.
 
-Two kinds of columns stand as differences that compress well:
+Two kinds of columns are stored as differences, which compress well:
 
-- a count, as what it lacks of the count that it is a part of;
-- an amount in millionths, as its mean for the count that it belongs to (for 1 where that is 0),
-  rounded down. What the division left is the column after it. The mean price of a cell hardly
-  changes from day to day. Both columns together are exact.
+- A part of a count: how much it is below that count.
+- An amount in millionths: divided by its count (or 1 for 0), rounded down. The next column holds
+  the rest of the division, so both together are exact. The mean price hardly changes from day to
+  day.
 """
 
 import base64
@@ -21,10 +20,10 @@ from typing import Any, Final
 from etl.page.grid import MILLION, Grid
 
 UNITS: Final = "_units"
-"""Ending of a measure with an amount's whole units; the measure without it has the millionths."""
+"""Ending of the measure with an amount's whole units, beside the one with its millionths."""
 
 REST: Final = "_rest"
-"""Ending of the column with what a division left."""
+"""Ending of the column with the rest of a division."""
 
 _GZIP: Final = 31
 _INT64: Final = 8
@@ -37,10 +36,10 @@ def packed(
     parts: Mapping[str, str] | None = None,
     amounts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the grid as JSON can hold it; coarsen it until the data fit into `most` characters.
+    """Return the grid, ready for JSON; coarsen it to at most `most` characters.
 
-    `parts` names the count that a count is a part of. `amounts` names the count that an amount
-    belongs to. Either count must stand before the measure that names it.
+    `parts` names the whole of a partial count, `amounts` the count of an amount. Either must come
+    before the measure itself.
     """
     parts, amounts = parts or {}, amounts or {}
     while True:

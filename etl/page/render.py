@@ -1,9 +1,9 @@
 """Write the page: template, style, library, program and data in one file.
 
-Nothing of the data is ever part of the markup. It is JSON in a data block, with every character
-that HTML could read escaped; the program shows it as text only. A Content-Security-Policy lets
-nothing run but what is here, by its hash, lets nothing be fetched, and forbids the page itself to
-turn text into markup (`require-trusted-types-for`).
+The data is never part of the markup. It is JSON in a data block, with all characters of HTML
+escaped, and the program shows it as text only. A Content-Security-Policy allows only the scripts in
+the file, by their hashes. It allows no request. It also forbids the page itself to turn text into
+markup (`require-trusted-types-for`).
 """
 
 import base64
@@ -29,7 +29,7 @@ SCRIPTS: Final = (
     "pick.js",
     "app.js",
 )
-"""The program, in order; one scope around all of them."""
+"""The files of the program, in order, all in one scope."""
 
 _REPORTS: Final = (
     "conversion-daily",
@@ -52,21 +52,17 @@ def write(page: PageData, stream: IO[bytes]) -> int:
 
 
 def facts(page: PageData) -> dict[str, Any]:
-    """Give all that the page knows, as JSON can hold it."""
+    """Give the page's data, ready for JSON."""
     asked = page.question
     return {
         "madeAt": _iso(page.made_at),
-        "asOf": asked.as_of and _iso(asked.as_of.moment),
+        "asOf": asked.as_of and _iso(asked.as_of.at),
         "version": __version__,
         "firstDay": page.first_day,
         "lastDay": page.last_day,
         "asked": {
-            "since": None
-            if asked.since is None
-            else _iso(datetime.fromtimestamp(asked.since, UTC)),
-            "until": None
-            if asked.until is None
-            else _iso(datetime.fromtimestamp(asked.until, UTC)),
+            "since": _iso(asked.since),
+            "until": _iso(asked.until),
             "service": asked.services,
             "channel": asked.channels,
             "country": asked.countries,
@@ -87,7 +83,7 @@ def facts(page: PageData) -> dict[str, Any]:
 
 
 def html(known: Mapping[str, Any]) -> str:
-    """Put the page together from its parts and what it knows."""
+    """Put the page together from its parts and its data."""
     library = _library()
     program = '(() => {\n"use strict";\n' + "\n".join(map(_part, SCRIPTS)) + "\n})();\n"
     style = _part("style.css")
@@ -109,7 +105,7 @@ def html(known: Mapping[str, Any]) -> str:
         "library": library,
         "program": program,
     }
-    # The template is cut at its marks: what is put in is not looked at again.
+    # Cut the template at its marks first, so that marks in the data do nothing.
     first, *others = _part("template.html").split("{{")
     found = [first]
     for other in others:
@@ -129,7 +125,7 @@ def _part(name: str) -> str:
 
 
 def _library() -> str:
-    """Give the chart library without the line that names a source map: browsers would ask for it."""
+    """Give the chart library without its source map, which browsers would fetch."""
     lines = _part("vendor/chart.umd.min.js").splitlines()
     return "\n".join(line for line in lines if not line.startswith("//# sourceMappingURL="))
 
@@ -139,7 +135,7 @@ def _hash(text: str) -> str:
 
 
 def definition(name: str) -> dict[str, Any]:
-    """Give what a report counts, in the words of its own documentation."""
+    """Give a report's own description and columns."""
     report = find(name)
     assert report is not None  # noqa: S101 - for the type checker
     return {
@@ -150,5 +146,8 @@ def definition(name: str) -> dict[str, Any]:
     }
 
 
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _iso(at: datetime | float | None) -> str | None:
+    if at is None:
+        return None
+    moment = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,7 @@
-"""Answer questions from the rows: one registry of views, and of the reports that read the same SQL.
+"""Answer questions from the rows: a registry of reports.
 
-A report is one SELECT in one scope. The view is the scope that reads every row in days of UTC; the
-command narrows it to a window, a service, a channel, a country, and cuts days in another zone.
+A report is one SELECT in one scope. Its view reads every row, in days of UTC. Its command can
+narrow it to a window, a service, a channel or a country. It can also cut days in another zone.
 """
 
 from typing import Final
@@ -38,10 +38,10 @@ REPORTS: Final[tuple[Report, ...]] = (
     VERIFICATION_OUTCOME,
     ATTEMPTS_REPORT,
 )
-"""Every report, in the order that `report` lists them."""
+"""Every report, in the order of `verify-etl report`."""
 
 
 def find(name: str) -> Report | None:
-    """Find a report by its name, or its view's."""
+    """Find a report by its own name or its view's."""
     wanted = name.lower().removeprefix("v_").replace("_", "-")
     return next((report for report in REPORTS if report.name == wanted), None)

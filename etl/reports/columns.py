@@ -1,4 +1,4 @@
-"""Hold the columns and expressions that several reports share."""
+"""Hold the columns that several reports share."""
 
 from typing import Final
 
@@ -25,4 +25,4 @@ FINALITY_COLUMNS: Final = (NOT_FINAL, FINAL)
 """What ``expressions.finality`` gives."""
 
 BY_SLICE: Final = tuple(column.name for column in SLICE_COLUMNS)
-"""The keys that most reports can drop."""
+"""The keys that `--by` can drop in most reports."""

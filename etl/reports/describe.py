@@ -1,4 +1,4 @@
-"""Describe every view in Markdown, from the registry, for the documentation."""
+"""Describe every view in Markdown, for docs/reports.md."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from etl.reports import REPORTS, Report
 
 
 def markdown() -> str:
-    """Give one section for each view: what it counts, its columns, their kinds and meanings."""
+    """Give a section for each view: what it counts, and its columns."""
     return "\n".join(line for report in REPORTS for line in _section(report))
 
 

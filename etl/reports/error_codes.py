@@ -1,7 +1,7 @@
-"""Say what Twilio's error codes mean, those that can end a verification attempt.
+"""Say in short what Twilio's error codes mean.
 
-In our own words, after https://www.twilio.com/docs/api/errors; a code that is not here has no
-meaning in the report, and its number still leads there.
+Only codes that can end a verification attempt are here, after
+https://www.twilio.com/docs/api/errors. For any other code the report shows just the number.
 """
 
 from typing import Final
@@ -52,7 +52,7 @@ MEANINGS: Final = {
 
 
 def meaning(code: str) -> str:
-    """Write the CASE that turns a code into its meaning, NULL where it is not known."""
+    """Write the CASE that turns a code into its meaning, or NULL."""
     cases = "\n".join(
         f"            WHEN '{number}' THEN '{text.replace(chr(39), chr(39) * 2)}'"
         for number, text in MEANINGS.items()

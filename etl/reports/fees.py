@@ -1,8 +1,8 @@
 """Read the fees for successful verifications from a file, and store them.
 
-The API's price leaves out what Twilio charges for each successful verification. `verification_fees`
-holds it by channel, country, currency and first day (UTC); '' stands for any channel or country,
-and the most specific row that is valid wins: channel and country, channel, country, neither.
+Twilio charges for each successful verification. The API's price leaves this fee out.
+`verification_fees` holds it by channel, country, currency and first day (UTC). An empty channel or
+country means any. The most specific valid row wins: channel and country, channel, country, neither.
 """
 
 import csv
@@ -23,7 +23,7 @@ from etl.errors import ConfigError
 COLUMNS: Final = ("channel", "country", "currency", "valid_from", "amount")
 
 _ALWAYS: Final = date(1970, 1, 1)
-# Wrong entries that a message names.
+# The most wrong entries in one message.
 _SHOWN: Final = 5
 _MOST: Final = Decimal(10) ** 9
 _CURRENCY_LETTERS: Final = 3
@@ -43,9 +43,9 @@ class Fee:
 def read(path: Path) -> list[Fee]:
     """Read fees from a TOML or CSV file.
 
-    TOML: tables ``[[fee]]``; CSV: a header with the same names. ``currency`` and ``amount`` must
-    be there; ``channel``, ``country`` and ``valid_from`` may be left out or empty. Raises
-    ``ConfigError`` that names every entry that cannot be read.
+    TOML has tables ``[[fee]]``, CSV a header with the same names. ``currency`` and ``amount`` are
+    required. ``channel``, ``country`` and ``valid_from`` may be missing or empty.
+    Raises ``ConfigError``, which names the wrong entries.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -74,7 +74,7 @@ def _toml(text: str) -> list[Mapping[str, Any]]:
 def _csv(text: str) -> list[Mapping[str, Any]]:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     if set(map(str.strip, reader.fieldnames or ())) - set(COLUMNS):
-        # Not quoted: where the file is another one, its first line may be anybody's number.
+        # The line is not quoted: in a wrong file it may hold a phone number.
         msg = f"its first line must name columns, all of them from: {', '.join(COLUMNS)}"
         raise ValueError(msg)
     return [{(name or "").strip(): value for name, value in row.items()} for row in reader]
@@ -130,7 +130,7 @@ def _day(value: object) -> date:
 def _amount(value: object) -> Decimal:
     msg = "amount must be a number with at most six decimals, such as 0.05"
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise ValueError(msg)  # noqa: TRY004 - one kind for all that is wrong with an entry
+        raise ValueError(msg)  # noqa: TRY004 - every wrong entry raises the same kind
     try:
         amount = Decimal(str(value).strip())
     except InvalidOperation:
@@ -143,7 +143,7 @@ def _amount(value: object) -> Decimal:
 
 
 def replace(connection: Connection, fees: Sequence[Fee]) -> int:
-    """Put these fees in place of all that were there; return how many."""
+    """Replace all stored fees; return how many there are now."""
     connection.execute(delete(verification_fees))
     rows = [{name: getattr(fee, name) for name in COLUMNS} for fee in fees]
     connection.execute(insert(verification_fees), rows)

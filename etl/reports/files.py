@@ -1,4 +1,4 @@
-"""Put a file in place when it is whole, so that nobody reads half of one."""
+"""Replace a file only when the new one is whole."""
 
 import os
 import shutil
@@ -15,22 +15,23 @@ from etl.errors import StorageError
 
 @contextmanager
 def replaced(output: str) -> Iterator[IO[bytes]]:
-    """Lend a stream beside ``output`` and move it there at the end; a failure leaves the old file.
+    """Lend a stream beside ``output``, and move it there at the end.
 
-    A file that is there keeps its mode; a new one is its owner's alone, for it may hold numbers.
-    What is no file, and ``-``, which is stdout, gets all of it at the end: its reader may take a
-    pause, for which no transaction stays open. Raises ``StorageError`` when it cannot be written.
+    A failure leaves the old file. An existing file keeps its mode. A new one is readable by its
+    owner alone, because it may hold phone numbers. A pipe, and ``-`` for stdout, get everything at
+    the end: a slow reader then keeps no transaction open.
+    Raises ``StorageError`` when it cannot be written.
     """
     if output == "-":
         with _spooled(lambda: nullcontext(sys.stdout.buffer)) as stream:
             yield stream
         return
     try:
-        # Through links: what they lead to is meant.
+        # Replace the target of a link, not the link.
         path = Path(output).resolve()
         mode = path.stat().st_mode if path.exists() else S_IFREG | 0o600
         if not S_ISREG(mode):
-            # A pipe, or /dev/null: it must stay what it is.
+            # A pipe or /dev/null cannot be replaced.
             with _spooled(lambda: path.open("wb")) as stream:
                 yield stream
             return

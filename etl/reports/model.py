@@ -1,4 +1,4 @@
-"""Describe a report: its name, what it counts, its columns, and the SELECT behind it."""
+"""Describe a report: its name, its columns and its SELECT."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from etl.sql.scope import Scope, Statement
 
 
 class ColumnKind(StrEnum):
-    """Say what a column holds, so that every reader shows it alike."""
+    """Say what a column holds."""
 
     TEXT = "text"
     COUNT = "count"
-    # A fraction of one, six decimals; NULL when there is nothing to divide by.
+    # A fraction of one, six decimals; NULL for a division by zero.
     RATE = "rate"
     # Any other quotient, six decimals; NULL likewise.
     RATIO = "ratio"
@@ -44,9 +44,9 @@ ALL_FILTERS: Final = frozenset(Filter) - {Filter.SEEN}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Name a column, its kind and what it means.
+    """Name a column, its kind and its meaning.
 
-    ``spare``: where a terminal is too narrow, the highest are left out first; 0 never is.
+    A narrow terminal leaves out the columns with the highest ``spare`` first, and 0 never.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Column:
 class Report:
     """Describe one view and the report of the same name.
 
-    ``by``: the keys that the command may drop (`--by`), in the order of the columns.
-    ``default_by``: those that the command keeps unless told otherwise; the view keeps them all.
-    ``order``: how the command sorts; a leading `-` turns a column around.
-    ``newest``: of what is sorted by time, newest first, the SELECT of a moment (seconds since 1970)
-    from which on there are at least so many rows; None where it is not known. An answer of so many
-    rows needs nothing older.
+    ``by``: the keys for `--by`, in the order of the columns; the view keeps them all.
+    ``default_by``: the keys that the command keeps by default.
+    ``order``: how the command sorts. A leading `-` means descending.
+    ``newest``: given a number of rows, the SELECT of a moment (seconds since 1970) with at least
+    that many rows after it. A report with a limit, sorted newest first, reads nothing older. None:
+    not known.
     """
 
     name: str
@@ -85,6 +85,6 @@ class Report:
         return "v_" + self.name.replace("-", "_")
 
     def columns_of(self, scope: Scope) -> tuple[Column, ...]:
-        """Give the columns that remain when ``scope`` drops keys."""
+        """Give the columns without the keys that ``scope`` drops."""
         dropped = set(self.by) - set(scope.kept(self.by))
         return tuple(column for column in self.columns if column.name not in dropped)

@@ -1,9 +1,11 @@
 """Write a report's rows as CSV, JSON or Parquet.
 
-CSV (RFC 4180, UTF-8): a cell that a spreadsheet could take for a formula begins with an
-apostrophe, unless it is a plain number. JSON: a list of objects; money as strings, for no number of
-JSON is exact, counts, rates and ratios as numbers. Everywhere: moments ISO 8601 with their offset,
-days ISO, rates as fractions of one, and nothing (an empty cell, null) for what is not known.
+CSV is RFC 4180 in UTF-8. Text that looks like a formula gets an apostrophe, unless it is
+a plain number.
+JSON is a list of objects. Money is a string, because JSON numbers are not exact. Counts, rates and
+ratios are numbers.
+In every format moments are ISO 8601 with their offset, days are ISO, and rates are fractions of
+one. An unknown value is an empty cell or null.
 """
 
 import csv
@@ -22,22 +24,22 @@ from etl.reports.model import Column, ColumnKind
 from etl.reports.query import Rows, Value
 
 _FORMULA: Final = frozenset("=+-@\u2010\u2012\u2013\u2014\u2015\u2212")
-"""What a formula begins with, and the dashes that a spreadsheet may take for a minus."""
+"""Signs that begin a formula, and dashes that a spreadsheet may read as a minus."""
 _INDENT: Final = ("\t", "\r", "\n")
 _UNSEEN: Final = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Me", "Mn", "Zl", "Zp", "Zs"))
-"""Categories of characters of which nothing is seen, or nothing but on another."""
+"""Categories of characters that are invisible by themselves."""
 _BLANK: Final = "\u115f\u1160\u2800\u3164\uffa0"
-"""Letters and a sign that are blank."""
+"""Letters and a symbol that look blank."""
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _BATCH: Final = 10_000
 
 
-def write_csv(answer: Rows, stream: IO[bytes]) -> None:
+def write_csv(result: Rows, stream: IO[bytes]) -> None:
     """Write a header and the rows, lines ending in CR LF."""
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(column.name for column in answer.columns)
-    for row in answer.rows:
+    writer.writerow(column.name for column in result.columns)
+    for row in result.rows:
         writer.writerow([_cell(value) for value in row])
     text.detach()
 
@@ -55,8 +57,8 @@ def _cell(value: Value) -> str:
 def safe(text: str) -> str:
     """Keep a spreadsheet from reading a text as a formula.
 
-    It may pass by what is not seen before the sign, and read a full-width, small or raised sign as
-    the plain one (Unicode's NFKC).
+    A spreadsheet may skip invisible characters before the sign. It may also read a full-width,
+    small or raised sign as the plain one (Unicode's NFKC).
     """
     if text[:1].isalnum() and text[0].isascii():
         return text
@@ -78,12 +80,12 @@ def _iso(value: date) -> str:
     return text.replace("+00:00", "Z") if isinstance(value, datetime) else text
 
 
-def write_json(answer: Rows, stream: IO[bytes]) -> None:
+def write_json(result: Rows, stream: IO[bytes]) -> None:
     """Write a list of objects, one a line."""
-    names = [column.name for column in answer.columns]
-    kinds = [column.kind for column in answer.columns]
+    names = [column.name for column in result.columns]
+    kinds = [column.kind for column in result.columns]
     opening = "["
-    for row in answer.rows:
+    for row in result.rows:
         found = dict(zip(names, map(_json, kinds, row), strict=True))
         stream.write(f"{opening}\n{json.dumps(found, ensure_ascii=False)}".encode())
         opening = ","
@@ -96,7 +98,7 @@ def _json(kind: ColumnKind, value: Value) -> Any:  # noqa: ANN401 - what json ta
     return _iso(value) if isinstance(value, date) else value
 
 
-def write_parquet(answer: Rows, stream: IO[bytes]) -> None:
+def write_parquet(result: Rows, stream: IO[bytes]) -> None:
     """Write Parquet with exact types: decimals of six places, UTC timestamps, dates.
 
     Raises ``ConfigError`` when pyarrow is not installed.
@@ -104,9 +106,9 @@ def write_parquet(answer: Rows, stream: IO[bytes]) -> None:
     pa = arrow()
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
-    schema = pa.schema([(column.name, _arrow(pa, column)) for column in answer.columns])
+    schema = pa.schema([(column.name, _arrow(pa, column)) for column in result.columns])
     with parquet.ParquetWriter(stream, schema) as writer:
-        while batch := list(islice(answer.rows, _BATCH)):
+        while batch := list(islice(result.rows, _BATCH)):
             arrays = [
                 pa.array(values, type=field.type)
                 for values, field in zip(zip(*batch, strict=True), schema, strict=True)
@@ -133,4 +135,4 @@ WRITERS: Final[dict[str, Callable[[Rows, IO[bytes]], None]]] = {
     "json": write_json,
     "parquet": write_parquet,
 }
-"""The formats that go to a file or a program; a table is for people."""
+"""The formats for files and programs; a table is for people."""

@@ -1,4 +1,4 @@
-"""Run a report: bind what was asked, read the rows, and give them as plain Python values."""
+"""Run a report: bind the values, read the rows, and give plain Python values."""
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
 
@@ -38,7 +38,7 @@ Row = tuple[Value, ...]
 class Question:
     """Hold what is asked of a report; moments are seconds since 1970.
 
-    ``raw``: read no roll-up.
+    ``raw`` reads no roll-up.
     """
 
     since: float | None = None
@@ -56,7 +56,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Hold a report's columns and its rows, which are read as they are asked for."""
+    """Hold a report's columns and a stream of its rows."""
 
     columns: tuple[Column, ...]
     rows: Iterator[Row]
@@ -64,11 +64,11 @@ class Rows:
 
 @contextmanager
 def ask(connection: Connection, report: Report, question: Question) -> Iterator[Rows]:
-    """Run one report, and lend its rows for as long as the context lasts.
+    """Run one report, and lend its rows within the context.
 
-    Counts are ``int``, money and quotients ``Decimal`` of six decimals, moments aware ``datetime``
-    of UTC, days ``date``. Rows stream from the database: a million of them need no memory. With a
-    limit there may be two statements: to see one moment, the transaction must be a snapshot.
+    Counts are ``int``, money and quotients ``Decimal`` with six decimals, moments ``datetime`` in
+    UTC, days ``date``. Rows stream from the database, so a million of them need no memory. A limit
+    may take two statements. The transaction must be a snapshot for both to see the same rows.
     """
     scope = _narrowed(connection, report, scope_of(connection, question), question.limit)
     columns = report.columns_of(scope)
@@ -80,7 +80,7 @@ def ask(connection: Connection, report: Report, question: Question) -> Iterator[
 
 
 def _narrowed(connection: Connection, report: Report, scope: Scope, limit: int | None) -> Scope:
-    """Leave out what is too old to be among the rows that are asked for."""
+    """Leave out rows that are too old for the limit."""
     sql = report.newest(scope, limit) if limit else None
     if sql is None:
         return scope
@@ -90,7 +90,7 @@ def _narrowed(connection: Connection, report: Report, scope: Scope, limit: int |
 
 
 def scope_of(connection: Connection, question: Question) -> Scope:
-    """Turn a question into the scope of a SELECT on this database."""
+    """Turn a question into a scope on this database."""
     scope = Scope(
         dialect(connection),
         question.since,
@@ -114,7 +114,7 @@ def scope_of(connection: Connection, question: Question) -> Scope:
 
 
 def _bounds(connection: Connection, scope: Scope) -> tuple[float, float]:
-    """Find between which moments the zone's offsets matter; both come from the index."""
+    """Find the first and last moment for the zone's offsets, by the index."""
     seconds = scope.dialect.seconds
     table = f"{scope.attempts} a"
     ends = (f"SELECT {seconds(f'{end}(a.date_created)')} FROM {table}" for end in ("MIN", "MAX"))
@@ -151,7 +151,7 @@ def _sorted(report: Report, scope: Scope, key: str) -> str:
 
 
 def binds(scope: Scope, sql: str) -> dict[str, Any]:
-    """Give the values of the parameters that a statement names, as its database compares them."""
+    """Give the values of the parameters in a statement."""
     values: dict[str, Any] = {"as_of": scope.as_of, "seen_since": scope.seen_since}
     for name, asked in (
         ("service", scope.services),
@@ -183,14 +183,14 @@ def _value(kind: ColumnKind, raw: Any) -> Value:  # noqa: ANN401 - as the driver
     try:
         return _READERS[kind](raw)
     except (TypeError, ValueError, ArithmeticError):
-        # SQLite keeps in any column what others write there: it is as unknown as NULL.
+        # SQLite keeps any value in any column. A wrong one counts as unknown.
         return None
 
 
 def _text(raw: Any) -> str:  # noqa: ANN401 - as the driver gives it
     if isinstance(raw, bytes):
         return raw.decode("utf-8", "replace")
-    # JSON comes back parsed from PostgreSQL.
+    # PostgreSQL gives JSON parsed.
     return raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
 
 
@@ -200,7 +200,7 @@ def _whole(raw: Any) -> int | None:  # noqa: ANN401 - as the driver gives it
 
 
 def _exact(raw: Any) -> Decimal:  # noqa: ANN401 - as the driver gives it
-    # SQLite's REAL: the shortest decimal that means it is the amount.
+    # A REAL of SQLite: its shortest decimal is the amount.
     amount = raw if isinstance(raw, Decimal) else Decimal(repr(raw))
     return amount.quantize(_SIXTH)
 
@@ -228,7 +228,7 @@ _READERS: Final[Mapping[ColumnKind, Callable[[Any], Value]]] = {
 
 
 def undated(connection: Connection, as_of: AsOf | None = None) -> int:
-    """Count the attempts of unknown creation time, those that cannot be read included."""
+    """Count the attempts with an unknown or unreadable creation time."""
     known: dict[str, object] = {} if as_of is None else {"as_of": as_of.at_ms}
     where = " AND first_fetched_at <= :as_of" if known else ""
     sql = f"SELECT COUNT(*) FROM attempts WHERE date_created IS NULL{where}"

@@ -1,7 +1,7 @@
-"""Draw a table for a person: numbers aligned, rates as percentages, as wide as the terminal.
+"""Draw a table for a person: numbers aligned, rates as percentages.
 
-Too wide a table is first shortened (SIDs), then loses spare columns, which are named, and is at
-last turned: one line for each value.
+Where the terminal is too narrow, SIDs are shortened. If that is not enough, spare columns are left
+out and named. If that is not enough either, each value gets a line of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,12 +31,12 @@ _LONGEST: Final = 60
 _NARROWEST: Final = 20
 
 Line = tuple[str, str]
-"""A line: what is bold, and the rest."""
+"""A line: its bold part, and the rest."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Hold a column as it will be read. The highest ``spare`` is left out first, 0 never."""
+    """Hold a column as text. The highest ``spare`` is left out first, 0 never."""
 
     name: str
     cells: Sequence[str]
@@ -50,7 +50,7 @@ class Cells:
 
     @cached_property
     def width(self) -> int:
-        """Return how many columns of a terminal it takes."""
+        """Return its width in characters of the terminal."""
         return max(map(cell_len, [*self.header, *self.cells]))
 
 
@@ -62,25 +62,25 @@ def draw(
     currency: str,
     width: int | None,
 ) -> list[str]:
-    """Print the rows; return the names of the columns that were left out.
+    """Print the rows; return the names of the columns left out.
 
-    ``currency`` names the column with the amounts' currency, which stands beside each amount.
-    ``width`` None: as wide as it gets.
+    ``currency`` names the column with the currency, to print beside each amount. ``width`` None
+    sets no limit.
     """
     lines, left_out = lay_out(_drawn(columns, rows, currency), width)
     for bold, rest in lines:
         console.out(bold, style="bold", end="", highlight=False)
-        # Beside or below its name a value stands in colours; in a table that would be too many.
+        # Values are coloured beside their names only; a whole table in colours is too much.
         console.out(rest, highlight=bool(bold))
     return left_out
 
 
 def lay_out(drawn: Sequence[Cells], width: int | None) -> tuple[list[Line], list[str]]:
-    """Return the lines, and the names of the columns that were left out."""
+    """Return the lines, and the names of the columns left out."""
     if width is None or _total(drawn) <= width:
         return list(_table(drawn)), []
     kept = drawn = [_shortened(part) for part in drawn]
-    # The most spare first, the empty ones before others, then from the right.
+    # The last goes first: the most spare, then empty ones, then from the right.
     candidates = sorted(
         (part for part in drawn if part.spare),
         key=lambda part: (part.spare, all(cell == NOTHING for cell in part.cells)),
@@ -140,7 +140,7 @@ def _cell(kind: ColumnKind, value: Value) -> str:
 
 
 def _printable(text: str) -> str:
-    # The data is other people's: no line breaks, and nothing that steers a terminal.
+    # Remove line breaks and control characters from foreign text.
     text = "".join(char if char.isprintable() else "�" for char in text)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
@@ -150,7 +150,7 @@ def _total(drawn: Sequence[Cells]) -> int:
 
 
 def _shortened(part: Cells) -> Cells:
-    """Shorten SIDs: their first and last characters tell them apart."""
+    """Shorten SIDs to their first and last characters."""
     if not part.name.endswith("sid"):
         return part
     cells = [c if len(c) < _SID_LENGTH else f"{c[:6]}…{c[-4:]}" for c in part.cells]
@@ -171,7 +171,7 @@ def _padded(cell: str, part: Cells) -> str:
 
 
 def _turned(drawn: Sequence[Cells], width: int) -> Iterator[Line]:
-    """Write each row as lines of name and value; a value that is too long stands below."""
+    """Write each row as lines of name and value; a long value goes below its name."""
     label = max(len(part.name) for part in drawn)
     for number in range(len(drawn[0].cells)):
         if number:

@@ -1,6 +1,6 @@
 """Write the views: each report's SELECT over every row, in days of UTC.
 
-The text of a view is code, not history: whoever upgrades the schema replaces what has changed.
+No migration holds a view's text. An upgrade of the schema replaces the views that have changed.
 """
 
 from textwrap import fill
@@ -13,10 +13,10 @@ WIDTH = 96
 
 
 def create_statements(dialect_name: str) -> list[tuple[str, str]]:
-    """Give (name, CREATE VIEW …) for every view, in an order in which they can be created.
+    """Give (name, CREATE VIEW …) for every view.
 
-    No name in them is qualified or quoted, so the views follow the connection's schema, and none
-    holds a percent sign or a colon that a driver could read as a parameter.
+    No name is qualified or quoted, so the views follow the connection's schema. No text holds a
+    percent sign or a colon, because drivers read those as parameters.
     """
     return [(report.view, _create(report, dialect_name)) for report in REPORTS]
 

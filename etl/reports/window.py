@@ -17,12 +17,12 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def moment(text: str, *, option: str, zone: ZoneInfo, now_s: float) -> float:
-    """Turn what was written into seconds since 1970.
+    """Turn the text of an option into seconds since 1970.
 
-    ``2026-03-01`` is that day's first moment in ``zone``; ``2026-03-01T10:00`` a time in it, with
-    ``Z`` or an offset where it says so; ``7d`` (s, m, h, d, w) so long before now. What lies
-    before 1970 or after 9998, when nothing was created, counts as the end of that span. Raises
-    ``OptionError`` for anything else.
+    ``2026-03-01`` is the first moment of that day in ``zone``. ``2026-03-01T10:00`` is a time in
+    ``zone``, unless it ends in ``Z`` or an offset. ``7d`` (s, m, h, d, w) is that long before now.
+    Times before 1970 or after 9998 become the nearest end of that span.
+    Raises ``OptionError`` for anything else.
     """
     text = text.strip()
     if match := _AGO.fullmatch(text):
@@ -45,15 +45,15 @@ def moment(text: str, *, option: str, zone: ZoneInfo, now_s: float) -> float:
 def _first_of(local: datetime, zone: ZoneInfo) -> datetime:
     """Place a wall-clock time in a zone.
 
-    One that the clocks show twice is the first; one that they skip is when they skip it, so that
-    a day that has no midnight begins where it does begin.
+    Of two equal times, take the first. A time that the clocks skip becomes the moment of the skip:
+    a day without midnight begins there.
     """
     found = local.replace(tzinfo=zone, fold=0)
     back = datetime.fromtimestamp(found.timestamp(), zone).replace(tzinfo=None)
     if back == local:
         return found
-    # Skipped: with fold=0 Python reads it by the old offset, which lands behind the gap; the gap
-    # itself is where both offsets meet.
+    # The time is skipped. With fold=0 Python uses the old offset and lands after the gap, with
+    # fold=1 before it. The gap lies between the two.
     early = local.replace(tzinfo=zone, fold=1).timestamp()
     late = found.timestamp()
     while late - early > 1:

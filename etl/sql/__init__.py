@@ -1,1 +1,1 @@
-"""Hold what all SQL text shares."""
+"""Hold the SQL text that reports, roll-ups and exports share."""

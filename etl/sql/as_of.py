@@ -1,17 +1,20 @@
-"""Read the attempts as they were known at a moment: what later fetches changed is turned back.
+"""Read the attempts as they were known at a moment: undo later changes.
 
 An attempt was known once its first request had been sent. A tracked field (``schema.TRACKED``) had
 the old value of the earliest change that was seen later, else today's. Every other field is
 today's; nothing in the tables says what it was.
 
-Whether a row was final is not tracked. It was, if its last fetch is not later than the moment and
-it is final; or if a fetch not later than the moment, of which we know because it was the first or
-showed a change, was sent at an age at which neither price nor conversion can change. So a row is
-never called final that was not; one that a fetch without news had made final, and that was fetched
-again since, is called not final.
+Whether a row was final is not tracked. It was final in two cases:
 
-No tables of its own and no common table expressions: each value is a CASE that looks into
-``attempt_changes`` (by its index) only for rows fetched since, so a window reads what it would.
+- its last fetch is not later than the moment, and it is final;
+- a recorded fetch, not later than the moment, was sent late enough: at an age when neither price
+  nor conversion can change. Recorded are the first fetch, and fetches with a change.
+
+No row counts as final before it was. A final row may count as not final, if its final fetch showed
+no change and a later fetch came after the moment.
+
+Each value is a CASE. It looks into ``attempt_changes``, by the index, only for rows fetched after
+the moment. So a window reads no more rows than it does today.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
@@ -30,24 +33,24 @@ from etl.sql.scope import Scope
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """Hold the moment (seconds since 1970), and the ages at which rows are final."""
+    """Hold the moment (seconds since 1970), and when rows are final."""
 
     at: float
     policy: Policy = field(default_factory=Policy)
 
     @property
     def at_ms(self) -> int:
-        """Give the moment as the tables hold moments."""
+        """Give the moment in milliseconds, as in the tables."""
         return math.floor(self.at * 1000)
 
     @property
     def moment(self) -> datetime:
-        """Give the moment as people read it, UTC."""
+        """Give the moment in UTC."""
         return datetime.fromtimestamp(self.at, UTC)
 
 
 def looked_back(scope: Scope, as_of: AsOf) -> Scope:
-    """Give the scope whose rows are those known at the moment; the moment itself is bound."""
+    """Give the scope with the rows known at the moment, which is bound later."""
     return replace(
         scope,
         attempts=_attempts(scope, as_of),
@@ -73,7 +76,7 @@ def _attempts(scope: Scope, as_of: AsOf) -> str:
 
 def _channel_data() -> str:
     columns = [_value(column.name, "r.attempt_sid", "") for column in attempt_channel_data.c]
-    # Rows of attempts that were not known yet join none of those that were.
+    # No WHERE: the join with the known attempts leaves out the others.
     return _table(attempt_channel_data, columns, "")
 
 
@@ -86,9 +89,9 @@ def _table(table: Table, columns: list[str], where: str) -> str:
 
 _LATEST_MS: Final = 253_402_300_799_999
 
-# Only a row that was fetched since can differ.
+# Only rows fetched later can differ.
 _MOVED: Final = "r.fetched_at > @as_of@ AND "
-# The newest fetch of which we know by then.
+# The newest recorded fetch by then.
 _SHOWN: Final = (
     "COALESCE((SELECT MAX(c.seen_at) FROM attempt_changes c "
     "WHERE c.attempt_sid = r.sid AND c.seen_at <= @as_of@), r.first_fetched_at)"
@@ -103,12 +106,12 @@ def _value(name: str, sid: str, moved: str) -> str:
 
 
 def first_value(name: str, row: str) -> str:
-    """Give a tracked field of an attempt as its first fetch showed it."""
+    """Give a tracked field as the first fetch showed it."""
     return _before(name, f"c.attempt_sid = {row}.sid", "", row)
 
 
 def _before(name: str, changes: str, moved: str, row: str) -> str:
-    """Give the old value of the earliest of some changes; where there is none, the row's."""
+    """Give the old value of the earliest of these changes, else the row's value."""
     found = f"FROM attempt_changes c WHERE {changes} AND c.field = '{name}'"
     old = "CAST(c.old_value AS DECIMAL(18, 6))" if name == "price_amount" else "c.old_value"
     return (
@@ -118,16 +121,16 @@ def _before(name: str, changes: str, moved: str, row: str) -> str:
 
 
 def _shown_final(scope: Scope, as_of: AsOf) -> str:
-    """Say whether the newest fetch known by then was sent late enough to be the last word."""
-    # Seconds are whole: rounded up, so that no age is taken for more than it was.
+    """Say whether the newest recorded fetch by then was late enough to be final."""
+    # Round up to whole seconds, so that no age is too high.
     age = f"{_SHOWN} - ({scope.dialect.seconds('r.date_created')} + 1) * 1000"
     price = _value("price_amount", "r.sid", _MOVED)
     return final_sql(as_of.policy, age=age, price=price)
 
 
 def first_known(connection: Connection) -> datetime | None:
-    """Say when the first request was sent whose answer is here; None: nothing is."""
-    # Others may have written what is no time; SQLite keeps text, too.
+    """Say when the first stored answer was asked for; None without any."""
+    # Skip values that are no time: other programs may write any, SQLite even text.
     sound = f"first_fetched_at BETWEEN 0 AND {_LATEST_MS}"
     sql = f"SELECT MIN(first_fetched_at) FROM attempts WHERE {sound}"
     found = connection.execute(text(sql)).scalar()

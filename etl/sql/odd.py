@@ -1,7 +1,7 @@
-"""Read rows whose creation time is none: SQLite keeps any text, PostgreSQL has its infinity.
+"""Read rows with an unreadable creation time: any text on SQLite, infinity on PostgreSQL.
 
-Such a row counts as one of unknown time. The roll-ups and the index know nothing of it, so all rows
-are looked at; where there is no such row, looking for one costs a few steps into the index.
+Such a row counts as one of unknown time. Roll-ups leave it out, so a report then reads all raw
+rows. Without such rows the check takes a few steps in the index.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
@@ -29,7 +29,7 @@ def unreadable(connection: Connection, where: str = "", **values: object) -> int
 
 
 def say(connection: Connection) -> None:
-    """Warn of the attempts whose creation time is none, if there are any."""
+    """Warn of attempts with an unreadable creation time."""
     if count := unreadable(connection):
         have = "attempt has" if count == 1 else "attempts have"
         _log.warning(
@@ -39,7 +39,7 @@ def say(connection: Connection) -> None:
 
 
 def without_odd(scope: Scope) -> Scope:
-    """Give the scope whose rows have a creation time that is one, or none at all."""
+    """Give the scope that reads an unreadable creation time as NULL."""
     known = f"CASE WHEN {scope.dialect.readable(f'o.{_AT}')} THEN o.{_AT} END"
     columns = ", ".join(
         f"{known} AS {column.name}" if column.name == _AT else f"o.{column.name}"

@@ -1,7 +1,7 @@
-"""Say which rows a SELECT reads, whose days it counts in, and which keys it keeps.
+"""Say which rows a SELECT reads, in which zone it counts, and its keys.
 
 A view reads every row, counts in days of UTC and keeps every key. A report is the same SELECT in
-another scope, so the two cannot drift apart.
+another scope, so both give the same numbers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ __all__ = ["DAY_S", "HOUR_S", "UTC", "Offset", "Scope", "Statement", "tidy"]
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Hold a zone's distance east of UTC, in seconds, until a moment (None: for ever)."""
+    """Hold a zone's seconds east of UTC, until a moment (None: for ever)."""
 
     seconds: int
     until: int | None = None
@@ -28,7 +28,7 @@ UTC: Final = (Offset(0),)
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Hold a SELECT in parts: the common table expressions, in order, and what reads them."""
+    """Hold a SELECT in parts: its common table expressions, and its body."""
 
     ctes: tuple[tuple[str, str], ...]
     body: str
@@ -43,13 +43,12 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Narrow a SELECT; the values themselves are bound when it runs.
+    """Narrow a SELECT. Its values are bound when it runs.
 
-    ``since`` and ``until`` are moments in whole or broken seconds since 1970. ``by`` None keeps
-    every key. ``attempts`` and ``channel_data`` are what is read in place of those tables;
-    whoever changes them sets ``raw``, so that no roll-up is read. ``as_of`` (epoch milliseconds)
-    says that they are as they were known then, ``seen_since`` that only what was seen later is
-    asked for. ``names`` are those of the bound moments of the window.
+    ``since`` and ``until`` are seconds since 1970, perhaps with a fraction. ``by`` None keeps every
+    key. ``attempts`` and ``channel_data`` are the tables, or subqueries in their place. ``raw``
+    reads no roll-up; set it with a subquery. ``as_of`` (epoch milliseconds) reads the rows as known
+    then. ``seen_since`` keeps only later news. ``names`` are the window's parameters.
     """
 
     dialect: Dialect
@@ -84,7 +83,7 @@ class Scope:
         return f"CASE{cases} ELSE {self.dialect.day(at, self.zone[-1].seconds)} END"
 
     def source(self, columns: Sequence[str], where: Sequence[str] = ()) -> str:
-        """Write the SELECT that every count begins with: attempts `a` and channel data `d`."""
+        """Write a SELECT from attempts `a` and channel data `d`."""
         return "\n".join(
             [
                 "SELECT",
@@ -100,7 +99,7 @@ class Scope:
         return "WHERE " + "\n  AND ".join(conditions) if conditions else ""
 
     def window(self, at: str) -> list[str]:
-        """Keep moments from `since` (inclusive) to `until` (exclusive); NULL is in no window."""
+        """Keep moments from `since` (inclusive) to `until` (exclusive), never NULL."""
         since, until = self.names
         found = [f"{at} >= @{since}@"] if self.since is not None else []
         return found + ([f"{at} < @{until}@"] if self.until is not None else [])

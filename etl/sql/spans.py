@@ -1,4 +1,4 @@
-"""Name the spans that roll-ups add up: quarters of an hour, hours, days."""
+"""Name the spans of roll-ups, in seconds."""
 
 from typing import Final
 

@@ -1,7 +1,7 @@
-"""Cut a time zone into stretches of one offset, so that no database needs zone tables of its own.
+"""Cut a time zone into stretches of one offset, daylight saving time included.
 
-A report in another zone shifts each moment by the offset that held at it; the offsets come from
-Python's `zoneinfo`, daylight saving time included.
+A report in another zone shifts each moment by the offset at that moment. The offsets come from
+Python's `zoneinfo`, so no database needs zone tables.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from etl.errors import OptionError
 from etl.sql.scope import Offset
 
-# No zone has changed twice within less; each step is looked at once.
+# No zone has changed twice within this time.
 _STEP_S = 6 * 3600
 
 
@@ -27,9 +27,9 @@ def zone_named(name: str) -> ZoneInfo:
 
 
 def offsets(zone: ZoneInfo, first_s: float, last_s: float) -> tuple[Offset, ...]:
-    """Give the offsets that held between two moments (seconds since 1970), in order.
+    """Give the offsets between two moments (seconds since 1970), in order.
 
-    Each says until when it held; the last one is for ever.
+    Each has its end; the last one has none.
     """
     return tuple(_stretches(zone, int(first_s), max(int(last_s), int(first_s))))
 
@@ -47,7 +47,7 @@ def _stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[Offset]:
 
 
 def _change(zone: ZoneInfo, low: int, high: int) -> int:
-    """Find the first second of the new offset between two moments that differ."""
+    """Find the first second of the new offset between two moments."""
     before = _offset(zone, low)
     while high - low > 1:
         middle = (low + high) // 2

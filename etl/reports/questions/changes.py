@@ -1,7 +1,7 @@
-"""Report what became known when: every change of an attempt, and the first sight of it.
+"""Report what became known when: the first sight of each attempt, and every change.
 
-Together they are a ledger. Whatever a report of attempts, conversions or prices says at one moment
-and at another, the rows seen between the two add up to the difference.
+Together they are a ledger. Take a report of attempts, conversions or prices at two moments: the
+rows seen between them add up to the difference.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
@@ -14,7 +14,7 @@ from etl.sql.as_of import first_value
 from etl.sql.scope import Scope, Statement
 
 FIRST_SEEN: Final = "first_seen"
-"""What stands for a field where nothing changed, but an attempt was seen for the first time."""
+"""The `field` of an attempt's first sight: nothing changed yet."""
 
 _ORDER: Final = (*BY_SLICE, "currency", "seen_day")
 
@@ -25,7 +25,7 @@ def _seen(scope: Scope, at: str) -> list[str]:
 
 
 def _facts(scope: Scope) -> str:
-    """Write the ledger: a row for each first sight, and one for each change."""
+    """Write the ledger: a row for each first sight and each change."""
     dialect = scope.dialect
     slice_ = (
         "a.sid, a.date_created, a.service_sid, a.channel, d.country, a.price_currency AS currency"

@@ -1,7 +1,7 @@
-"""Report what attempts and conversions cost: the API's price, the fee, and their sum, apart.
+"""Report what attempts and conversions cost: the API's price, the fee, and their sum.
 
-Each currency is a row of its own, and attempts without a price form the row whose currency is
-NULL: nothing is added up that has no business together.
+Currencies are never added up: each has its own row. Attempts without a price have the currency
+NULL.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
@@ -39,7 +39,7 @@ GROUP BY day, utc_day, service_sid, channel, country, currency
 
 
 def _fees(scope: Scope) -> str:
-    """Find each sum's fee: the newest of the most specific that was valid on its UTC day."""
+    """Find each sum's fee, valid on its UTC day: the most specific, then the newest."""
     amount = scope.dialect.millionths("f.amount")
     return f"""
     SELECT s.*,
@@ -53,7 +53,7 @@ def _fees(scope: Scope) -> str:
 
 
 def _priced(scope: Scope) -> str:
-    """Charge the fees; a conversion whose fee is not known is counted, not taken for free."""
+    """Charge the fees. Conversions without a known fee are counted apart, not free."""
     charged = "CASE WHEN conversions = 0 THEN 0 ELSE conversions * fee_millionths END"
     return scope.select(
         scope.kept(_KEYS, always="currency"),
@@ -69,7 +69,7 @@ def _priced(scope: Scope) -> str:
 def _statement(scope: Scope, measures: Sequence[str]) -> Statement:
     keys = scope.kept(_KEYS, always="currency")
     lines = ",\n    ".join([*keys, *measures, "not_final", f"{flag('not_final = 0')} AS final"])
-    # A fee is that of the UTC day, whatever day the attempt is counted on.
+    # Fees go by the UTC day, also in a report of another zone.
     times = {"day": scope.day, "utc_day": scope.dialect.day}
     return Statement(
         (
@@ -82,7 +82,7 @@ def _statement(scope: Scope, measures: Sequence[str]) -> Statement:
     )
 
 
-# Nothing is owed when nothing converted; nothing is known when no conversion's fee is.
+# Without conversions the fee is 0. Without any known fee it is NULL.
 _FEE_KNOWN: Final = "currency IS NOT NULL AND (conversions = 0 OR without_fee < conversions)"
 _ALL_KNOWN: Final = "without_fee = 0"
 _BOTH: Final = "(millionths + fee_millionths)"

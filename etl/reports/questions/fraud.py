@@ -1,6 +1,6 @@
 """Report what looks like abuse: unconverting prefixes, repeated destinations, new countries.
 
-SMS pumping shows as traffic to a prefix that suddenly grows and does not convert.
+SMS pumping shows as sudden traffic to one prefix, without conversions.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
@@ -18,7 +18,7 @@ from etl.sql.scope import Scope, Statement
 from etl.sql.spans import DAY_S, HOUR_S
 
 TRAILING_H: Final = 7 * 24
-"""How many hours before its own an hour is compared with."""
+"""Compare an hour with this many hours before it."""
 
 
 def _prefixes(scope: Scope) -> Statement:
@@ -63,7 +63,7 @@ def _prefixes(scope: Scope) -> Statement:
 
 
 def _around(scope: Scope) -> Scope:
-    """Widen a window to whole hours, and by the week before the first of them."""
+    """Widen a window to whole hours, and by the week before it."""
     since, until = scope.since, scope.until
     return replace(
         scope,
@@ -154,9 +154,9 @@ REPEAT_DESTINATIONS: Final = Report(
 
 
 def _since_first(scope: Scope) -> tuple[tuple[str, str], ...]:
-    """Put beside each day's sums when its service, and when anybody, first sent to its country.
+    """Add to each day's sums when its service, and any service, first sent to its country.
 
-    Without windows: MariaDB takes the square of a window's rows.
+    Uses no window functions: their time on MariaDB grows with the square of the rows.
     """
     firsts = scope.select(["service_sid", "country"], ["MIN(first_at) AS began_at"], "daily")
     anywhere = scope.select(["country"], ["MIN(began_at) AS first_anywhere"], "firsts")
@@ -175,7 +175,7 @@ def _new_countries(scope: Scope) -> Statement:
     dialect = scope.dialect
     names = ("service_sid", "country", "attempts", "converted", "not_final", "first_at", "last_at")
     ctes = read(whole(scope), ATTEMPTS_FACTS, {"day_no": DAY_S}, names, by_day=False)
-    # First by day: far fewer rows to look back from.
+    # Sum by day first: far fewer rows to join.
     measures = [
         *sums("attempts", "converted", "not_final"),
         "MIN(first_at) AS first_at",

@@ -1,4 +1,4 @@
-"""Report how complete the data is: what is not final, not priced, still waiting, or lost."""
+"""Report how complete the data is: not final, not priced, still waiting, lost."""
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
 

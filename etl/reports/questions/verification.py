@@ -1,8 +1,8 @@
 """Report verifications: the outcome of each, their success by day, and the funnel of retries.
 
-A verification is all attempts of one verification_sid, in the order of their creation (unknown
-times last, then by SID). It belongs to the day, service, channel and country of its first attempt.
-Attempts without a verification_sid are in none of these; `freshness` counts them.
+A verification is all attempts of one verification_sid, in order of creation. Unknown times come
+last, equal times go by SID. The first attempt gives its day, service, channel and country. Attempts
+without a verification_sid are not here; `freshness` counts them.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound
