@@ -49,6 +49,11 @@ class Allowance:
         return min(wait, LONGEST_PAUSE_MS)
 
 
+def accounts_of(account: str) -> tuple[str, ...]:
+    """Name an account as the queue does: '' stands for the only account."""
+    return ("", account) if account else ("",)
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """Name the free slots; if there are none, when to look again and whether a 429 is the reason."""

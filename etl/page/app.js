@@ -4,15 +4,15 @@ const known = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const KINDS = ["service", "channel", "country"];
 const PRESETS = [[7, "7 days"], [28, "28 days"], [90, "90 days"], [0, "All"]];
-const cubes = {};
+const grids = {};
 let asked = null;
 
 const clamp = (day) => Math.min(Math.max(day, known.firstDay), known.lastDay);
 
-/** Widen a range to whole buckets of a cube; `first` is the first day that the page has of it. */
-const widened = (range, cube) => {
-  const from = bucketOf(cube, range.from).start;
-  const last = bucketOf(cube, range.to);
+/** Widen a range to whole buckets of a grid; `first` is the first day that the page has of it. */
+const widened = (range, grid) => {
+  const from = bucketOf(grid, range.from).start;
+  const last = bucketOf(grid, range.to);
   const to = Math.min(last.start + last.length - 1, known.lastDay);
   return { ...range, from, first: Math.max(from, known.firstDay), to };
 };
@@ -98,12 +98,12 @@ const moneyTiles = (sums, past) => {
 
 /** Compare verifications with those of the days before, where the page holds both by whole steps. */
 const successTile = () => {
-  const range = widened(asked, cubes.success);
+  const range = widened(asked, grids.success);
   const rate = (one) => one && share(one.converted, one.verifications);
-  const sum = (days) => days && sumSteps(cubes.success, days, "channel", SUCCESS).total;
+  const sum = (days) => days && sumSteps(grids.success, days, "channel", SUCCESS).total;
   const total = sum(range);
   const same = range.first === asked.first && range.to === asked.to;
-  const past = same ? sum(before(asked, known, cubes.success)) : null;
+  const past = same ? sum(before(asked, known, grids.success)) : null;
   return {
     title: "Verification success", figures: [[percent(total.converted, total.verifications), ""]],
     change: past && delta(rate(total), rate(past), { good: 1, unit: " points" }),
@@ -150,13 +150,13 @@ const NEEDS = { success: "success", carriers: "carriers", errors: "errors", funn
 
 const drawSection = (section, state) => {
   const card = el("section", { class: section.half ? "card half" : "card", id: `section-${section.id}`, "aria-labelledby": `title-${section.id}` });
-  const cube = cubes[NEEDS[section.id]];
+  const grid = grids[NEEDS[section.id]];
   let here = state;
   const head = el("header", {}, el("h2", { id: `title-${section.id}` }, section.title));
-  if (cube) {
-    const range = widened(asked, cube);
+  if (grid) {
+    const range = widened(asked, grid);
     if (range.first !== state.asked.first || range.to !== state.asked.to) {
-      here = { ...state, asked: range, sums: { ...state.sums, total: sumTotal(cubes.main, range) } };
+      here = { ...state, asked: range, sums: { ...state.sums, total: sumTotal(grids.main, range) } };
       head.append(el("p", { class: "flag" }, `Kept in longer steps here: shown are ${iso(range.first)} to ${iso(range.to)}.`));
     }
   }
@@ -202,13 +202,13 @@ const recall = () => {
 
 const show = () => {
   const open = new Set([...document.querySelectorAll("details[open]")].map((one) => one.parentElement.id));
-  asked = widened(asked, cubes.main);
+  asked = widened(asked, grids.main);
   fillForm();
-  const sums = sumMain(cubes.main, asked);
-  const earlier = before(asked, known, cubes.main);
-  drawTiles(sums, earlier && sumTotal(cubes.main, earlier));
+  const sums = sumMain(grids.main, asked);
+  const earlier = before(asked, known, grids.main);
+  drawTiles(sums, earlier && sumTotal(grids.main, earlier));
   forget();
-  const state = { known, cubes, asked, sums, choose };
+  const state = { known, grids, asked, sums, choose };
   at("sections").replaceChildren(...SECTIONS.map((section) => drawSection(section, state)));
   for (const id of open) if (id) at(id)?.querySelector("details.how")?.setAttribute("open", "");
   drawAll();
@@ -257,7 +257,7 @@ const introduce = () => {
   const undated = known.freshness.find((row) => row.measure === "no_date")?.number;
   const notes = [];
   if (undated) notes.push(`${plural(undated, "attempt")} of unknown time ${undated === 1 ? "is" : "are"} in no chart.`);
-  if (cubes.main.daysFrom > known.firstDay) notes.push(`Before ${iso(cubes.main.daysFrom)} this page counts in longer steps than days.`);
+  if (grids.main.daysFrom > known.firstDay) notes.push(`Before ${iso(grids.main.daysFrom)} this page counts in longer steps than days.`);
   at("notice").textContent = notes.join(" ");
   at("notice").hidden = !notes.length;
   at("foot").append(
@@ -267,7 +267,7 @@ const introduce = () => {
 };
 
 const start = async () => {
-  for (const [name, cube] of Object.entries(known.cubes)) cubes[name] = await unpacked(cube);
+  for (const [name, grid] of Object.entries(known.grids)) grids[name] = await unpacked(grid);
   asked = initial();
   KINDS.forEach(makePick);
   introduce();

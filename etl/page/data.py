@@ -105,7 +105,7 @@ class PageData:
     first_day: int
     last_day: int
     names: Mapping[str, Names]
-    cubes: Mapping[str, Mapping[str, Any]]
+    grids: Mapping[str, Mapping[str, Any]]
     queue: Sequence[tuple[int, str, int]]
     freshness: Sequence[Mapping[str, Any]]
     question: Question
@@ -119,7 +119,7 @@ def collect(connection: Connection, question: Question) -> PageData:
         made_at=datetime.fromtimestamp(time.time(), UTC),
         first_day=collector.first,
         last_day=collector.last,
-        cubes=collector.cubes(),
+        grids=collector.grids(),
         names=collector.names,
         # The queue keeps no history.
         queue=queue_days(connection) if question.as_of is None else (),
@@ -156,7 +156,7 @@ class _Collector:
             **self._rank("delivery-errors", {"error": "error_code"}),
         }
 
-    def cubes(self) -> dict[str, dict[str, Any]]:
+    def grids(self) -> dict[str, dict[str, Any]]:
         """Give the packed grids by name; only one grid at a time is in memory."""
         return {
             "main": self._main(),
@@ -189,7 +189,7 @@ class _Collector:
             for kind, column in kinds.items()
         }
 
-    def _cube(
+    def _grid(
         self, keys: Sequence[str], measures: Sequence[str], limit: int, fold: Fold | None = None
     ) -> Grid:
         return Grid(keys, measures, calendars=self._calendars, limit=limit, fold=fold)
@@ -218,11 +218,11 @@ class _Collector:
         Attempts, conversions and `not_final` all go to the most used currency: the page only
         reads them over all currencies.
         """
-        cube = self._cube(MAIN_KEYS, MAIN_MEASURES, MAIN_CELLS)
+        grid = self._grid(MAIN_KEYS, MAIN_MEASURES, MAIN_CELLS)
         nothing = (0,) * (len(MAIN_MEASURES) - 3)
         for day, keys, row in self._dated("conversion-daily"):
             counts = (row["attempts"], row["converted"], row["not_final"])
-            cube.add(day, (0, *keys), (*counts, *nothing))
+            grid.add(day, (0, *keys), (*counts, *nothing))
         for day, keys, row in self._dated("cost-daily"):
             if row["currency"] is None and not row["conversions"]:
                 continue
@@ -230,23 +230,23 @@ class _Collector:
             amounts = (row["total"], row["spent_on_unconverted"], row["fee"])
             money = (number for amount in amounts for number in _split(amount))
             code = self.names["currency"].code(row["currency"])
-            cube.add(day, (code, *keys), (0, 0, 0, *counts, *money))
-        return packed(cube, most=MAIN_SIZE, parts=PARTS, amounts=AMOUNTS)
+            grid.add(day, (code, *keys), (0, 0, 0, *counts, *money))
+        return packed(grid, most=MAIN_SIZE, parts=PARTS, amounts=AMOUNTS)
 
     def _success(self) -> dict[str, Any]:
         """Count verifications in the slice of their first attempt."""
-        cube = self._cube(SLICE_KEYS, SUCCESS_MEASURES, SMALL_CELLS)
+        grid = self._grid(SLICE_KEYS, SUCCESS_MEASURES, SMALL_CELLS)
         for day, keys, row in self._dated("verification-success-daily"):
-            cube.add(day, keys, [row[measure] for measure in SUCCESS_MEASURES])
-        return packed(cube, most=SMALL_SIZES["success"], parts=SUCCESS_PARTS)
+            grid.add(day, keys, [row[measure] for measure in SUCCESS_MEASURES])
+        return packed(grid, most=SMALL_SIZES["success"], parts=SUCCESS_PARTS)
 
     def _small(self, report: str, name: str, measures: Sequence[str]) -> dict[str, Any]:
-        cube = self._cube((name, *SLICE_KEYS), measures, SMALL_CELLS, self._fold(name))
+        grid = self._grid((name, *SLICE_KEYS), measures, SMALL_CELLS, self._fold(name))
         column = _COLUMNS[name]
         for day, slice_, row in self._dated(report):
             code = row[column] if name == "step" else self.names[name].code(row[column])
-            cube.add(day, (code, *slice_), [row[measure] for measure in measures])
-        return packed(cube, most=SMALL_SIZES[name], parts=PARTS)
+            grid.add(day, (code, *slice_), [row[measure] for measure in measures])
+        return packed(grid, most=SMALL_SIZES[name], parts=PARTS)
 
 
 def _split(amount: Decimal | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ const inflated = async (text) => {
   return new Response(stream).arrayBuffer();
 };
 
-/** Give a cube's columns as arrays of numbers; an amount is two, whole units and millionths. */
+/** Give a grid's columns as arrays of numbers; an amount is two, whole units and millionths. */
 const unpacked = async ({ data, columns, parts, amounts, ...found }) => {
   const buffer = await inflated(data);
   const { rows } = found;

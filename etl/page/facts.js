@@ -42,13 +42,13 @@ const wanted = (codes) => {
   return table;
 };
 
-/** Call `visit` for each row of a cube that the filters leave. */
-const scan = (cube, asked, visit) => {
-  const { day, service, channel, country } = cube;
+/** Call `visit` for each row of a grid that the filters leave. */
+const scan = (grid, asked, visit) => {
+  const { day, service, channel, country } = grid;
   const services = wanted(asked.service);
   const channels = wanted(asked.channel);
   const countries = wanted(asked.country);
-  for (let row = 0; row < cube.rows; row += 1) {
+  for (let row = 0; row < grid.rows; row += 1) {
     if (
       day[row] >= asked.from && day[row] <= asked.to &&
       (!services || services[service[row]]) &&
@@ -58,19 +58,19 @@ const scan = (cube, asked, visit) => {
   }
 };
 
-const addMain = (cube, row, sums) => {
-  sums.attempts += cube.attempts[row];
-  sums.converted += cube.converted[row];
-  sums.notFinal += cube.not_final[row];
-  sums.priced += cube.priced[row];
-  if (cube.priced[row] === 0 && cube.conversions[row] === 0) return;
-  const cost = entry(sums.costs, cube.currency[row], costs);
-  cost.priced += cube.priced[row];
-  cost.conversions += cube.conversions[row];
-  cost.charged += cube.charged[row];
-  more(cost.price, cube.price, row);
-  more(cost.wasted, cube.wasted, row);
-  more(cost.fee, cube.fee, row);
+const addMain = (grid, row, sums) => {
+  sums.attempts += grid.attempts[row];
+  sums.converted += grid.converted[row];
+  sums.notFinal += grid.not_final[row];
+  sums.priced += grid.priced[row];
+  if (grid.priced[row] === 0 && grid.conversions[row] === 0) return;
+  const cost = entry(sums.costs, grid.currency[row], costs);
+  cost.priced += grid.priced[row];
+  cost.conversions += grid.conversions[row];
+  cost.charged += grid.charged[row];
+  more(cost.price, grid.price, row);
+  more(cost.wasted, grid.wasted, row);
+  more(cost.fee, grid.fee, row);
 };
 
 /** Choose how long a step of the charts is, and list the steps of the range. */
@@ -84,61 +84,61 @@ const stepsOf = (asked, calendar) => {
   return { length, start, starts };
 };
 
-const sumMain = (cube, asked) => {
-  const steps = stepsOf(asked, cube);
+const sumMain = (grid, asked) => {
+  const steps = stepsOf(asked, grid);
   const found = {
     total: group(), steps, byStep: new Map(), service: new Map(), channel: new Map(), country: new Map(),
   };
   for (const start of steps.starts) found.byStep.set(start, group());
-  scan(cube, asked, (row) => {
-    addMain(cube, row, found.total);
-    addMain(cube, row, entry(found.byStep, steps.start(cube.day[row]), group));
+  scan(grid, asked, (row) => {
+    addMain(grid, row, found.total);
+    addMain(grid, row, entry(found.byStep, steps.start(grid.day[row]), group));
     for (const key of ["service", "channel", "country"]) {
-      addMain(cube, row, entry(found[key], cube[key][row], group));
+      addMain(grid, row, entry(found[key], grid[key][row], group));
     }
   });
   return found;
 };
 
-const sumTotal = (cube, asked) => {
+const sumTotal = (grid, asked) => {
   const total = group();
-  scan(cube, asked, (row) => addMain(cube, row, total));
+  scan(grid, asked, (row) => addMain(grid, row, total));
   return total;
 };
 
-/** Add up the named measures of a small cube by one key, or by several joined. */
-const sumBy = (cube, asked, keys, measures) => {
+/** Add up the named measures of a small grid by one key, or by several joined. */
+const sumBy = (grid, asked, keys, measures) => {
   const found = new Map();
-  scan(cube, asked, (row) => {
-    const sums = entry(found, keys.map((key) => cube[key][row]).join(" "), () => ({
-      keys: keys.map((key) => cube[key][row]),
+  scan(grid, asked, (row) => {
+    const sums = entry(found, keys.map((key) => grid[key][row]).join(" "), () => ({
+      keys: keys.map((key) => grid[key][row]),
       ...Object.fromEntries(measures.map((name) => [name, 0])),
     }));
-    for (const name of measures) sums[name] += cube[name][row];
+    for (const name of measures) sums[name] += grid[name][row];
   });
   return [...found.values()];
 };
 
-/** Add up the named measures of a small cube by one key, in all and by steps of time. */
-const sumSteps = (cube, asked, key, measures) => {
+/** Add up the named measures of a small grid by one key, in all and by steps of time. */
+const sumSteps = (grid, asked, key, measures) => {
   const nothing = () => Object.fromEntries(measures.map((name) => [name, 0]));
-  const steps = stepsOf(asked, cube);
+  const steps = stepsOf(asked, grid);
   const found = { steps, total: nothing(), byStep: new Map(), byKey: new Map() };
   for (const start of steps.starts) found.byStep.set(start, nothing());
-  scan(cube, asked, (row) => {
+  scan(grid, asked, (row) => {
     const places = [
-      found.total, entry(found.byStep, steps.start(cube.day[row]), nothing), entry(found.byKey, cube[key][row], nothing),
+      found.total, entry(found.byStep, steps.start(grid.day[row]), nothing), entry(found.byKey, grid[key][row], nothing),
     ];
-    for (const name of measures) for (const sums of places) sums[name] += cube[name][row];
+    for (const name of measures) for (const sums of places) sums[name] += grid[name][row];
   });
   return found;
 };
 
 /** Give the days of equal number just before the range, or null where the page does not hold them. */
-const before = (asked, known, cube) => {
+const before = (asked, known, grid) => {
   const length = asked.to - asked.first + 1;
   const from = asked.first - length;
-  const edge = (day) => bucketOf(cube, day).start === day;
+  const edge = (day) => bucketOf(grid, day).start === day;
   if (from < known.firstDay || !edge(from) || !edge(asked.first)) return null;
   return { ...asked, from, to: asked.first - 1 };
 };

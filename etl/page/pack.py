@@ -30,7 +30,7 @@ _INT64: Final = 8
 
 
 def packed(
-    cube: Grid,
+    grid: Grid,
     *,
     most: int,
     parts: Mapping[str, str] | None = None,
@@ -45,22 +45,22 @@ def packed(
     while True:
         stream = zlib.compressobj(9, wbits=_GZIP)
         sizes, found = [], []
-        for name, column in _columns(cube.sorted_columns(), parts, amounts):
+        for name, column in _columns(grid.sorted_columns(), parts, amounts):
             # One bit more than the number itself, for its sign.
             size = max((value.bit_length() for value in column), default=0) // 8 + 1
             raw = struct.pack(f"<{len(column)}q", *column)
             found += [stream.compress(raw[place::_INT64]) for place in range(size)]
             sizes.append((name, size))
         data = base64.b64encode(b"".join([*found, stream.flush()])).decode()
-        if len(data) <= most or not cube.coarsen():
+        if len(data) <= most or not grid.coarsen():
             return {
                 "columns": sizes,
                 "parts": parts,
                 "amounts": amounts,
-                "rows": len(cube),
-                "daysFrom": cube.calendar.days_from,
-                "weeksFrom": cube.calendar.weeks_from,
-                "kept": cube.kept,
+                "rows": len(grid),
+                "daysFrom": grid.calendar.days_from,
+                "weeksFrom": grid.calendar.weeks_from,
+                "kept": grid.kept,
                 "data": data,
             }
 

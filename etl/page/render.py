@@ -72,7 +72,7 @@ def facts(page: PageData) -> dict[str, Any]:
         "meanings": {
             code: MEANINGS[code] for code in page.names["error"].names if code in MEANINGS
         },
-        "cubes": page.cubes,
+        "grids": page.grids,
         "queue": page.queue,
         "freshness": [
             {name: _iso(cell) if isinstance(cell, datetime) else cell for name, cell in row.items()}

@@ -58,8 +58,8 @@ const successCells = (one) => [
 ];
 const SUCCESS_HEADS = [["Verifications"], ["Succeeded"], ["Failed"], ["Success rate"], ["Attempts each"], ["Took several"], ["Not final"]];
 
-const verifications = ({ known, cubes, asked }) => {
-  const { steps, total, byStep, byKey } = sumSteps(cubes.success, asked, "channel", SUCCESS);
+const verifications = ({ known, grids, asked }) => {
+  const { steps, total, byStep, byKey } = sumSteps(grids.success, asked, "channel", SUCCESS);
   const list = [...byStep.values()];
   const open = list.map((one) => one.not_final > 0);
   return {
@@ -190,9 +190,9 @@ const costPerConversion = ({ known, sums }) => {
 
 const stacked = (list, parts) => parts.map(([label, colour, value]) => ({ label, colour, values: list.map(value) }));
 
-const carriers = ({ known, cubes, asked }) => {
+const carriers = ({ known, grids, asked }) => {
   const measures = ["attempts", "converted", "delivered", "undelivered", "not_final"];
-  const list = sumBy(cubes.carriers, asked, ["carrier", "country"], measures).sort((one, other) => other.attempts - one.attempts);
+  const list = sumBy(grids.carriers, asked, ["carrier", "country"], measures).sort((one, other) => other.attempts - one.attempts);
   const top = list.slice(0, MOST_BARS);
   const name = (one) => named(known, "carrier", one.keys[0]);
   const place = (one) => known.names.country.names[one.keys[1]] ?? (one.keys[1] < known.names.country.names.length ? DASH : others.country);
@@ -213,8 +213,8 @@ const carriers = ({ known, cubes, asked }) => {
   };
 };
 
-const errors = ({ known, cubes, asked, sums }) => {
-  const list = sumBy(cubes.errors, asked, ["error"], ["attempts", "undelivered", "converted", "not_final"]).sort((one, other) => other.attempts - one.attempts);
+const errors = ({ known, grids, asked, sums }) => {
+  const list = sumBy(grids.errors, asked, ["error"], ["attempts", "undelivered", "converted", "not_final"]).sort((one, other) => other.attempts - one.attempts);
   const top = list.slice(0, MOST_BARS);
   const code = (one) => named(known, "error", one.keys[0]);
   const meaning = (one) => known.meanings[known.names.error.names[one.keys[0]]] ?? DASH;
@@ -235,9 +235,9 @@ const errors = ({ known, cubes, asked, sums }) => {
   };
 };
 
-const funnel = ({ cubes, asked }) => {
-  const list = sumBy(cubes.funnel, asked, ["step"], ["attempts", "converted", "went_on", "not_final"]).sort((one, other) => one.keys[0] - other.keys[0]);
-  const last = cubes.funnel.kept;
+const funnel = ({ grids, asked }) => {
+  const list = sumBy(grids.funnel, asked, ["step"], ["attempts", "converted", "went_on", "not_final"]).sort((one, other) => one.keys[0] - other.keys[0]);
+  const last = grids.funnel.kept;
   const ordinal = (one) => (one.keys[0] >= last ? `Attempt ${last} and later` : `Attempt ${one.keys[0]}`);
   const gaveUp = (one) => one.attempts - one.converted - one.went_on;
   return {

@@ -58,7 +58,7 @@ def read(
     now, and one request for each SID in flight. All else covers the whole queue. ``at_most``: the
     run would first ask a Summary, and may then need fewer requests.
     """
-    accounts = ("", allowance.account) if allowance.account else ("",)
+    accounts = accounts_of(allowance.account)
     counts = _count(connection)
     waiting = read_waiting(connection, accounts=accounts, retention=retention, now=now, due=True)
     density = read_density(

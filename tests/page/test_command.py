@@ -104,7 +104,7 @@ def test_it_is_of_one_moment(filled: Engine, tmp_path: Path) -> None:
     known = json.loads(block)
     counted = next(row["number"] for row in known["freshness"] if row["measure"] == "attempts")
     assert counted == len(make(21, verifications=40).rows)
-    assert all(cube["rows"] for cube in known["cubes"].values())
+    assert all(grid["rows"] for grid in known["grids"].values())
     with filled.connect() as connection:
         assert connection.execute(text("SELECT COUNT(*) FROM attempts")).scalar() == 0
 

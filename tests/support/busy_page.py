@@ -58,7 +58,7 @@ def _thinned(random: Random, number: int, share: float) -> int:
 
 
 def busy(seed: int = 1) -> dict[str, Mapping[str, Any]]:
-    """Give the packed cubes of the year."""
+    """Give the packed grids of the year."""
     random = Random(seed)
     calendars = ladder(FIRST, FIRST + DAYS - 1)
 
@@ -78,7 +78,7 @@ def busy(seed: int = 1) -> dict[str, Mapping[str, Any]]:
         late = attempts if day >= FIRST + DAYS - NOT_FINAL_DAYS else 0
         main.add(day, (0, *keys), _slice(random, keys, attempts, late, rate))
         success.add(day, keys, _success(random, attempts, late, rate))
-        # These cubes fold old days into weeks: a week at a time is as good, and quicker.
+        # These grids fold old days into weeks: a week at a time is as good, and quicker.
         old = day < FIRST + DAYS - 42
         if old and day % 7:
             continue
@@ -90,8 +90,8 @@ def busy(seed: int = 1) -> dict[str, Mapping[str, Any]]:
         "main": packed(main, most=data.MAIN_SIZE, parts=data.PARTS, amounts=data.AMOUNTS),
         "success": packed(success, most=data.SMALL_SIZES["success"], parts=data.SUCCESS_PARTS),
         **{
-            name: packed(cube, most=data.SMALL_SIZES[cube.keys[0]], parts=data.PARTS)
-            for name, cube in (("carriers", carriers), ("errors", errors), ("funnel", funnel))
+            name: packed(grid, most=data.SMALL_SIZES[grid.keys[0]], parts=data.PARTS)
+            for name, grid in (("carriers", carriers), ("errors", errors), ("funnel", funnel))
         },
     }
 
@@ -121,33 +121,33 @@ def _success(random: Random, attempts: int, late: int, rate: float) -> tuple[int
     return (attempts, begun, _thinned(random, begun, rate), retried, min(late, begun))
 
 
-def _carriers(random: Random, cube: Grid, where: Where, attempts: int, rate: float) -> None:
+def _carriers(random: Random, grid: Grid, where: Where, attempts: int, rate: float) -> None:
     day, *keys = where
     for place, share in enumerate(CARRIER_SHARES if keys[1] < EMAIL else ()):
         if some := _thinned(random, attempts, share):
             delivered = _thinned(random, some, 0.93)
             name = keys[2] * len(CARRIER_SHARES) + place
             values = (some, _thinned(random, some, rate), delivered, some - delivered, 0)
-            cube.add(day, (name, *keys), values)
+            grid.add(day, (name, *keys), values)
 
 
-def _errors(random: Random, cube: Grid, where: Where, attempts: int) -> None:
+def _errors(random: Random, grid: Grid, where: Where, attempts: int) -> None:
     day, *keys = where
     # Each country has errors of its own, a few of them.
     for place, share in enumerate((0.02, 0.01, 0.006, 0.004)):
         if some := _thinned(random, attempts, share):
-            cube.add(day, ((keys[2] * 3 + place) % ERRORS, *keys), (some, some, 0, 0))
+            grid.add(day, ((keys[2] * 3 + place) % ERRORS, *keys), (some, some, 0, 0))
 
 
-def _funnel(random: Random, cube: Grid, where: Where, attempts: int, rate: float) -> None:
+def _funnel(random: Random, grid: Grid, where: Where, attempts: int, rate: float) -> None:
     day, *keys = where
     for step in range(1, data.LAST_STEP + 1):
         if here := _thinned(random, attempts, 0.8 if step == 1 else 0.75 / 4**step):
             won = _thinned(random, here, rate)
-            cube.add(day, (step, *keys), (here, won, (here - won) // 2, 0))
+            grid.add(day, (step, *keys), (here, won, (here - won) // 2, 0))
 
 
-def known(cubes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def known(grids: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Give all that the page is made from, with names for the codes."""
     names = {
         "service": [f"VA{number:032x}" for number in range(SERVICES)],
@@ -164,6 +164,6 @@ def known(cubes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "madeAt": "2026-11-23T00:00:00Z", "version": "0",
         "firstDay": FIRST, "lastDay": FIRST + DAYS - 1, "asked": {},
         "names": {kind: {"names": found, "other": False} for kind, found in names.items()},
-        "meanings": {}, "cubes": cubes, "queue": [], "freshness": [],
+        "meanings": {}, "grids": grids, "queue": [], "freshness": [],
         "definitions": {name: definition(name) for name in definitions},
     }  # fmt: skip

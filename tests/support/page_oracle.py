@@ -1,4 +1,4 @@
-"""Compute what the tables must read, from the rows, in plain Python; no SQL and no cube."""
+"""Compute what the tables must read, from the rows, in plain Python; no SQL and no grid."""
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet

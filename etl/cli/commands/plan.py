@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from sqlalchemy import Connection
 
+from etl.allowance.slots import accounts_of
 from etl.cli.context import Context
 from etl.cli.words import counted
 from etl.database.times import clock, moment
@@ -57,7 +58,7 @@ def show(
         now = clock(connection)
         waiting = read_waiting(
             connection,
-            accounts=("", settings.account_sid),
+            accounts=accounts_of(settings.account_sid),
             retention=settings.retention,
             now=now,
             due=True,

@@ -147,7 +147,7 @@ def _options(report: Report) -> Iterator[click.Option]:
     yield click.Option(["--limit"], type=click.IntRange(1, 2**31), help="At most this many rows.")
     yield click.Option(
         ["--format", "form"],
-        type=click.Choice(["table", "csv", "json", "parquet"]),
+        type=click.Choice(["table", *WRITERS]),
         default="table",
         show_default=True,
         help="A table for people; the others for programs.",

@@ -36,9 +36,9 @@ def test_each_calendar_is_coarser(first: int, span: int) -> None:
 
 
 def filled(limit: int, fold: Fold | None = None) -> tuple[Grid, Cells]:
-    """Fill a cube and a dictionary with the same random facts, the days in no order."""
+    """Fill a grid and a dictionary with the same random facts, the days in no order."""
     random = Random(limit)
-    cube = Grid(
+    grid = Grid(
         ("name", "place"), ("count", "part", "money", "money_units"),
         calendars=ladder(20_000, 20_399), limit=limit, fold=fold,
     )  # fmt: skip
@@ -53,27 +53,27 @@ def filled(limit: int, fold: Fold | None = None) -> tuple[Grid, Cells]:
             random.randrange(-9, 10**9),
         ]
         day = 20_000 + random.randrange(400)
-        cube.add(day, keys, values)
+        grid.add(day, keys, values)
         for place, value in enumerate(values):
             facts[day, *keys][place] += value
-    return cube, facts
+    return grid, facts
 
 
 @pytest.mark.parametrize("limit", [10_000, 2500, 900, 300])
 def test_folding_keeps_every_sum(limit: int) -> None:
-    """However coarse it becomes, a cube holds the same sums in fewer cells."""
-    cube, facts = filled(limit, Fold(9, into=9))
-    assert len(cube) <= limit
+    """However coarse it becomes, a grid holds the same sums in fewer cells."""
+    grid, facts = filled(limit, Fold(9, into=9))
+    assert len(grid) <= limit
     expected: Cells = defaultdict(lambda: [0, 0, 0, 0])
     for (day, name, place), values in facts.items():
-        here = expected[cube.calendar.bucket(day), name if name < cube.kept else 9, place]
+        here = expected[grid.calendar.bucket(day), name if name < grid.kept else 9, place]
         here[:] = [one + other for one, other in zip(here, values, strict=True)]
-    columns = cube.sorted_columns()
+    columns = grid.sorted_columns()
     actual = {
         key: list(values)
         for *key_, values in zip(
             columns["day"], columns["name"], columns["place"],
-            zip(*(columns[name] for name in cube.measures), strict=True), strict=True,
+            zip(*(columns[name] for name in grid.measures), strict=True), strict=True,
         )
         for key in [tuple(key_)]
     }  # fmt: skip
@@ -81,7 +81,7 @@ def test_folding_keeps_every_sum(limit: int) -> None:
 
 
 def test_too_much_is_refused() -> None:
-    """A cube that is as coarse as can be says what to do."""
+    """A grid that is as coarse as can be says what to do."""
     with pytest.raises(ConfigError, match="too many") as caught:
         filled(30)
     assert "--since" in str(caught.value.hint)
@@ -89,9 +89,9 @@ def test_too_much_is_refused() -> None:
 
 def test_packing_is_exact() -> None:
     """What is packed can be unpacked by the documented rules, amounts to the millionth."""
-    cube, _ = filled(10_000)
-    columns = cube.sorted_columns()
-    found = packed(cube, most=10**9, parts={"part": "count"}, amounts={"money": "count"})
+    grid, _ = filled(10_000)
+    columns = grid.sorted_columns()
+    found = packed(grid, most=10**9, parts={"part": "count"}, amounts={"money": "count"})
     bytes_ = gzip.decompress(base64.b64decode(found["data"]))
     at, rows, read = 0, found["rows"], {}
     for name, size in found["columns"]:
@@ -99,7 +99,7 @@ def test_packing_is_exact() -> None:
         read[name] = [int.from_bytes(c, "little", signed=True) for c in zip(*planes, strict=True)]
         at += size * rows
     assert at == len(bytes_)
-    assert len(read["place"]) == len(cube)
+    assert len(read["place"]) == len(grid)
     assert {name: read[name] for name in ("day", "name", "place", "count")} == {
         name: columns[name] for name in ("day", "name", "place", "count")
     }
@@ -134,7 +134,7 @@ def test_a_busy_year_fits(year: dict[str, Any], browse: Open) -> None:
     """A year of 200,000 attempts a day is at most 5 MB, opens, and filters every day of it."""
     text = html(year)
     assert len(text.encode()) <= MOST_BYTES
-    assert year["cubes"]["main"]["daysFrom"] <= year["firstDay"]
+    assert year["grids"]["main"]["daysFrom"] <= year["firstDay"]
     page = browse(text)
     page.click("#presets button >> nth=3")
     attempts = sum(int(row[1].replace(",", "")) for row in tables(page)["service"])
