@@ -2,7 +2,7 @@
 
     database | reports (SQL aggregates) -> data.collect -> grids -> render.write -> one file
 
-The grids are small: a browser filters and adds up a year within a frame.
+A browser filters and adds up a year of them within a frame.
 """
 
 from etl.page.data import PageData, collect

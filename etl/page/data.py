@@ -1,7 +1,7 @@
 """Collect the page's data: the reports' own SQL, read as a stream into grids.
 
-The database adds up. Here comes one row for each day, service, channel and country, and perhaps for
-each carrier, error code or number of the attempt. Each row is added to a grid of bounded size.
+The database adds up. It sends one row for each day, service, channel and country. Some reports also
+split by carrier, error code or number of the attempt. Each row goes into a grid of bounded size.
 The most used names are kept. All others are counted together as `other`.
 """
 
@@ -30,7 +30,7 @@ MOST_NAMES: Final[Mapping[str, int]] = {
     "carrier": 300,
     "error": 60,
 }
-"""How many names of each kind are kept; the others are added up."""
+"""The most names of each kind; the others are added up."""
 
 MAIN_CELLS: Final = 450_000
 """The most cells of the main grid: a busy account's year by days."""
@@ -76,9 +76,9 @@ _EPOCH: Final = date(1970, 1, 1)
 
 
 class Names:
-    """Give each of the most used names a number, and one number to all others.
+    """Number the most used names. All others share one number.
 
-    Pages are passed on, so a name that may be a phone number or an address is among the others.
+    A name that may be a phone number or an address is among the others: pages are passed on.
     """
 
     def __init__(self, used: Mapping[str | None, int], most: int, column: str) -> None:
@@ -157,7 +157,7 @@ class _Collector:
         }
 
     def grids(self) -> dict[str, dict[str, Any]]:
-        """Give the packed grids by name; only one grid at a time is in memory."""
+        """Give the packed grids by name, with one at a time in memory."""
         return {
             "main": self._main(),
             "success": self._success(),
@@ -167,7 +167,7 @@ class _Collector:
         }
 
     def _bounds(self) -> tuple[int, int]:
-        """Find the first and the last day, by a report of days only."""
+        """Find the first and the last day."""
         known = [row["day"] for row in self._each("conversion-daily", ("day",)) if row["day"]]
         today = datetime.now(UTC).date()
         return days(min(known, default=today)), days(max(known, default=today))
@@ -202,7 +202,7 @@ class _Collector:
         return Fold(count, into=count)
 
     def _dated(self, name: str) -> Iterator[tuple[int, tuple[int, ...], Mapping[str, Any]]]:
-        """Give each row of a report with its day and the numbers of its slice.
+        """Give a report's rows, each with its day and its slice's numbers.
 
         Attempts of unknown time have no day; `freshness` counts them.
         """
@@ -213,10 +213,10 @@ class _Collector:
                 yield days(row["day"]), keys, row
 
     def _main(self) -> dict[str, Any]:
-        """Hold conversion and cost in one grid, since most cells have one currency.
+        """Hold conversion and cost in one grid: most cells have one currency.
 
-        Attempts, conversions and `not_final` all go to the most used currency: the page only
-        reads them over all currencies.
+        Attempts, conversions and `not_final` go to the most used currency. The page reads them
+        only over all currencies.
         """
         grid = self._grid(MAIN_KEYS, MAIN_MEASURES, MAIN_CELLS)
         nothing = (0,) * (len(MAIN_MEASURES) - 3)

@@ -1,8 +1,8 @@
 """Add facts up by day and a few keys, within a fixed number of cells.
 
-A cell is one bucket of days with its keys. Too many cells are made fewer in steps: the oldest days
-become weeks, then blocks of four weeks, and at last the rarer values of the first key become one.
-The newest days stay days as long as possible. Sums stay exact, memory and file size bounded.
+A cell is one bucket of days with its keys. With too many cells, the oldest days become weeks, then
+blocks of four weeks. At last the rarer values of the first key become one. The newest days stay days
+as long as possible. Sums stay exact, memory and file size bounded.
 """
 
 from array import array
@@ -30,9 +30,9 @@ def _start(day: int, length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """Say how long a bucket is: days at the end, weeks before them, blocks before those.
+    """Say how long a bucket is: blocks first, then weeks, then days.
 
-    Both edges are days since 1970, and begin a bucket of the longer kind.
+    Both edges are days since 1970. A bucket of the longer kind could begin there.
     """
 
     days_from: int
@@ -166,7 +166,7 @@ class Grid:
         return True
 
     def sorted_columns(self) -> dict[str, list[int]]:
-        """Give `day`, the keys and the measures as columns, sorted by the keys, then by day.
+        """Give `day`, keys and measures as columns, sorted by keys and day.
 
         Neighbours are then alike, and columns compress well.
         """

@@ -1,14 +1,13 @@
 """Pack a grid into text. decode.js unpacks it in the browser.
 
-Each column is signed whole numbers: the lowest byte of every row, then the next byte. All columns
-are gzipped together, in base64. As JSON they are a quarter larger: a busy year would exceed 5 MB.
+A column holds signed whole numbers. First comes the lowest byte of every row, then the next byte.
+All columns are gzipped together, in base64. JSON is a quarter larger: a busy year would exceed 5 MB.
 
 Two kinds of columns are stored as differences, which compress well:
 
-- A part of a count: how much it is below that count.
-- An amount in millionths: divided by its count (or 1 for 0), rounded down. The next column holds
-  the rest of the division, so both together are exact. The mean price hardly changes from day to
-  day.
+- A part of a count is stored as the rest of that count.
+- An amount in millionths is divided by its count (or 1 for 0), rounded down. The next column holds
+  the rest of the division, so both together are exact. Mean prices hardly change from day to day.
 """
 
 import base64
@@ -20,7 +19,7 @@ from typing import Any, Final
 from etl.page.grid import MILLION, Grid
 
 UNITS: Final = "_units"
-"""Ending of the measure with an amount's whole units, beside the one with its millionths."""
+"""Ending of the measure with an amount's whole units."""
 
 REST: Final = "_rest"
 """Ending of the column with the rest of a division."""

@@ -1,4 +1,4 @@
-"""Count the queue by the day on which SIDs came in, by the freshness report's measures."""
+"""Count the queue by day of arrival, with the freshness report's measures."""
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text
 

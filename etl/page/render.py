@@ -1,9 +1,9 @@
 """Write the page: template, style, library, program and data in one file.
 
-The data is never part of the markup. It is JSON in a data block, with all characters of HTML
-escaped, and the program shows it as text only. A Content-Security-Policy allows only the scripts in
-the file, by their hashes. It allows no request. It also forbids the page itself to turn text into
-markup (`require-trusted-types-for`).
+The data is never part of the markup. It is JSON in a data block, with HTML's characters escaped. The
+program shows it as text only. A Content-Security-Policy allows only the scripts in the file, by their
+hashes. It allows no request. With `require-trusted-types-for`, the page itself cannot turn text into
+markup either.
 """
 
 import base64

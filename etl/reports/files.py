@@ -17,9 +17,9 @@ from etl.errors import StorageError
 def replaced(output: str) -> Iterator[IO[bytes]]:
     """Lend a stream beside ``output``, and move it there at the end.
 
-    A failure leaves the old file. An existing file keeps its mode. A new one is readable by its
-    owner alone, because it may hold phone numbers. A pipe, and ``-`` for stdout, get everything at
-    the end: a slow reader then keeps no transaction open.
+    A failure leaves the old file. An existing file keeps its mode. Only its owner can read a new
+    one: it may hold phone numbers. A pipe, and ``-`` for stdout, get everything at the end, so a
+    slow reader keeps no transaction open.
     Raises ``StorageError`` when it cannot be written.
     """
     if output == "-":

@@ -46,7 +46,7 @@ ALL_FILTERS: Final = frozenset(Filter) - {Filter.SEEN}
 class Column:
     """Name a column, its kind and its meaning.
 
-    A narrow terminal leaves out the columns with the highest ``spare`` first, and 0 never.
+    A narrow terminal leaves out the highest ``spare`` first, 0 never.
     """
 
     name: str
@@ -62,9 +62,8 @@ class Report:
     ``by``: the keys for `--by`, in the order of the columns; the view keeps them all.
     ``default_by``: the keys that the command keeps by default.
     ``order``: how the command sorts. A leading `-` means descending.
-    ``newest``: given a number of rows, the SELECT of a moment (seconds since 1970) with at least
-    that many rows after it. A report with a limit, sorted newest first, reads nothing older. None:
-    not known.
+    ``newest``: for a limit, the SELECT of the moment (seconds since 1970) from which on there are
+    that many rows. A report sorted newest first then reads nothing older. None: not known.
     """
 
     name: str

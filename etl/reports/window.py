@@ -45,8 +45,8 @@ def moment(text: str, *, option: str, zone: ZoneInfo, now_s: float) -> float:
 def _first_of(local: datetime, zone: ZoneInfo) -> datetime:
     """Place a wall-clock time in a zone.
 
-    Of two equal times, take the first. A time that the clocks skip becomes the moment of the skip:
-    a day without midnight begins there.
+    Of two equal times, take the first. A skipped time becomes the moment of the skip: a day without
+    midnight begins there.
     """
     found = local.replace(tzinfo=zone, fold=0)
     back = datetime.fromtimestamp(found.timestamp(), zone).replace(tzinfo=None)

@@ -4,14 +4,12 @@ An attempt was known once its first request had been sent. A tracked field (``sc
 the old value of the earliest change that was seen later, else today's. Every other field is
 today's; nothing in the tables says what it was.
 
-Whether a row was final is not tracked. It was final in two cases:
+Whether a row was final is not tracked. A row fetched last by the moment is as final as today. For
+other rows, look at the newest recorded fetch by the moment: the first fetch, or one with a change. It
+made the row final, if neither price nor conversion could change at that age.
 
-- its last fetch is not later than the moment, and it is final;
-- a recorded fetch, not later than the moment, was sent late enough: at an age when neither price
-  nor conversion can change. Recorded are the first fetch, and fetches with a change.
-
-No row counts as final before it was. A final row may count as not final, if its final fetch showed
-no change and a later fetch came after the moment.
+No row counts as final before it was. A final row may count as not final: if its final fetch showed no
+change, and another came after the moment.
 
 Each value is a CASE. It looks into ``attempt_changes``, by the index, only for rows fetched after
 the moment. So a window reads no more rows than it does today.

@@ -1,4 +1,4 @@
-"""Say which rows a SELECT reads, in which zone it counts, and its keys.
+"""Say which rows a SELECT reads, and how it counts them.
 
 A view reads every row, counts in days of UTC and keeps every key. A report is the same SELECT in
 another scope, so both give the same numbers.
@@ -131,5 +131,5 @@ def _any_of(column: str, name: str, count: int) -> list[str]:
 
 
 def tidy(text: str) -> str:
-    """Remove the indentation of the Python around a piece of SQL, and empty lines."""
+    """Remove Python's indentation and empty lines from SQL."""
     return "\n".join(line.rstrip() for line in dedent(text).splitlines() if line.strip())

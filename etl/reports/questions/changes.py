@@ -1,7 +1,7 @@
 """Report what became known when: the first sight of each attempt, and every change.
 
-Together they are a ledger. Take a report of attempts, conversions or prices at two moments: the
-rows seen between them add up to the difference.
+Together they are a ledger. Take a report of attempts, conversions or prices at two moments. The rows
+seen between them add up to the difference.
 """
 
 # ruff: noqa: S608 - the SQL is put together from this package's own text; values are bound

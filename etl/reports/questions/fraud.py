@@ -154,9 +154,9 @@ REPEAT_DESTINATIONS: Final = Report(
 
 
 def _since_first(scope: Scope) -> tuple[tuple[str, str], ...]:
-    """Add to each day's sums when its service, and any service, first sent to its country.
+    """Add to each day's sums the first attempt to its country: by its service, and by any.
 
-    Uses no window functions: their time on MariaDB grows with the square of the rows.
+    No window functions: on MariaDB their time grows with the square of the rows.
     """
     firsts = scope.select(["service_sid", "country"], ["MIN(first_at) AS began_at"], "daily")
     anywhere = scope.select(["country"], ["MIN(began_at) AS first_anywhere"], "firsts")
