@@ -74,7 +74,7 @@ class Exported:
         }
 
 
-def export(engine: Engine, asked: ExportOptions) -> Exported:
+def export(engine: Engine, options: ExportOptions) -> Exported:
     """Write the days that changed since the last export, and remove days without rows.
 
     An interrupted export leaves every day whole, old or new. The next export goes on from there.
@@ -85,38 +85,38 @@ def export(engine: Engine, asked: ExportOptions) -> Exported:
     started = time.monotonic()
     rows.arrow()
     done = Exported()
-    with Folder(asked.folder, rows.layout(destination=asked.destination)) as folder:
+    with Folder(options.folder, rows.layout(destination=options.destination)) as folder:
         if folder.layout_differs:
-            if asked.windowed or not asked.full:
-                raise _other_columns(asked, folder)
+            if options.windowed or not options.full:
+                raise _other_columns(options, folder)
             folder.adopt_layout()
-        marks = _marks(engine, asked)
-        for day in sorted({*marks, *filter(asked.holds, folder.days)}):
-            _export(engine, asked, folder, day, marks.get(day), done)
+        marks = _marks(engine, options)
+        for day in sorted({*marks, *filter(options.holds, folder.days)}):
+            _export(engine, options, folder, day, marks.get(day), done)
     done.seconds = time.monotonic() - started
     return done
 
 
-def _other_columns(asked: ExportOptions, folder: Folder) -> ConfigError:
+def _other_columns(options: ExportOptions, folder: Folder) -> ConfigError:
     """Name the option by which the files there differ."""
     had = folder.had.get("destination")
-    if had == asked.destination:
-        msg = f"{asked.folder} was exported with the columns of another version."
+    if had == options.destination:
+        msg = f"{options.folder} was exported with the columns of another version."
         return ConfigError(msg, hint="Write all days anew with --full.")
     option = "--with-destination" if had else "--without-destination"
-    msg = f"{asked.folder} was exported with other columns: {option}."
+    msg = f"{options.folder} was exported with other columns: {option}."
     return ConfigError(msg, hint="Repeat that option, or write all days anew with --full.")
 
 
 def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of it
     engine: Engine,
-    asked: ExportOptions,
+    options: ExportOptions,
     folder: Folder,
     day: str,
     mark: Mark | None,
     done: Exported,
 ) -> None:
-    if mark is not None and not asked.full and folder.has(day, mark.text):
+    if mark is not None and not options.full and folder.has(day, mark.text):
         done.unchanged += 1
         return
     size = count = 0
@@ -135,16 +135,16 @@ def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of i
     done.bytes += size
 
 
-def _marks(engine: Engine, asked: ExportOptions) -> dict[str, Mark]:
-    window = FetchedWindow(_midnight(asked.first), _midnight(asked.end))
+def _marks(engine: Engine, options: ExportOptions) -> dict[str, Mark]:
+    window = FetchedWindow(_midnight(options.first), _midnight(options.end))
 
     def work(connection: Connection) -> dict[str | None, Mark]:
         check_revision(connection)
         say(connection)
-        return rows.marks(connection, window, destination=asked.destination)
+        return rows.marks(connection, window, destination=options.destination)
 
     found = transact(engine, work, doing="looking for days that changed")
-    return {day or UNDATED: mark for day, mark in found.items() if asked.holds(day or UNDATED)}
+    return {day or UNDATED: mark for day, mark in found.items() if options.holds(day or UNDATED)}
 
 
 def _groups(engine: Engine, day: str, asked: ExportOptions) -> Iterator[Any]:

@@ -9,7 +9,7 @@ let asked = null;
 
 const clamp = (day) => Math.min(Math.max(day, known.firstDay), known.lastDay);
 
-/** Widen a range to whole buckets of a grid; `first` is the first day that the page has of it. */
+/** Widen a range to whole buckets of a grid; `first` is the page's first day of it. */
 const widened = (range, grid) => {
   const from = bucketOf(grid, range.from).start;
   const last = bucketOf(grid, range.to);
@@ -23,7 +23,7 @@ const initial = () => ({
 
 const setRange = (from, to) => Object.assign(asked, { from: clamp(from), to: clamp(Math.max(from, to)) });
 
-/** Filter a kind by some codes; by none of them is not to filter. */
+/** Filter a kind by some codes; no codes mean no filter. */
 const choose = (kind, codes) => {
   asked[kind] = codes?.length ? [...codes].sort((a, b) => a - b) : ALL;
   show();
@@ -96,7 +96,7 @@ const moneyTiles = (sums, past) => {
   ];
 };
 
-/** Compare verifications with those of the days before, where the page holds both by whole steps. */
+/** Compare verifications with the days before, if the page has both in whole steps. */
 const successTile = () => {
   const range = widened(asked, grids.success);
   const rate = (one) => one && share(one.converted, one.verifications);

@@ -1,4 +1,4 @@
-// Draw with Chart.js, in the colours of the style sheet. What is not final is hatched or dashed.
+// Draw with Chart.js, in the colours of the style sheet. Numbers not yet final are hatched or dashed.
 
 const drawn = [];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -126,7 +126,7 @@ const legend = (series, open) => {
   return list;
 };
 
-/** Make a figure: its words for those who cannot see it stand in the label of the canvas. */
+/** Make a figure; the label of its canvas describes it to screen readers. */
 const figure = (plot) => {
   const canvas = el("canvas", { role: "img", "aria-label": `${plot.title}. ${plot.says} The table below has the numbers.` });
   const box = el("div", { class: "plot" }, canvas);
@@ -149,7 +149,7 @@ const drawAll = () => {
 
 const PAPER = { width: 690, most: 250, sharp: 2 };
 
-/** Put a picture of each chart into the page for paper: light, and of its width. */
+/** Put a light picture of each chart into the page, in the width of the paper. */
 const onPaper = (yes) => {
   for (const old of document.querySelectorAll("canvas.paper")) old.remove();
   if (!yes) return;
@@ -163,7 +163,7 @@ const onPaper = (yes) => {
     const config = configOf(plot);
     Object.assign(config.options, { responsive: false, devicePixelRatio: PAPER.sharp });
     const chart = new Chart(drawing, config);
-    // Painted once, as a picture: a printer would be handed every stroke of a hatched bar.
+    // A picture, because a printer would otherwise get every stroke of a hatched bar.
     const sheet = el("canvas", { class: "paper", "aria-hidden": "true" });
     sheet.width = drawing.width;
     sheet.height = drawing.height;

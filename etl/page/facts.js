@@ -1,5 +1,5 @@
-// Add up what the filters leave. Counts are exact numbers; amounts are summed as whole units and
-// millionths apart, each exact, and read as one BigInt of millionths.
+// Add up the filtered rows. Counts are exact numbers. Amounts are summed as whole units and as
+// millionths, each exact, and read as one BigInt of millionths.
 
 const WEEK = 7;
 const BLOCK = 28;
@@ -34,7 +34,7 @@ const entry = (map, key, make) => {
   return found;
 };
 
-/** Say by code which are asked for; null: all are. */
+/** Say by code which are wanted; null: all. */
 const wanted = (codes) => {
   if (codes === ALL) return null;
   const table = [];
@@ -42,7 +42,7 @@ const wanted = (codes) => {
   return table;
 };
 
-/** Call `visit` for each row of a grid that the filters leave. */
+/** Call `visit` for each filtered row of a grid. */
 const scan = (grid, asked, visit) => {
   const { day, service, channel, country } = grid;
   const services = wanted(asked.service);
@@ -134,7 +134,7 @@ const sumSteps = (grid, asked, key, measures) => {
   return found;
 };
 
-/** Give the days of equal number just before the range, or null where the page does not hold them. */
+/** Give as many days just before the range, or null if the page does not have them. */
 const before = (asked, known, grid) => {
   const length = asked.to - asked.first + 1;
   const from = asked.first - length;

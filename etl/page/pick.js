@@ -1,4 +1,4 @@
-// Choose some of many: a summary that says what is chosen, and a list of boxes to tick under it.
+// Choose some of many: a summary of the choice above a list of boxes.
 
 const PLURALS = { service: "services", channel: "channels", country: "countries" };
 const MANY = 12;
@@ -59,7 +59,7 @@ const listenPick = (kind, choose) => {
     holder.open = false;
     at(kind).focus();
   });
-  // Whoever goes elsewhere is done with it.
+  // Close it when the focus moves elsewhere.
   document.addEventListener("pointerdown", (event) => {
     if (!holder.contains(event.target)) holder.open = false;
   });

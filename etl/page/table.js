@@ -40,7 +40,7 @@ const sortedRows = (rows, state) => {
 
 /**
  * Draw a table: `columns` are [heading, kind], a row is {cells, open}; open rows can
- * still change. Headings sort; what is beyond the first rows is shown on demand.
+ * still change. Headings sort; more than the first rows are shown on demand.
  */
 const drawTable = ({ id, caption, columns, rows }) => {
   const state = entry(kept, id, () => ({ column: null, up: false, all: false }));

@@ -1,4 +1,4 @@
-// Say for each section what it shows: charts, tables, and the definitions behind them.
+// Describe each section: its charts, tables and definitions.
 
 const MOST_BARS = 12;
 
@@ -13,7 +13,7 @@ const feeOf = (cost) => (cost.conversions === 0 || cost.charged > 0 ? exact(cost
 const bothOf = (cost) => (cost.charged === cost.conversions ? exact(cost.price) + exact(cost.fee) : null);
 const noCost = costs();
 
-/** List the currencies of the selection, the most used first; what has none is not among them. */
+/** List the currencies of the selection, the most used first, without the unknown one. */
 const currenciesOf = (known, sums) =>
   [...sums.total.costs.keys()].filter((code) => known.names.currency.names[code] !== null).sort((a, b) => a - b);
 

@@ -1,4 +1,4 @@
-// Turn numbers, days and names into words. What there is nothing to say of is a dash.
+// Turn numbers, days and names into words. An unknown value is a dash.
 
 const DASH = "–";
 const DAY_MS = 86400000;
@@ -81,7 +81,7 @@ const others = {
   carrier: "Other carriers", error: "Other codes", currency: "Other currencies",
 };
 
-/** Name the code of a kind: a name, what stands for none, or all others together. */
+/** Name the code of a kind: its name, the word for none, or the word for all others. */
 const named = (known, kind, code) => {
   const { names } = known.names[kind];
   if (code >= names.length) return others[kind];

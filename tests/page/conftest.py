@@ -57,7 +57,7 @@ class Seen:
 
 @pytest.fixture
 def browse(chromium: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Give a function that opens a page from its text, and hold every page to its promises."""
+    """Give a function that opens a page from its text, and check each page."""
     everything: list[Seen] = []
     with ExitStack() as stack:
 

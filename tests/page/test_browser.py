@@ -42,7 +42,7 @@ def test_every_chart_is_drawn(browse: Open, page_text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["from", "to", "preset", "service", "channel", "country"])
 def test_each_filter_changes_every_chart_and_table(browse: Open, page_text: str, kind: str) -> None:
-    """No chart and no table is left as it was, but the queue, which has no channel to go by."""
+    """Every chart and table changes, except the queue, which has no channel."""
     page = browse(page_text)
     charts, rows = pictures(page), tables(page)
     if kind in {"from", "to"}:
@@ -60,7 +60,7 @@ def test_each_filter_changes_every_chart_and_table(browse: Open, page_text: str,
 
 
 def test_hostile_names_are_counted_as_other(reports: Engine, browse: Open) -> None:
-    """A name that is markup is no name of an attempt: it is counted as other, and does nothing."""
+    """A name of markup is counted as other, and does nothing."""
     with reports.begin() as connection:
         store(connection, make(12, verifications=60))
         for table, column in (
@@ -85,7 +85,7 @@ def test_hostile_names_are_counted_as_other(reports: Engine, browse: Open) -> No
 
 
 def test_the_policy_lets_nothing_else_run(browse: Open, page_text: str) -> None:
-    """The policy names two scripts and one style by their hashes, and nothing may be fetched."""
+    """The policy names two scripts and one style by hash, and allows no request."""
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page_text)
     assert policy
     rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
@@ -108,7 +108,7 @@ def _focused(page: Page) -> str:
 
 
 def test_the_keyboard_reaches_everything(browse: Open, page_text: str) -> None:
-    """Tab walks through the switch and all filters, with a ring around each; keys change them."""
+    """Tab reaches the switch and all filters, with a visible ring; keys change them."""
     page = browse(page_text)
     reached = []
     for _ in range(24):
@@ -160,7 +160,7 @@ def test_it_can_be_read_aloud(browse: Open, page_text: str) -> None:
 
 
 def test_it_is_dark_when_wanted(browse: Open, page_text: str) -> None:
-    """The machine's preference counts, and the switch overrules it, charts included."""
+    """The machine's preference counts, the switch overrules it, charts too."""
     ground = "getComputedStyle(document.body).backgroundColor"
     page = browse(page_text, color_scheme="dark")
     dark, charts = page.evaluate(ground), pictures(page)
@@ -183,7 +183,7 @@ def test_it_fits_every_screen(browse: Open, page_text: str, width: int) -> None:
 
 
 def test_it_prints(browse: Open, page_text: str) -> None:
-    """Paper gets light charts of its own width and no controls; the screen is as it was after."""
+    """Paper gets light charts and no controls; afterwards the screen is as before."""
     page = browse(page_text, color_scheme="dark")
     before = pictures(page)
     assert page.pdf(prefer_css_page_size=True, print_background=True).startswith(b"%PDF")
@@ -200,7 +200,7 @@ def test_it_prints(browse: Open, page_text: str) -> None:
 
 
 def test_the_address_keeps_the_filters(browse: Open, page_text: str) -> None:
-    """What is chosen stands in the address, and opening it again chooses the same."""
+    """The address holds the choice, and opening it chooses the same."""
     page = browse(page_text)
     page.fill("#from", "2026-03-28")
     pick(page, "channel", "SMS", "Call")
@@ -212,7 +212,7 @@ def test_the_address_keeps_the_filters(browse: Open, page_text: str) -> None:
 
 
 def test_periods_are_compared(reports: Engine, browse: Open) -> None:
-    """A figure shows its change on as many days before, and none where the page has no such days."""
+    """A figure shows its change from as many days before, if the page has them."""
     with reports.begin() as connection:
         for number in range(30):
             day = 1 + number // 10

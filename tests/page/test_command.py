@@ -26,7 +26,7 @@ def filled(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_it_writes_the_page(filled: Engine, tmp_path: Path, browse: Open) -> None:
-    """The command writes a page of what it was asked for, and says how large it is."""
+    """The command writes a page of its question, and says the size."""
     path = tmp_path / "page.html"
     arguments = ["-o", str(path), "--since", "2026-03-25", "--until", "2026-04-01"]
     result = in_process("report", "html", *arguments, "--channel", "SMS")
@@ -44,7 +44,7 @@ def test_it_writes_the_page(filled: Engine, tmp_path: Path, browse: Open) -> Non
 
 def test_it_shows_the_past(reports: Engine, tmp_path: Path, browse: Open,
                            monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    """As of a moment it says which, shows what was known, and leaves the queue out."""
+    """As of a moment it names the moment, shows its data, and leaves the queue out."""
     with reports.begin() as connection:
         history.store(connection, history.make(8, 80, again=False))
     monkeypatch.setenv("DATABASE_URL", reports.url.render_as_string(hide_password=False))
@@ -66,7 +66,7 @@ def test_it_shows_the_past(reports: Engine, tmp_path: Path, browse: Open,
 
 
 def test_it_says_that_nothing_was_known(filled: Engine, tmp_path: Path) -> None:
-    """Before the first request the page is empty, and that is said as other reports say it."""
+    """Before the first request the page is empty, and says so like other reports."""
     arguments = ["-o", str(tmp_path / "page.html"), "--as-of", "2020-01-01"]
     result = in_process("report", "html", *arguments)
     assert result.exit_code == 0, result.output
@@ -77,7 +77,7 @@ def test_it_says_that_nothing_was_known(filled: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
 def test_it_is_of_one_moment(filled: Engine, tmp_path: Path) -> None:
-    """What a loader writes while the page reads is in no chart: all numbers agree."""
+    """Rows written during the read are in no chart: all numbers agree."""
     wrote: list[bool] = []
 
     def load(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
@@ -110,7 +110,7 @@ def test_it_is_of_one_moment(filled: Engine, tmp_path: Path) -> None:
 
 
 def test_it_refuses_nonsense(filled: Engine, tmp_path: Path) -> None:
-    """A window that ends before it begins is a usage error, and nothing is written."""
+    """A window that ends before it begins is a usage error and writes nothing."""
     path = tmp_path / "page.html"
     arguments = ["-o", str(path), "--since", "2026-04-01", "--until", "2026-03-25"]
     result = in_process("-q", "report", "html", *arguments)
@@ -119,7 +119,7 @@ def test_it_refuses_nonsense(filled: Engine, tmp_path: Path) -> None:
 
 
 def test_numbers_in_odd_places_are_not_in_the_page(reports: Engine) -> None:
-    """A number or an address that stands where a name should is counted among the others."""
+    """A number or an address in place of a name is counted among the others."""
     number, address = "whatsapp:+1 415-555-0147", "jane.q@example.com"
     with reports.begin() as connection:
         store(connection, make(21, verifications=40))

@@ -24,7 +24,7 @@ Cells = dict[tuple[int, ...], list[int]]
 
 @given(st.integers(0, 30_000), st.integers(0, 3_000))
 def test_each_calendar_is_coarser(first: int, span: int) -> None:
-    """What one calendar puts together, every later one keeps together; edges begin a bucket."""
+    """Later calendars keep the buckets of earlier ones together; edges begin a bucket."""
     calendars = ladder(first, first + span)
     for finer, coarser in pairwise(calendars):
         for day in range(first, first + span + 1):
@@ -61,7 +61,7 @@ def filled(limit: int, fold: Fold | None = None) -> tuple[Grid, Cells]:
 
 @pytest.mark.parametrize("limit", [10_000, 2500, 900, 300])
 def test_folding_keeps_every_sum(limit: int) -> None:
-    """However coarse it becomes, a grid holds the same sums in fewer cells."""
+    """A coarser grid holds the same sums in fewer cells."""
     grid, facts = filled(limit, Fold(9, into=9))
     assert len(grid) <= limit
     expected: Cells = defaultdict(lambda: [0, 0, 0, 0])
@@ -81,14 +81,14 @@ def test_folding_keeps_every_sum(limit: int) -> None:
 
 
 def test_too_much_is_refused() -> None:
-    """A grid that is as coarse as can be says what to do."""
+    """A grid that cannot be coarser says what to do."""
     with pytest.raises(ConfigError, match="too many") as caught:
         filled(30)
     assert "--since" in str(caught.value.hint)
 
 
 def test_packing_is_exact() -> None:
-    """What is packed can be unpacked by the documented rules, amounts to the millionth."""
+    """Packed columns unpack by the documented rules, amounts to the millionth."""
     grid, _ = filled(10_000)
     columns = grid.sorted_columns()
     found = packed(grid, most=10**9, parts={"part": "count"}, amounts={"money": "count"})
@@ -116,7 +116,7 @@ def test_packing_is_exact() -> None:
 
 
 def thread_seconds(page: Page) -> float:
-    """Return what the page's thread has computed so far: others' work does not count."""
+    """Return the CPU time of the page's own thread so far."""
     protocol = page.context.new_cdp_session(page)
     protocol.send("Performance.enable")
     metrics = protocol.send("Performance.getMetrics")["metrics"]
@@ -131,7 +131,7 @@ def year() -> dict[str, Any]:
 
 
 def test_a_busy_year_fits(year: dict[str, Any], browse: Open) -> None:
-    """A year of 200,000 attempts a day is at most 5 MB, opens, and filters every day of it."""
+    """A year of 200,000 attempts a day takes at most 5 MB, opens, and filters by day."""
     text = html(year)
     assert len(text.encode()) <= MOST_BYTES
     assert year["grids"]["main"]["daysFrom"] <= year["firstDay"]
@@ -147,7 +147,7 @@ def test_a_busy_year_fits(year: dict[str, Any], browse: Open) -> None:
 
 @pytest.mark.long
 def test_the_data_is_plain_json(year: dict[str, Any]) -> None:
-    """The data block holds no character that HTML could read, and is what it was made from."""
+    """The data block has no character of HTML, and reads back as the data."""
     text = html(year | {"names": year["names"] | {"extra": "<&>\u2028\u2029</script>"}})
     block = text.split('id="data">')[1].split("</script>")[0]
     assert not set("<>&\u2028\u2029") & set(block)

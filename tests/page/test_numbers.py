@@ -34,7 +34,7 @@ def compare(actual: dict[str, list[list[str]]], expected: dict[str, list[list[st
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_tables_are_right(reports: Engine, browse: Open, seed: int) -> None:
-    """Every table reads what plain Python makes of the same rows, for many filters."""
+    """Every table equals plain Python over the same rows, for many filters."""
     world = make(seed, verifications=220)
     with reports.begin() as connection:
         store(connection, world)
@@ -74,7 +74,7 @@ def empty(world: World, asked: Asked) -> dict[str, Any]:
 
 
 def test_the_queue_is_what_freshness_says(reports: Engine, browse: Open) -> None:
-    """The queue's states add up to the freshness report, and the days narrow them."""
+    """The queue's states add up to the freshness report, and days narrow them."""
     world = make(3)
     with reports.begin() as connection:
         store(connection, world)

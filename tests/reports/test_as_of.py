@@ -33,7 +33,7 @@ QUESTIONS: Final[dict[str, dict[str, Any]]] = {
 
 
 def _exact(fetches: list[Fetch]) -> datetime:
-    """Give the very moment at which a request was sent: what it showed is known by then."""
+    """Give the moment of a request: its answer is known from then on."""
     return datetime.fromtimestamp(fetches[len(fetches) // 2].sent_at / 1000, UTC)
 
 
@@ -103,12 +103,12 @@ def _compare(reports: Engine, then: Engine, fetches: list[Fetch], without: set[s
 
 
 def test_every_report_says_what_it_said_then(reports: Engine, then: Engine) -> None:
-    """Each row of each report as of a moment is what the report was at that moment."""
+    """As of a moment, each report equals the report at that moment."""
     _compare(reports, then, history.make(1, again=False), set())
 
 
 def test_what_was_fetched_after_it_was_final(reports: Engine, then: Engine) -> None:
-    """Then too every value but finality, which is never claimed of what was not final."""
+    """Then too, all values are equal, and no row is final that was not."""
     fetches = history.make(3, again=True)
     _compare(reports, then, fetches, FINALITY)
     fewer = 0
@@ -136,7 +136,7 @@ def _rows_by_sid(connection: Connection, as_of: AsOf) -> dict[str, tuple[Any, An
 
 
 def test_the_first_moment_is_known(reports: Engine) -> None:
-    """Before anything was fetched nothing was known, and it can be said since when."""
+    """Before the first fetch nothing is known; the report says since when."""
     fetches = history.make(4, 20, again=False)
     with reports.connect() as connection:
         assert first_known(connection) is None
@@ -153,7 +153,7 @@ def test_the_first_moment_is_known(reports: Engine) -> None:
 
 
 def test_changes_add_up_to_what_moved(reports: Engine) -> None:
-    """What was seen between two moments is the difference of the reports as of these moments."""
+    """The changes between two moments are the difference of the reports as of them."""
     fetches = history.make(5, again=True, whims=False)
     _fill(reports, fetches)
     moments = sorted((*MOMENTS, _exact(fetches)))
@@ -203,7 +203,7 @@ def test_every_tracked_field_is_turned_back() -> None:
 
 
 def test_the_past_needs_no_more_than_the_window(reports: Engine) -> None:
-    """A day of the past is read by the index of creation times, and changes by theirs."""
+    """A past day is read by the indexes of creation times and changes."""
     if reports.dialect.name != "sqlite":
         return
     from etl.reports.query import binds, scope_of, statement

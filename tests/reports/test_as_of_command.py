@@ -47,7 +47,7 @@ def _rows(result: Result) -> list[dict[str, Any]]:
 
 
 def test_every_report_can_be_asked_of_the_past(call: Call) -> None:
-    """JSON and CSV begin with the moment, the table's is said on stderr; fewer rows than today."""
+    """JSON and CSV begin with the moment; a table says it on stderr."""
     for found in REPORTS:
         result = call(found.name, "--as-of", WHEN, "--format", "json")
         rows = _rows(result)
@@ -75,7 +75,7 @@ def test_a_zone_is_the_moments_too(call: Call) -> None:
 
 
 def test_what_is_not_of_then_is_said(call: Call) -> None:
-    """Fields of today are named; the queue's measures are left out, and that is said as well."""
+    """Stderr names the fields of today, and says that the queue is left out."""
     assert "all other fields today's" in call("cost-daily", "--as-of", WHEN).stderr
     result = call("freshness", "--as-of", WHEN, "--format", "json")
     assert "The queue keeps no history" in result.stderr
@@ -115,7 +115,7 @@ def test_a_moment_that_cannot_be_read_is_refused(call: Call, option: str) -> Non
 
 
 def test_changes_are_narrowed_by_when_they_were_seen(call: Call) -> None:
-    """`--seen-since` keeps what is later, `--as-of` what is not; `--since` looks at attempts."""
+    """`--seen-since` keeps later news, `--as-of` earlier news, `--since` later attempts."""
     later = MOMENTS[3].strftime("%Y-%m-%dT%H:%MZ")
     words = ("--seen-since", WHEN, "--as-of", later, "--since", "2026-03-22", "--format", "json")
     rows = _rows(call("changes", *words))

@@ -29,7 +29,7 @@ def test_the_page_describes_every_view() -> None:
 
 
 def test_every_question_runs(reports: Engine) -> None:
-    """Each example runs on every database, and those without a threshold find something."""
+    """Each example runs on every database; without a threshold it finds rows."""
     with reports.begin() as connection:
         store(connection, make(5, 300))
     found = {}

@@ -17,7 +17,7 @@ def write(output: Path | str, text: bytes = b"new") -> None:
 
 
 def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
-    """What others may read stays so; a new file is its owner's alone, whatever the umask."""
+    """An existing file keeps its mode; only its owner reads a new one, under any umask."""
     file, fresh = tmp_path / "old.csv", tmp_path / "fresh.csv"
     file.write_bytes(b"old")
     file.chmod(0o640)
@@ -54,7 +54,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_takes_a_pause_is_not_waited_for(tmp_path: Path) -> None:
-    """All of a report is taken before a pipe's reader gets any, so no transaction waits for it."""
+    """A pipe gets the report when it is read whole, so no transaction waits for its reader."""
     pipe, got, whole = tmp_path / "pipe", [], threading.Event()
     os.mkfifo(pipe)
 

@@ -1,4 +1,4 @@
-"""Let others write into the attempts what no column should hold: whatever reads it goes on."""
+"""Write unreadable values into the attempts: every reader goes on."""
 
 import csv
 import io
@@ -86,7 +86,7 @@ def _spoil(engine: Engine, world: World) -> None:
 def test_a_time_that_is_none_counts_as_unknown(
     sqlite: Engine, world: World, run: Run, *, summed: bool
 ) -> None:
-    """Reports leave such attempts where undated ones go, roll-ups or not, and say how many."""
+    """Reports count such attempts as undated, with roll-ups or without, and say how many."""
     if summed:
         run("db", "rollups", "--all")
     _spoil(sqlite, world)
@@ -111,7 +111,7 @@ def test_a_time_that_is_none_counts_as_unknown(
 def test_no_path_is_made_of_a_time_that_is_none(
     sqlite: Engine, world: World, run: Run, tmp_path: Path
 ) -> None:
-    """An export has folders of real days, and one of unknown time, however often it is run."""
+    """Every export has folders of real days, and one of unknown time."""
     _spoil(sqlite, world)
     folder = tmp_path / "a" / "b" / "c" / "d"
     folder.parent.mkdir(parents=True)
@@ -162,7 +162,7 @@ def _fill_tables(engine: Engine, world: World) -> None:
 
 
 def _spoil_table(connection: Connection, table: Table) -> None:
-    """Give each column, but keys, each odd value, in a row of its own; what is refused is not."""
+    """Put each odd value into each column except keys, if the database takes it."""
     name = table.name
     keys = {"id", "attempt_sid", *(column.name for column in table.primary_key)}
     found = connection.execute(text(f"SELECT rowid FROM {name} ORDER BY rowid")).scalars().all()
@@ -175,7 +175,7 @@ def _spoil_table(connection: Connection, table: Table) -> None:
 def test_what_no_column_should_hold_ends_no_command(
     sqlite: Engine, world: World, run: Run, tmp_path: Path
 ) -> None:
-    """SQLite keeps text, bytes and numbers in any column: each command reads on, and mends."""
+    """Any text, bytes or numbers in SQLite's columns stop no command."""
     tables = (attempts, attempt_channel_data, attempt_queue, verification_queue, sync_runs, sweeps)
     _fill_tables(sqlite, world)
     with sqlite.begin() as connection:
@@ -218,7 +218,7 @@ def test_a_time_beyond_ours_counts_as_unknown(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """PostgreSQL's infinity and MariaDB's dates without a day end no report and no export."""
+    """PostgreSQL's infinity and MariaDB's dates without a day stop no report or export."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("VERIFY_ETL_ALLOWANCE", "0")
     with Sandbox(world, limit=0) as box:

@@ -1,4 +1,4 @@
-"""Test the formats: what a program or a spreadsheet reads, and what a person sees."""
+"""Test the formats for programs, spreadsheets and people."""
 
 import csv
 import io
@@ -94,7 +94,7 @@ UNSEEN = (
 
 @pytest.mark.parametrize("unseen", UNSEEN, ids=ascii)
 def test_a_formula_behind_what_is_not_seen_is_none(unseen: str) -> None:
-    """A sign that a spreadsheet may read as that of a formula is one wherever it is seen first."""
+    """A sign that may begin a formula is escaped wherever it is the first visible one."""
     texts = [f"{unseen}{sign}{rest}" for sign in SIGNS for rest in ("1+1", "SUM(A1)", "")]
     assert [safe(text) for text in texts] == [f"'{text}" for text in texts]
 
@@ -104,13 +104,13 @@ def test_a_formula_behind_what_is_not_seen_is_none(unseen: str) -> None:
     "\uff11-1", "1-1", "x\n=1",
 ])  # fmt: skip
 def test_what_begins_no_formula_is_left_as_it_is(text: str) -> None:
-    """Numbers stay numbers, negative ones too, and other texts are not touched."""
+    """Numbers stay numbers, negative ones too, and other texts stay the same."""
     assert safe(text) == text
 
 
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_any_text_survives_csv(texts: list[str]) -> None:
-    """Quotes, commas and line breaks come back as they were, but for the apostrophe."""
+    """Quotes, commas and line breaks survive, except for the apostrophe."""
     columns = tuple(Column(f"c{number}", ColumnKind.TEXT, "") for number in range(len(texts)))
     kept = [text.encode("utf-8", "replace").decode() for text in texts]
     stream = io.BytesIO()
@@ -187,7 +187,7 @@ def test_a_pipe_is_as_wide_as_it_needs() -> None:
 
 
 def test_characters_of_two_columns_are_not_cut() -> None:
-    """A name in Chinese takes two columns a character, and stands whole and aligned."""
+    """A Chinese name takes two columns a character, and is whole and aligned."""
     columns = (Column("carrier", ColumnKind.TEXT, ""), Column("attempts", ColumnKind.COUNT, ""))
     buffer = io.StringIO()
     rows: list[Row] = [("\u4e2d\u56fd\u79fb\u52a8", 12), ("EE", 3)]

@@ -1,4 +1,4 @@
-"""Hold what is read from roll-ups to the raw rows, whatever was written, when and by whom."""
+"""Compare roll-ups with the raw rows after any writes."""
 
 import threading
 import time
@@ -63,7 +63,7 @@ def _rows(connection: Connection, report: Report, question: Question) -> list[tu
 
 
 def _differences(engine: Engine, questions: Iterable[Question] = QUESTIONS) -> list[str]:
-    """Name each report and question that is not answered as the raw rows answer it."""
+    """Name each report and question whose numbers differ from the raw rows."""
     found = []
     with engine.execution_options(**READ_ONLY).connect() as connection:
         for report, question in product(SUMMARIES, questions):
@@ -156,7 +156,7 @@ def _marked(engine: Engine) -> int:
 def test_roll_ups_equal_the_raw_rows(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """After any history every report says what the raw rows say, marks outstanding or not."""
+    """After any history, every report equals the raw rows, with marks or without."""
     random = Random(seed)
     there = [(_as_attempt(row), row.is_final) for row in make(seed, 60).rows]
     sent_at = int(NOW.timestamp() * 1000)
@@ -188,7 +188,7 @@ def test_roll_ups_equal_the_raw_rows(
 
 
 def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
-    """With all rows gone behind our back, whole days still answer, and marking them mends it."""
+    """After a delete by hand roll-ups are stale; marking all days mends it."""
     rows = [(_as_attempt(row), row.is_final) for row in make(3, 40).rows]
     _write(engine, rows, 1)
     refresh.refresh(engine, policy=Policy(), everything=True)
@@ -210,7 +210,7 @@ def test_raw_rows_are_not_read_where_roll_ups_are_whole(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("settle_after", "summed"), [(1, 3), (2, 2), (5, 1)])
 def test_days_wait_until_they_are_quiet(engine: Engine, settle_after: int, summed: int) -> None:
-    """A day is summed once its attempts were looked at again, the unknown time at once."""
+    """A day is summed after its attempts were fetched again, the unknown time at once."""
     policy = Policy(settle_after=settle_after * DAY_MS, price_grace=6 * DAY_MS)
     row = _as_attempt(make(1, 5).rows[0])
     noon = NOW.replace(hour=12)
@@ -245,7 +245,7 @@ def test_a_run_sums_no_longer_than_its_share(
 
 
 def test_few_prefixes_are_looked_for_in_few_hours(engine: Engine) -> None:
-    """Where roll-ups are whole, so many rows of the newest hours say where to begin."""
+    """With whole roll-ups, the newest hours say where a limit begins."""
     _write(engine, [(_as_attempt(row), row.is_final) for row in make(3, 40).rows], 1)
     refresh.refresh(engine, policy=Policy(), everything=True)
     with engine.connect() as connection:
@@ -257,7 +257,7 @@ def test_few_prefixes_are_looked_for_in_few_hours(engine: Engine) -> None:
 
 
 def test_marks_are_thinned(engine: Engine) -> None:
-    """A quarter that is written a hundred times keeps one mark until it is summed."""
+    """A quarter written a hundred times keeps one mark until it is summed."""
     row = _as_attempt(make(1, 5).rows[0])._replace(date_created=NOW, verification_sid=None)
     for n in range(5):
         _write(engine, [(row._replace(channel=f"c{n}"), True)], n + 1)
@@ -272,7 +272,7 @@ def test_marks_are_thinned(engine: Engine) -> None:
 
 @pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
 def test_a_loader_in_the_middle_is_waited_for(engine: Engine) -> None:
-    """Two that write one verification see nothing of each other, and neither is left out."""
+    """Of two concurrent writers of one verification, neither is left out."""
     first, second = (_as_attempt(row) for row in make(1, 5).rows[:2])
     first = first._replace(sid="VL1", verification_sid="VE1", date_created=NOW)
     later = second._replace(
@@ -317,7 +317,7 @@ def test_a_loader_during_the_sums_keeps_its_mark(
 
 
 def test_two_at_once_do_not_collide(engine: Engine) -> None:
-    """Of several that sum the same days, each does some or none, and nothing is there twice."""
+    """Several that sum the same days share them, and sum nothing twice."""
     _write(engine, [(_as_attempt(row), row.is_final) for row in make(2, 60).rows], 1)
     threads = [
         threading.Thread(
@@ -335,7 +335,7 @@ def test_two_at_once_do_not_collide(engine: Engine) -> None:
 
 @pytest.mark.kinds("sqlite", "postgresql")
 def test_marked_spans_are_read_by_the_index(engine: Engine) -> None:
-    """Raw rows of marked stretches are found by their creation time, never by reading them all."""
+    """Raw rows of marked stretches are found by the index of creation times."""
     _write(engine, [(_as_attempt(row), row.is_final) for row in make(2, 20).rows], 1)
     prefix = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
     with engine.connect() as connection:
@@ -352,5 +352,5 @@ def test_marked_spans_are_read_by_the_index(engine: Engine) -> None:
 
 
 def test_the_unknown_time_is_a_day_of_its_own() -> None:
-    """The stretch of the unknown time begins on a day, as all sums take for granted."""
+    """The stretch of the unknown time begins on a day, as all sums assume."""
     assert UNKNOWN % DAY_S == 0

@@ -1,4 +1,4 @@
-"""Hold the views to what BI tools do: other schemas, other time zones, text as SQLite has it."""
+"""Read the views as BI tools do: in other schemas, other time zones, and SQLite's text."""
 
 import re
 
@@ -65,7 +65,7 @@ def test_times_without_a_fraction_count_like_others(reports: Engine) -> None:
 
 @pytest.mark.kinds("postgresql", "second-postgresql")
 def test_views_follow_the_search_path(reports: Engine) -> None:
-    """On PostgreSQL the views can be made in a schema of their own, beside its tables."""
+    """On PostgreSQL the views can stand in another schema, with its tables."""
     with reports.begin() as connection:
         connection.execute(text("CREATE SCHEMA other"))
         for table in (
@@ -82,7 +82,7 @@ def test_views_follow_the_search_path(reports: Engine) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_no_driver_reads_a_parameter_into_a_view(dialect: str) -> None:
-    """No percent sign (but for SQLite, whose driver has none) and no colon before a word."""
+    """No view has a colon before a word or, except on SQLite, a percent sign."""
     for _, statement in create_statements(dialect) + comment_statements(dialect):
         assert not re.search(r":\w", statement)
         assert dialect == "sqlite" or "%" not in statement

@@ -1,4 +1,4 @@
-"""Compute what the tables must read, from the rows, in plain Python; no SQL and no grid."""
+"""Compute the page's tables from the rows, in plain Python."""
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
