@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from etl.database.engine import READ_ONLY
-from etl.reports.describe import markdown
+from tests.support.describe import markdown
 from tests.support.report_world import make, store
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from etl.reports.columns import CONVERSION_COLUMNS, COUNTRY, FINALITY_COLUMNS, SERVICE
+from etl.reports.columns import CONVERSION_COLUMNS, COUNTRY, DAY, FINALITY_COLUMNS, SERVICE
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import ATTEMPTS_FACTS, PREFIXES
 from etl.rollups.read import newest, read, whole
@@ -136,7 +136,7 @@ REPEAT_DESTINATIONS: Final = Report(
         "destinations are left out. Personal data."
     ),
     columns=(
-        Column("day", ColumnKind.DAY, "The UTC day; NULL when the creation time is not known."),
+        DAY,
         Column("destination", ColumnKind.TEXT, "Number or address: personal data."),
         COUNTRY, *CONVERSION_COLUMNS,
         Column("verifications", ColumnKind.COUNT, "How many verifications they belong to.", spare=1),
