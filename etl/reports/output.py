@@ -19,7 +19,6 @@ from decimal import Decimal
 from itertools import islice
 from typing import IO, Any, Final
 
-from etl.export.rows import arrow
 from etl.reports.model import Column, ColumnKind
 from etl.reports.query import Rows, Value
 
@@ -103,6 +102,8 @@ def write_parquet(result: Rows, stream: IO[bytes]) -> None:
 
     Raises ``ConfigError`` when pyarrow is not installed.
     """
+    from etl.export.rows import arrow  # noqa: PLC0415 - other formats need none of it
+
     pa = arrow()
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
