@@ -121,8 +121,8 @@ def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of i
         return
     size = count = 0
     if mark is not None:
-        schema = rows.schema(destination=asked.destination)
-        groups = _groups(engine, day, asked)
+        schema = rows.schema(destination=options.destination)
+        groups = _groups(engine, day, options)
         count, size = folder.write(day, schema, groups)
     if mark is None or not count:
         # Its rows are gone, perhaps since the mark was read.

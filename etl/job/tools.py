@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 
 from etl.allowance.permits import Permits
-from etl.allowance.slots import Allowance, accounts_of
+from etl.allowance.slots import Allowance
 from etl.database.times import Clock
 from etl.extract import Api
 from etl.final import Policy

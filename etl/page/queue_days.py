@@ -9,13 +9,14 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from etl.database.dialects import dialect
+from etl.reports.questions.freshness import QUEUE
 
 _EPOCH: Final = date(1970, 1, 1)
 
 
 def queue_days(connection: Connection) -> list[tuple[int, str, int]]:
     """Give (days since 1970, measure, SIDs) for all that is not settled and final."""
-    day = dialect(connection.dialect.name).day("q.enqueued_at")
+    day = dialect(connection).day("q.enqueued_at")
     cases = " ".join(f"WHEN {condition} THEN '{name}'" for name, (_, condition) in QUEUE.items())
     found = connection.execute(
         text(
@@ -37,27 +38,3 @@ def _date(raw: object) -> date | None:
     except ValueError:
         # Another program wrote it.
         return None
-
-
-def queue_days(connection: Connection) -> list[tuple[int, str, int]]:
-    """Give (days since 1970, measure, SIDs) for all that is not settled and final."""
-    day = dialect(connection).day("q.enqueued_at")
-    found = connection.execute(
-        text(
-            f"SELECT {day} AS day, q.state, q.outcome, COUNT(*) FROM attempt_queue q "
-            "WHERE q.state <> 'settled' OR q.outcome = 'last_known' "
-            f"GROUP BY {day}, q.state, q.outcome"
-        )
-    )
-    sums: dict[tuple[int, str], int] = {}
-    for raw, state, outcome, number in found:
-        name = measure(state, outcome)
-        if name is None:
-            continue
-        when = _date(raw)
-        if when is None:
-            # Others wrote it, and no day of ours.
-            continue
-        key = ((when - _EPOCH).days, name)
-        sums[key] = sums.get(key, 0) + number
-    return [(at, name, number) for (at, name), number in sorted(sums.items())]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, case, false, func, not_, or_, select
 
-from etl.allowance.slots import Allowance
+from etl.allowance.slots import Allowance, accounts_of
 from etl.database.dialects import dialect
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert
 
-from etl.database.types import Money
 from etl.errors import ConfigError
 
 COLUMNS: Final = ("channel", "country", "currency", "valid_from", "amount")

@@ -6,10 +6,8 @@ from typing import Final
 from etl.database.schema import attempts
 from etl.reports.columns import (
     BY_SLICE,
-    CHANNEL,
     CONVERSION_COLUMNS,
     FINALITY_COLUMNS,
-    SERVICE,
     SLICE_COLUMNS,
 )
 from etl.reports.model import Column, ColumnKind, Report
@@ -28,7 +26,7 @@ _SPARE: Final = {"country": 1, "message_status": 1, "error_code": 1} | dict.from
 def _attempts(scope: Scope) -> Statement:
     columns = [_spelled(scope, shown) for shown in WIDE]
     columns.insert(1, f"{scope.day('a.date_created')} AS day")
-    return Statement(scope.ctes, scope.source(columns, scope.rows()))
+    return Statement((), scope.source(columns, scope.rows()))
 
 
 def _spelled(scope: Scope, shown: Shown) -> str:
