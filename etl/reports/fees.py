@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert
 
+from etl.database.schema import verification_fees
 from etl.errors import ConfigError
 
 COLUMNS: Final = ("channel", "country", "currency", "valid_from", "amount")
