@@ -8,8 +8,9 @@ connected.
 from typing import Any
 
 from alembic import context
+from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
 from alembic.runtime.environment import NameFilterParentNames, NameFilterType
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from etl.database.schema import VERSION_TABLE
 from etl.rollups.tables import metadata
@@ -18,6 +19,30 @@ from etl.rollups.tables import metadata
 def ours(name: str | None, kind: NameFilterType, _parents: NameFilterParentNames) -> bool:
     """Keep autogenerate to our own tables: the database is often the application's."""
     return kind != "table" or name in metadata.tables
+
+
+class Mysql(MySQLImpl):
+    """Give Alembic's table row locks, whatever the server's default engine: roll-ups lock its row."""
+
+    __dialect__ = "mysql"
+
+    def version_table_impl(self, **options: Any) -> Table:  # noqa: ANN401 - as Alembic gives them
+        """Describe the table."""
+        table = super().version_table_impl(**options)
+        table.dialect_kwargs["mysql_engine"] = "InnoDB"
+        return table
+
+
+class Mariadb(MariaDBImpl):
+    """Do the same on MariaDB."""
+
+    __dialect__ = "mariadb"
+
+    def version_table_impl(self, **options: Any) -> Table:  # noqa: ANN401 - as Alembic gives them
+        """Describe the table."""
+        table = super().version_table_impl(**options)
+        table.dialect_kwargs["mariadb_engine"] = "InnoDB"
+        return table
 
 
 OPTIONS: dict[str, Any] = {

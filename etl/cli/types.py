@@ -1,6 +1,7 @@
 """Read what options say: durations, ages, moments and words."""
 
 import time
+from datetime import UTC
 
 import click
 
@@ -52,16 +53,13 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """Return epoch milliseconds; raise ``OptionError`` for what is none of these."""
-        from zoneinfo import ZoneInfo
-
         from etl.reports.window import moment
 
         del ctx
         if isinstance(value, int):
             return value
         option = param.opts[0] if param else self.name
-        utc = ZoneInfo("UTC")
-        return round(moment(str(value), option=option, zone=utc, now_s=time.time()) * 1000)
+        return round(moment(str(value), option=option, zone=UTC, now_s=time.time()) * 1000)
 
 
 def check_order(since: float | None, until: float | None) -> None:

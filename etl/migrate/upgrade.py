@@ -27,6 +27,7 @@ from etl.database.dialects import dialect
 from etl.database.dialects.driver import Fault
 from etl.database.engine import READ_ONLY, parse_url
 from etl.database.errors import classify, explain
+from etl.database.fitness import check_encoding, mend_engines
 from etl.database.schema import VERSION_TABLE, report_views
 from etl.errors import SchemaError, StorageError
 from etl.migrate.views import detach, drop_views, refuse_taken, renew, written
@@ -82,6 +83,7 @@ def upgrade(engine: Engine) -> list[str]:
     the database stays locked.
     """
     with exclusive(engine) as connection:
+        check_encoding(connection)
         found = _current(connection)
         if found is None:
             _make_room(connection)
@@ -95,6 +97,8 @@ def upgrade(engine: Engine) -> list[str]:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         done = [f"{step.revision}: {step.doc}" for step in reversed(steps)]
+        mended = mend_engines(connection, [VERSION_TABLE, *metadata.tables])
+        done += [f"engine InnoDB: {', '.join(mended)}"] if mended else []
         return done + renew(connection, everything=bool(steps))
 
 
@@ -132,7 +136,9 @@ def _make_room(connection: Connection) -> None:
     Alembic creates its own table first. Without it, the tables are somebody else's. With it, they
     are what MariaDB committed before a cut: while they are empty, starting over loses nothing.
     """
-    present = set(inspect(connection).get_table_names())
+    # Of our schema: others of the search path may have tables of the same names.
+    schema = dialect(connection).schema(connection)
+    present = set(inspect(connection).get_table_names(schema))
     found = [table for table in metadata.sorted_tables if table.name in present]
     if not found:
         return

@@ -21,7 +21,7 @@ from etl.reports.views import comment_statements, create_statements
 
 _OPTIONS: Final = text(
     "SELECT ' WITH (' || array_to_string(reloptions, ', ') || ')' FROM pg_class"
-    " WHERE oid = to_regclass(:name)"
+    " WHERE oid = to_regclass(quote_ident(current_schema()) || '.' || :name)"
 )
 _COLUMNS_DIFFER: Final = "42P16"
 _OTHERS_DEPEND: Final = "2BP01"
@@ -121,7 +121,8 @@ def written(dialect_name: str) -> list[str]:
 
 
 def _digests(connection: Connection) -> dict[str, str]:
-    if not inspect(connection).has_table(report_views.name):
+    schema = dialect(connection).schema(connection)
+    if not inspect(connection).has_table(report_views.name, schema):
         return {}
     rows = connection.execute(report_views.select().order_by(report_views.c.name))
     return {row.name: row.digest for row in rows}

@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
@@ -46,7 +45,7 @@ class Question:
     services: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     countries: tuple[str, ...] = ()
-    zone: ZoneInfo | None = None
+    zone: tzinfo | None = None
     by: tuple[str, ...] | None = None
     limit: int | None = None
     as_of: AsOf | None = None

@@ -1,9 +1,8 @@
 """Read `--since` and `--until`: a day, a time, or how long ago."""
 
 import re
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, tzinfo
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from etl.errors import OptionError
 
@@ -16,7 +15,7 @@ _LAST: Final = datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-def moment(text: str, *, option: str, zone: ZoneInfo, now_s: float) -> float:
+def moment(text: str, *, option: str, zone: tzinfo, now_s: float) -> float:
     """Turn the text of an option into seconds since 1970.
 
     ``2026-03-01`` is the first moment of that day in ``zone``. ``2026-03-01T10:00`` is a time in
@@ -42,7 +41,7 @@ def moment(text: str, *, option: str, zone: ZoneInfo, now_s: float) -> float:
     return found.timestamp()
 
 
-def _first_of(local: datetime, zone: ZoneInfo) -> datetime:
+def _first_of(local: datetime, zone: tzinfo) -> datetime:
     """Place a wall-clock time in a zone.
 
     Of two equal times, take the first. A skipped time becomes the moment of the skip: a day without

@@ -1,4 +1,4 @@
-"""Check a run's rights to write before its first request."""
+"""Check before a run's first request that the database lets it see and write its rows."""
 
 from typing import Final
 
@@ -10,7 +10,9 @@ from sqlalchemy import (
 
 from etl.database.dialects import dialect
 from etl.database.errors import GRANT
+from etl.database.fitness import check_encoding, check_engines, check_visible
 from etl.database.schema import (
+    VERSION_TABLE,
     api_slots,
     attempt_changes,
     attempt_channel_data,
@@ -44,14 +46,19 @@ _COUNTED: Final = (attempt_queue, attempt_changes, sweeps, rollup_marks, sync_ru
 def check_rights(connection: Connection) -> None:
     """Write no row into each table, as part of a run's start.
 
-    A missing right then shows before any request is spent. SQLite has no rights, only a file that
+    Tables that hide rows, keep no locks or no UTF-8 are refused, too. A missing right then shows before any request is spent. SQLite has no rights, only a file that
     can be written or not. There the run's own row shows it.
     """
     if dialect(connection).is_file:
         return
+    check_encoding(connection)
     from etl.rollups.tables import rollups  # noqa: PLC0415 - SQLite's runs start without them
 
-    for table in (*WRITTEN, *rollups.values()):
+    tables = (*WRITTEN, *rollups.values())
+    names = [table.name for table in tables] + [VERSION_TABLE]
+    check_engines(connection, names)
+    check_visible(connection, names)
+    for table in tables:
         nothing = select(table).where(false())
         connection.execute(table.insert().from_select(list(table.c), nothing))
         column = list(table.c)[-1]

@@ -5,8 +5,8 @@ Python's `zoneinfo`, so no database needs zone tables.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from etl.errors import OptionError
 from etl.sql.scope import Offset
@@ -15,18 +15,21 @@ from etl.sql.scope import Offset
 _STEP_S = 6 * 3600
 
 
-def zone_named(name: str) -> ZoneInfo:
-    """Find a zone by its IANA name; raise ``OptionError`` when there is none."""
+def zone_named(name: str) -> tzinfo:
+    """Find a zone by its IANA name; raise ``OptionError`` when there is none. UTC always is."""
+    if name == "UTC":
+        return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        if not available_timezones():
+            msg = f"this machine has no time zones, and so not {name}."
+            raise OptionError(msg, hint="Run: pip install tzdata") from error
         msg = f"there is no time zone {name!r} here."
-        raise OptionError(
-            msg, hint="Write an IANA name such as Europe/Berlin, or install the tzdata package."
-        ) from error
+        raise OptionError(msg, hint="Write an IANA name such as Europe/Berlin.") from error
 
 
-def offsets(zone: ZoneInfo, first_s: float, last_s: float) -> tuple[Offset, ...]:
+def offsets(zone: tzinfo, first_s: float, last_s: float) -> tuple[Offset, ...]:
     """Give the offsets between two moments (seconds since 1970), in order.
 
     Each has its end; the last one has none.
@@ -34,7 +37,7 @@ def offsets(zone: ZoneInfo, first_s: float, last_s: float) -> tuple[Offset, ...]
     return tuple(_stretches(zone, int(first_s), max(int(last_s), int(first_s))))
 
 
-def _stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[Offset]:
+def _stretches(zone: tzinfo, start: int, end: int) -> Iterator[Offset]:
     at, offset = start, _offset(zone, start)
     while at < end:
         step = min(at + _STEP_S, end)
@@ -46,7 +49,7 @@ def _stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[Offset]:
     yield Offset(offset)
 
 
-def _change(zone: ZoneInfo, low: int, high: int) -> int:
+def _change(zone: tzinfo, low: int, high: int) -> int:
     """Find the first second of the new offset between two moments."""
     before = _offset(zone, low)
     while high - low > 1:
@@ -58,7 +61,7 @@ def _change(zone: ZoneInfo, low: int, high: int) -> int:
     return high
 
 
-def _offset(zone: ZoneInfo, at: int) -> int:
+def _offset(zone: tzinfo, at: int) -> int:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=at)
     found = moment.astimezone(zone).utcoffset()
     return int(found.total_seconds()) if found is not None else 0

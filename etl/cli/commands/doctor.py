@@ -20,6 +20,7 @@ from etl.cli import messages, table
 from etl.cli.context import Context
 from etl.database.dialects import dialect
 from etl.database.engine import READ_ONLY
+from etl.database.fitness import check_encoding
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
 from etl.errors import (
@@ -125,6 +126,11 @@ def _database(engine: Engine) -> Iterator[Finding]:
     yield reached
     if not reached.ok:
         return
+    yield _check(
+        "encoding",
+        lambda: transact(reading, check_encoding, doing="reading the database's encoding"),
+        "every text can be kept.",
+    )
     schema = _check(
         "schema",
         lambda: transact(reading, check_revision, doing="reading the schema's revision"),

@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 from sqlalchemy import Connection, Engine
@@ -189,8 +188,8 @@ def _question(
     by: str | None = None,
     limit: int | None = None,
     **past: str | None,
-) -> tuple[Question, ZoneInfo]:
-    zone = zone_named(timezone) if timezone else ZoneInfo("UTC")
+) -> tuple[Question, tzinfo]:
+    zone = zone_named(timezone) if timezone else UTC
     now = time.time()
     start = moment(since, option="--since", zone=zone, now_s=now) if since else None
     end = moment(until, option="--until", zone=zone, now_s=now) if until else None
@@ -226,7 +225,7 @@ def _by(report: Report, text: str | None) -> tuple[str, ...] | None:
 
 @contextmanager
 def _asked(
-    context: Context, engine: Engine, report: Report, question: Question, zone: ZoneInfo
+    context: Context, engine: Engine, report: Report, question: Question, zone: tzinfo
 ) -> Iterator[Rows]:
     """Ask within a transaction that writes nothing, and say the database's errors in words."""
 
@@ -279,7 +278,7 @@ def _table(
 def _file(
     asking: AbstractContextManager[Rows],
     question: Question,
-    zone: ZoneInfo,
+    zone: tzinfo,
     form: str,
     output: str | None,
 ) -> None:

@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo
 
 import click
 from sqlalchemy import Connection
@@ -33,7 +32,7 @@ def options(report: Report) -> Iterator[click.Option]:
 
 def asked(
     settings: "Settings",
-    zone: ZoneInfo,
+    zone: tzinfo,
     now_s: float,
     *,
     as_of: str | None,
@@ -54,7 +53,7 @@ def asked(
     return {"as_of": past, "seen_since": since}
 
 
-def say(connection: Connection, report: Report, as_of: AsOf, zone: ZoneInfo) -> None:
+def say(connection: Connection, report: Report, as_of: AsOf, zone: tzinfo) -> None:
     """Say on stderr which moment was used, and what is not known of it."""
     if not say_moment(connection, as_of, zone):
         return
@@ -67,7 +66,7 @@ def say(connection: Connection, report: Report, as_of: AsOf, zone: ZoneInfo) -> 
         )
 
 
-def say_moment(connection: Connection, as_of: AsOf, zone: ZoneInfo) -> bool:
+def say_moment(connection: Connection, as_of: AsOf, zone: tzinfo) -> bool:
     """Say on stderr which moment was used; return whether anything was known then."""
     _log.info("As known at %s.", _shown(as_of.moment, zone))
     begun = first_known(connection)
@@ -78,11 +77,11 @@ def say_moment(connection: Connection, as_of: AsOf, zone: ZoneInfo) -> bool:
     return False
 
 
-def _shown(at: datetime, zone: ZoneInfo) -> str:
+def _shown(at: datetime, zone: tzinfo) -> str:
     return at.astimezone(zone).isoformat(sep=" ", timespec="seconds")
 
 
-def stamped(answer: Rows, question: Question, zone: ZoneInfo) -> Rows:
+def stamped(answer: Rows, question: Question, zone: tzinfo) -> Rows:
     """Put the moment before every row, so that a file says of when it is."""
     if question.as_of is None:
         return answer

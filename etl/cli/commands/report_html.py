@@ -2,7 +2,7 @@
 
 import logging
 import time
-from zoneinfo import ZoneInfo
+from datetime import UTC
 
 import click
 from sqlalchemy.exc import DBAPIError
@@ -53,7 +53,7 @@ def html(
     Example:
       verify-etl report html -o verify.html --since 90d
     """
-    zone, now = ZoneInfo("UTC"), time.time()
+    zone, now = UTC, time.time()
     start = moment(since, option="--since", zone=zone, now_s=now) if since else None
     end = moment(until, option="--until", zone=zone, now_s=now) if until else None
     check_order(start, end)

@@ -292,6 +292,25 @@ class Dialect(Spelling):
         """Name the sequences of tables that this user may not draw ids from."""
         return ()
 
+    def schema(self, connection: Connection) -> str | None:
+        """Name the schema that holds our tables; None: the only one."""
+        return None
+
+    def misfit(self, connection: Connection) -> str | None:
+        """Say why this database cannot keep our texts."""
+        return None
+
+    def hidden(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
+        """Name the tables of ours of which this user may not see or write every row."""
+        return ()
+
+    def without_locks(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
+        """Name the tables of ours whose storage has no transactions."""
+        return ()
+
+    def mend_storage(self, connection: Connection, table: str) -> None:
+        """Give a table of ours storage that has transactions."""
+
     @abstractmethod
     def migrating(
         self, connection: Connection, tables: Collection[str]

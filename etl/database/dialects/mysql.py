@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Insert,
     Table,
+    bindparam,
     func,
     select,
     text,
@@ -33,6 +34,12 @@ _FILL: Final = 100
 _MIGRATION: Final = "CONCAT('verify_etl:', LEFT(SHA2(DATABASE(), 256), 40))"
 _TRY_S: Final = 30
 """How long one statement waits for a named lock: less than the driver waits for an answer."""
+
+_NOT_INNODB: Final = text("""
+SELECT table_name FROM information_schema.tables
+WHERE table_schema = DATABASE() AND table_name IN :tables AND engine <> 'InnoDB'
+ORDER BY table_name
+""").bindparams(bindparam("tables", expanding=True))
 
 
 class _MysqlSpelling(Spelling):
@@ -149,6 +156,12 @@ class Mysql(_MysqlSpelling, Dialect):
                 connection.execute(statement, missing)
             new += len(missing)
         return new
+
+    def without_locks(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
+        return connection.execute(_NOT_INNODB, {"tables": [*tables]}).scalars().all()
+
+    def mend_storage(self, connection: Connection, table: str) -> None:
+        connection.exec_driver_sql(f"ALTER TABLE {table} ENGINE = InnoDB")
 
     @contextmanager
     def migrating(self, connection: Connection, tables: Collection[str]) -> Iterator[None]:

@@ -89,10 +89,12 @@ class MariadbDriver(Driver):
 
     def connected(self, connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
         with connection.cursor() as cursor:
-            cursor.execute("SET SESSION time_zone = '+00:00'")
             cursor.execute(_LOOK)
-            cursor.execute(session_bounds(record.info, cursor.fetchall(), patient=False))
-            cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+            found = {name.lower(): value for name, value in cursor.fetchall()}
+            limits = [(name, value) for name, value in found.items() if name not in _RULES]
+            bounded = session_bounds(record.info, limits, patient=False)
+            rules = [f"{name} = {value}" for name, value in _RULES.items() if name in found]
+            cursor.execute(", ".join([bounded, *rules]))
 
     def begin(self, connection: Connection) -> None:
         # It knows no bounds of one transaction. A pool hands a session out for the one and the other.
@@ -155,10 +157,38 @@ def _ours(*, patient: bool) -> dict[str, float]:
     }
 
 
+_UNBOUNDED: Final = "18446744073709551615"
+# What a server, a role or ``init_connect`` may have set, and our statements rely on.
+_RULES: Final = {
+    "time_zone": "'+00:00'",
+    # All of it: a mode may turn '' into NULL, || into OR, and a column's name into a text.
+    "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    # These cut what is read, or refuse to read much; the second takes the first one's bound away.
+    "max_join_size": _UNBOUNDED,
+    "sql_big_selects": "1",
+    "sql_select_limit": _UNBOUNDED,
+    "group_concat_max_len": "1048576",
+    # It compares so many bytes of a text when it sorts.
+    "max_sort_length": "1024",
+    "div_precision_increment": "4",
+    # After an insert, ``id IS NULL`` would find the new row.
+    "sql_auto_is_null": "0",
+    "sql_safe_updates": "0",
+    # Without them, rows come twice, or stay without their attempt.
+    "foreign_key_checks": "1",
+    "unique_checks": "1",
+    "check_constraint_checks": "1",
+    # A COMMIT could begin the next transaction, or end the session.
+    "completion_type": "0",
+    # MyISAM has neither transactions nor locks of rows.
+    "default_storage_engine": "InnoDB",
+    # Errors name columns in sentences that we read.
+    "lc_messages": "'en_US'",
+}
 _LOOK: Final = "SHOW SESSION VARIABLES WHERE Variable_name IN ({})".format(
-    ", ".join(f"'{name}'" for name in _ours(patient=True))
+    ", ".join(f"'{name}'" for name in (*_ours(patient=True), *_RULES))
 )
-"""The statement that reads, in a new session, what ``session_bounds`` changes."""
+"""The statement that reads, in a new session, what we change there, where the server has it."""
 
 
 def session_bounds(

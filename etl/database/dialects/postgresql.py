@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import sqlalchemy
 from sqlalchemy import (
@@ -53,7 +53,8 @@ from etl.database.dialects.base import (
     Rows,
     Spelling,
 )
-from etl.database.dialects.postgresql_driver import PostgresqlDriver
+from etl.database.dialects.postgresql_driver import IS_SNAPSHOT, PostgresqlDriver
+from etl.errors import SchemaError
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
@@ -67,12 +68,37 @@ _MIGRATION: Final = 0x76657269667965  # "verifye"
 
 _STAGE: Final = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS verify_etl_stage"
-    " (place bigint, sid text, expires_at bigint) ON COMMIT DELETE ROWS"
+    " (place bigint, sid text, expires_at bigint) ON COMMIT DROP"
 )
 _UNUSABLE: Final = text("""
 SELECT name FROM (
     SELECT pg_get_serial_sequence(t, 'id') AS name FROM unnest(CAST(:tables AS text[])) t
 ) drawn WHERE NOT has_sequence_privilege(name, 'USAGE, UPDATE')
+""")
+
+# Row by row as the policies have it: one that is TRUE for all hides nothing.
+_HIDDEN: Final = text("""
+SELECT t.relname FROM pg_class t
+WHERE t.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+    AND t.relname = ANY (:tables) AND row_security_active(t.oid) AND EXISTS (
+        SELECT 1 FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS did (cmd)
+        WHERE COALESCE((
+            SELECT bool_or(p.permissive = 'PERMISSIVE' AND p.is_open)
+                AND bool_and(p.permissive = 'PERMISSIVE' OR p.is_open)
+            FROM (
+                SELECT permissive, COALESCE(qual, 'true') = 'true'
+                    AND COALESCE(with_check, 'true') = 'true' AS is_open
+                FROM pg_policies
+                WHERE schemaname = current_schema() AND tablename = t.relname
+                    AND cmd IN (did.cmd, 'ALL')
+                    AND EXISTS (
+                        SELECT 1 FROM unnest(roles) AS r (name)
+                        WHERE r.name = 'public' OR pg_has_role(r.name, 'USAGE')
+                    )
+            ) p
+        ), FALSE) IS FALSE
+    )
+ORDER BY t.relname
 """)
 
 
@@ -132,6 +158,7 @@ class Postgresql(_PostgresqlSpelling, Dialect):
     driver = PostgresqlDriver()
     views_by_name = False
     comments_on_views = True
+    snapshot: ClassVar[Mapping[str, Any]] = {IS_SNAPSHOT: True}
     # What was deferred may wait for what the next row's second statement writes: deferred again.
     check_deferred = ("SET CONSTRAINTS ALL IMMEDIATE", "SET CONSTRAINTS ALL DEFERRED")
     standing = (
@@ -230,6 +257,22 @@ ON CONFLICT (sid) DO NOTHING"""
 
     def unusable_sequences(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
         return connection.execute(_UNUSABLE, {"tables": [*tables]}).scalars().all()
+
+    def schema(self, connection: Connection) -> str | None:
+        found: str | None = connection.exec_driver_sql("SELECT current_schema()").scalar()
+        if found is None:
+            msg = "this user may create tables in no schema of its search path."
+            raise SchemaError(
+                msg, hint="As the database's owner: GRANT CREATE, USAGE ON SCHEMA ..."
+            )
+        return found
+
+    def misfit(self, connection: Connection) -> str | None:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        return None if encoding == "UTF8" else f"its encoding is {encoding}"
+
+    def hidden(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
+        return connection.execute(_HIDDEN, {"tables": [*tables]}).scalars().all()
 
     @contextmanager
     def migrating(self, connection: Connection, tables: Collection[str]) -> Iterator[None]:

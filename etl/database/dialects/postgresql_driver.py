@@ -1,4 +1,9 @@
-"""Open PostgreSQL, bound its sessions, and read its errors."""
+"""Open PostgreSQL, set each transaction up, and read its errors.
+
+A pool between us and the server may run each of our transactions in another session. Those sessions
+serve other programs, too. So nothing outlives a transaction here: no setting, no prepared statement,
+no temporary table. BEGIN carries all settings, at no cost of a round trip.
+"""
 
 # ruff: noqa: D102 - driver.py says once what each method gives
 
@@ -6,7 +11,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -43,6 +48,42 @@ _KEEPALIVE: Final = {
 }
 
 
+IS_SNAPSHOT: Final = "verify_etl_snapshot"
+"""The execution option of a connection whose transactions see the database of one moment."""
+
+# What a role, a database or another program of a pool may have set, and our statements rely on.
+_RULES: Final = {
+    "client_encoding": "UTF8",
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    # Off, it reads NULL in an array as a word.
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "exit_on_error": "off",
+    # A plan that is kept was made for a table of another size, and searches arrays linearly.
+    "plan_cache_mode": "force_custom_plan",
+    # It would compile for half a second what runs for a tenth. Forks may not have it.
+    "jit": "off",
+}
+_SETTINGS: Final = "verify_etl_settings"
+# A pool's session may have another program's search path; both are searched for our tables.
+_LOOK: Final = """
+BEGIN;
+SELECT reset_val,
+    set_config('search_path', concat_ws(', ', NULLIF(setting, ''), NULLIF(reset_val, '')), true)
+FROM pg_settings WHERE name = 'search_path';
+SELECT name, to_regclass(quote_ident(name) || '.verify_etl_version') IS NOT NULL,
+    has_schema_privilege(name, 'CREATE')
+FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place)
+WHERE name NOT LIKE 'pg\\_%' AND name <> 'information_schema' ORDER BY place;
+SELECT name, reset_val FROM pg_settings;
+COMMIT
+"""
+"""The statements that read, in a new connection, the search path, its schemas, and all settings."""
+
+
 class PostgresqlDriver(Driver):
     """Open PostgreSQL."""
 
@@ -50,32 +91,31 @@ class PostgresqlDriver(Driver):
     extra = "postgres"
 
     def options(self) -> dict[str, Any]:
-        return {
-            "isolation_level": "READ COMMITTED",
-            "connect_args": {"connect_timeout": 10, **_KEEPALIVE},
-        }
+        arguments = {"connect_timeout": 10, "client_encoding": "utf8", "prepare_threshold": None}
+        return {"connect_args": {**arguments, **_KEEPALIVE}}
 
     def connected(self, connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
         waits = connection.wait
         connection.wait = lambda steps, *args, **options: waits(
             _answered(connection, steps, record.info), *args, **options
         )
+        # The driver's own transactions are switched off: BEGIN is ours.
+        connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("SET TIME ZONE 'UTC'")
-            cursor.execute("SET DateStyle = 'ISO'")
-            cursor.execute(f"SET lock_timeout = '{bounds.LOCK_S}s'")
-            cursor.execute(_bounds(patient=False, local=False))
-            # A plan that is kept was made for a table of another size, and searches arrays linearly.
-            cursor.execute("SET plan_cache_mode = force_custom_plan")
-            # It would compile for half a second what runs for a tenth. Forks may not have it.
-            cursor.execute(
-                "SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit'"
-            )
-        connection.commit()
+            cursor.execute(_LOOK)
+            results = [cursor.fetchall() for _ in cursor.results() if cursor.description]
+        path, schemas, settings = results
+        found = {name.lower(): reset for name, reset in settings}
+        record.info[_SETTINGS] = {
+            patient: _settings(found, _path(schemas, path[0][0]), patient=patient)
+            for patient in (False, True)
+        }
 
     def begin(self, connection: Connection) -> None:
-        if bounds.is_patient(connection):
-            connection.exec_driver_sql(_bounds(patient=True, local=True))
+        options = connection.get_execution_options()
+        level = "REPEATABLE READ" if IS_SNAPSHOT in options else "READ COMMITTED"
+        settings = connection.info[_SETTINGS][bounds.is_patient(connection)]
+        connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}; {settings}")
 
     def raised(self, cause: Any) -> bool:  # noqa: ANN401 - any driver's
         return hasattr(cause, "sqlstate")
@@ -116,10 +156,23 @@ class PostgresqlDriver(Driver):
         return cause.sqlstate in _SESSION_ENDED
 
 
-def _bounds(*, patient: bool, local: bool) -> str:
-    """Write the statement that bounds a session or, ``local``, a transaction; 0 is no bound."""
+def _path(schemas: Sequence[tuple[str, bool, bool]], theirs: str) -> str:
+    """Put our schema first on the search path: it has our version table, or else may have it.
+
+    The rest stays, for users' triggers. Tables that some program left in a pooled session, which
+    come first by default, come last.
+    """
+    ours = next((name for name, has_ours, _ in schemas if has_ours), None)
+    ours = ours or next((name for name, _, may_create in schemas if may_create), None)
+    first = ours and '"' + ours.replace('"', '""') + '"'
+    return ", ".join(filter(None, (first, theirs, "pg_temp")))
+
+
+def _settings(found: Mapping[str, str | None], path: str, *, patient: bool) -> str:
+    """Write the statement that gives a transaction its settings, those that the server has."""
     idle_s = bounds.idle_s(patient=patient)
-    ours = {
+    limits = {
+        "lock_timeout": bounds.LOCK_S * 1000,
         "idle_in_transaction_session_timeout": idle_s * 1000,
         "statement_timeout": 0 if patient else bounds.STATEMENT_S * 1000,
         "transaction_timeout": 0 if patient else bounds.TRANSACTION_S * 1000,
@@ -129,13 +182,28 @@ def _bounds(*, patient: bool, local: bool) -> str:
         "tcp_keepalives_interval": 5,
         "tcp_keepalives_count": 3,
     }
-    rows = ", ".join(f"('{name}', {bound})" for name, bound in ours.items())
-    theirs = "CAST(SUBSTRING(reset_val FROM '^[1-9][0-9]*$') AS BIGINT)"
-    least = f"COALESCE(LEAST({theirs}, NULLIF(bound, 0)), 0)"
-    return (
-        f"SELECT set_config(name, CAST({least} AS TEXT), {str(local).lower()}) "  # noqa: S608 - ours
-        f"FROM pg_settings JOIN (VALUES {rows}) AS bounds (known, bound) ON known = name"
-    )
+    # The owner's setting wins where it is lower; 0 is no bound.
+    lowest = {
+        name: min(filter(None, (limit, _number(found.get(name)))), default=0)
+        for name, limit in limits.items()
+    }
+    ours = {**_RULES, **lowest, "search_path": path}
+    calls = [
+        f"set_config('{name}', {_literal(str(value))}, true)"
+        for name, value in ours.items()
+        if name in found
+    ]
+    return f"SELECT {', '.join(calls)}"
+
+
+def _number(setting: str | None) -> int:
+    return int(setting) if setting and setting.isdecimal() else 0
+
+
+def _literal(value: str) -> str:
+    """Quote a text, whatever the server takes a backslash for; the driver halves percent signs."""
+    quoted = value.replace("\\", "\\\\").replace("'", "''").replace("%", "%%")
+    return f"E'{quoted}'"
 
 
 def _answered(connection: Any, steps: Any, info: dict[Any, Any]) -> Generator[Any, Any, Any]:  # noqa: ANN401 - psycopg's
