@@ -244,6 +244,7 @@ def test_a_commit_without_an_answer_is_looked_up(server: Engine) -> None:
     def lose(connection: Connection) -> None:
         if len(seen) == 1 and connection.exec_driver_sql("SELECT 1").scalar_one():
             connection.connection.dbapi_connection.commit()  # type: ignore[union-attr]
+            connection.exec_driver_sql("BEGIN")
             kill(server, connection)
 
     event.listen(server, "commit", lose)

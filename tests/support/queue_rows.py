@@ -139,10 +139,16 @@ def crowd(engine: Engine) -> None:
 
 def impatient(engine: Engine) -> None:
     """Let the engine's connections wait for locks as short as their database can."""
-    setting = {
-        "sqlite": "PRAGMA busy_timeout = 20",
-        "postgresql": "SET lock_timeout = '50ms'",
-    }.get(engine.dialect.name, "SET SESSION innodb_lock_wait_timeout = 1")
+    engine.dispose()
+    if engine.dialect.name == "postgresql":
+        # Each of our transactions has its own settings, and gets this one last.
+        event.listen(
+            engine, "begin", lambda c: c.exec_driver_sql("SET LOCAL lock_timeout = '50ms'")
+        )
+        return
+    setting = {"sqlite": "PRAGMA busy_timeout = 20"}.get(
+        engine.dialect.name, "SET SESSION innodb_lock_wait_timeout = 1"
+    )
 
     def shorten(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
@@ -150,7 +156,6 @@ def impatient(engine: Engine) -> None:
         cursor.close()
         connection.commit()
 
-    engine.dispose()
     event.listen(engine, "connect", shorten)
 
 

@@ -46,7 +46,8 @@ class Driver(ABC):
 
     def listen(self, engine: Engine) -> None:
         """Set up each new connection and each transaction of an engine."""
-        event.listen(engine, "connect", self.connected)
+        # Before SQLAlchemy looks how the first connection is set.
+        event.listen(engine, "connect", self.connected, insert=True)
         event.listen(engine, "begin", self.begin)
 
     @abstractmethod

@@ -89,6 +89,8 @@ class MariadbDriver(Driver):
 
     def connected(self, connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
         with connection.cursor() as cursor:
+            # What is looked at would be cut, too.
+            cursor.execute(f"SET SESSION sql_select_limit = {_UNBOUNDED}")
             cursor.execute(_LOOK)
             found = {name.lower(): value for name, value in cursor.fetchall()}
             limits = [(name, value) for name, value in found.items() if name not in _RULES]
@@ -160,13 +162,15 @@ def _ours(*, patient: bool) -> dict[str, float]:
 _UNBOUNDED: Final = "18446744073709551615"
 # What a server, a role or ``init_connect`` may have set, and our statements rely on.
 _RULES: Final = {
+    "character_set_client": "utf8mb4",
+    "character_set_connection": "utf8mb4",
+    "character_set_results": "utf8mb4",
     "time_zone": "'+00:00'",
     # All of it: a mode may turn '' into NULL, || into OR, and a column's name into a text.
     "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
     # These cut what is read, or refuse to read much; the second takes the first one's bound away.
     "max_join_size": _UNBOUNDED,
     "sql_big_selects": "1",
-    "sql_select_limit": _UNBOUNDED,
     "group_concat_max_len": "1048576",
     # It compares so many bytes of a text when it sorts.
     "max_sort_length": "1024",
