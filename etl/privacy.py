@@ -220,6 +220,12 @@ def kept_extra(found: object) -> dict[str, Any] | None:
     return _kept(found, _DEPTH) or None
 
 
+def extra_text(text: object) -> str | None:
+    """Give as JSON's text what may stay of ``extra``'s text, None if nothing may."""
+    kept = kept_extra(parsed(text))
+    return None if kept is None else json.dumps(kept, ensure_ascii=False)
+
+
 def _kept(found: object, depth: int) -> dict[str, Any]:
     if not isinstance(found, dict) or not depth:
         return {}

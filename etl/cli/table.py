@@ -1,13 +1,14 @@
 """Lay out rows for a person: aligned columns where they fit, else one block for each row."""
 
+import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+_log = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"(-?[\d.,]+%?)?", re.ASCII)
 
@@ -17,22 +18,29 @@ def width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def room(console: "Console") -> int | None:
-    """Return how wide a table may be drawn; None without a terminal and COLUMNS."""
-    return console.width if console.is_terminal or "COLUMNS" in os.environ else None
+def room() -> int | None:
+    """Return how wide a table on stdout may be; None without a terminal and COLUMNS."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return width() if terminal or "COLUMNS" in os.environ else None
+
+
+def say_left_out(names: Sequence[str], instead: str) -> None:
+    """Name the columns left out, and the option that has them."""
+    if names:
+        _log.info("Left out for want of width: %s. %s has them.", ", ".join(names), instead)
 
 
 def aligned(
     names: Sequence[str],
     rows: Sequence[Sequence[Any]],
     *,
-    columns: int | None = None,
+    columns: int | None,
     spare: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Return the lines of a table, and the names of the columns that were left out.
 
     A table too wide for ``columns`` loses those in ``spare``, the first one first. If it is still
-    too wide, each row becomes a block of name and value.
+    too wide, each row becomes a block of name and value. None sets no limit.
     """
     from etl.reports.table import GAP, Cells, lay_out
 
@@ -42,7 +50,7 @@ def aligned(
         right = all(map(_NUMBER.fullmatch, cells))
         rank = len(spare) - spare.index(name) if name in spare else 0
         drawn.append(Cells(name, cells, right, rank))
-    lines, left_out = lay_out(drawn, width() if columns is None else columns)
+    lines, left_out = lay_out(drawn, columns)
     # Blocks need no line for an empty cell.
     return [(bold + rest).rstrip() for bold, rest in lines if rest != GAP], left_out
 

@@ -1,6 +1,5 @@
 """Read attempts as Arrow tables, with the columns of the view ``v_attempts`` but ``day``."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -278,7 +277,7 @@ def _impersonal(columns: Columns) -> Columns:
     pairs = zip(columns["destination_prefix"], columns["destination"], strict=True)
     kept["destination_prefix"] = [privacy.prefix(*pair) for pair in pairs]
     kept["url"] = [privacy.url(*pair) for pair in zip(columns["url"], columns["sid"], strict=True)]
-    kept["extra"] = [_harmless_json(text) for text in columns["extra"]]
+    kept["extra"] = [privacy.extra_text(text) for text in columns["extra"]]
     return kept
 
 
@@ -286,11 +285,6 @@ def _is_harmless(name: str, value: object) -> bool:
     if name == "price_amount" and isinstance(value, int):
         value = Decimal(value).scaleb(-6)
     return privacy.harmless(name, value)
-
-
-def _harmless_json(text: str | None) -> str | None:
-    kept = privacy.kept_extra(privacy.parsed(text))
-    return None if kept is None else json.dumps(kept, ensure_ascii=False)
 
 
 def joined(tables: Sequence[Any]) -> Any:  # noqa: ANN401 - pyarrow has no types

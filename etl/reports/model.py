@@ -46,7 +46,8 @@ ALL_FILTERS: Final = frozenset(Filter) - {Filter.SEEN}
 class Column:
     """Name a column, its kind and its meaning.
 
-    A narrow terminal leaves out the highest ``spare`` first, 0 never.
+    A narrow terminal leaves out the highest ``spare`` first, 0 never. A text or a day that tells
+    two rows apart stays.
     """
 
     name: str

@@ -1,11 +1,12 @@
 """Draw a table for a person: numbers aligned, rates as percentages.
 
 Where the terminal is too narrow, SIDs are shortened. If that is not enough, spare columns are left
-out and named. If that is not enough either, each value gets a line of its own.
+out and named. A column without which two rows would look alike stays. If that is not enough either,
+each value gets a line of its own.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 NOTHING: Final = "-"
 GAP: Final = "  "
+_KEYS: Final = frozenset({ColumnKind.TEXT, ColumnKind.DAY})
 _NUMBERS: Final = frozenset(
     {ColumnKind.COUNT, ColumnKind.RATE, ColumnKind.RATIO, ColumnKind.MONEY, ColumnKind.SECONDS}
 )
@@ -36,12 +38,13 @@ Line = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Hold a column as text. The highest ``spare`` is left out first, 0 never."""
+    """Hold a column as text. The highest ``spare`` is left out first, 0 never, a key last."""
 
     name: str
     cells: Sequence[str]
     right: bool
     spare: int = 0
+    key: bool = False
 
     @cached_property
     def header(self) -> Sequence[str]:
@@ -80,14 +83,15 @@ def lay_out(drawn: Sequence[Cells], width: int | None) -> tuple[list[Line], list
     if width is None or _total(drawn) <= width:
         return list(_table(drawn)), []
     kept = drawn = [_shortened(part) for part in drawn]
-    # The last goes first: the most spare, then empty ones, then from the right.
+    # The last goes first: keys last, the most spare, then empty ones, then from the right.
     candidates = sorted(
         (part for part in drawn if part.spare),
-        key=lambda part: (part.spare, all(cell == NOTHING for cell in part.cells)),
+        key=lambda part: (not part.key, part.spare, all(cell == NOTHING for cell in part.cells)),
     )
     while candidates and _total(kept) > width:
         gone = candidates.pop()
-        kept = [part for part in kept if part is not gone]
+        others = [part for part in kept if part is not gone]
+        kept = kept if gone.key and _rows_apart(others) < _rows_apart(kept) else others
     if _total(kept) > width:
         return list(_turned(drawn, max(width, _NARROWEST))), []
     return list(_table(kept)), [part.name for part in drawn if part not in kept]
@@ -104,6 +108,7 @@ def _drawn(columns: Sequence[Column], rows: Sequence[Row], currency: str) -> lis
             _cells(column, [row[number] for row in rows], units),
             right=column.kind in _NUMBERS,
             spare=column.spare,
+            key=column.kind in _KEYS,
         )
         for number, column in enumerate(columns)
         if number != place
@@ -149,12 +154,18 @@ def _total(drawn: Sequence[Cells]) -> int:
     return sum(part.width + len(GAP) for part in drawn) - len(GAP)
 
 
+def _rows_apart(drawn: Sequence[Cells]) -> int:
+    """Count the rows that differ by their keys."""
+    return len(set(zip(*(part.cells for part in drawn if part.key), strict=True)))
+
+
 def _shortened(part: Cells) -> Cells:
-    """Shorten SIDs to their first and last characters."""
+    """Shorten SIDs to their first and last characters, unless two would look alike."""
     if not part.name.endswith("sid"):
         return part
     cells = [c if len(c) < _SID_LENGTH else f"{c[:6]}…{c[-4:]}" for c in part.cells]
-    return Cells(part.name, cells, part.right, part.spare)
+    alike = len(set(cells)) < len(set(part.cells))
+    return part if alike else replace(part, cells=cells)
 
 
 def _table(drawn: Sequence[Cells]) -> Iterator[Line]:

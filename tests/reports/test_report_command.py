@@ -117,7 +117,7 @@ def test_attempts_of_unknown_time_are_spoken_of(call: Call) -> None:
 
 def test_the_table_says_when_it_is_cut(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first rows only, and a word about it on stderr."""
-    monkeypatch.setattr("etl.cli.commands.report._MOST_ROWS", 10)
+    monkeypatch.setattr("etl.cli.commands.report_output.MOST_ROWS", 10)
     result = call("attempts")
     assert "The first 10 rows" in result.stderr
     assert len(result.stdout.splitlines()) == 10 + 2

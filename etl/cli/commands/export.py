@@ -8,6 +8,7 @@ import click
 
 from etl import export as parquet
 from etl.cli.context import Context
+from etl.cli.options import WITH_DESTINATION
 from etl.cli.types import Since, check_order
 from etl.cli.words import counted, sized
 from etl.export import Exported
@@ -25,9 +26,7 @@ _DAY_MS = 86_400_000
 )
 @click.option("--until", type=Since(), help="To when; a day begun is exported whole.")
 @click.option("--full", is_flag=True, help="Write every day anew, changed or not.")
-@click.option("--with-destination/--without-destination", "destination", default=False,
-              help="Whether numbers and addresses, which are personal data, go with it.  "
-              "[default: without]")  # fmt: skip
+@WITH_DESTINATION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/export.md).")
 @click.pass_obj
 def export(

@@ -78,7 +78,6 @@ def _draw(lines: Sequence[DayLine], by: By | None) -> None:
     """Print the table, as wide as the terminal; piped, as wide as it gets."""
     from rich.console import Console
 
-    console = Console()
     columns = [
         Column("day", ColumnKind.DAY, ""),
         *([Column("service_sid" if by == "service" else by, ColumnKind.TEXT, "")] if by else []),
@@ -97,7 +96,8 @@ def _draw(lines: Sequence[DayLine], by: By | None) -> None:
     # Days that expired unloaded get one sentence below, not a line each.
     shown = [line for line in lines if line.twilio is not None or line.stored.counts.attempts]
     rows = [_row(line, by) for line in shown]
-    draw(console, columns, rows, currency="", width=table.room(console))
+    left_out = draw(Console(), columns, rows, currency="", width=table.room())
+    table.say_left_out(left_out, "--json")
 
 
 def _row(line: DayLine, by: By | None) -> tuple[Any, ...]:
@@ -127,7 +127,9 @@ def _say(report: RunReport, by: By | None, lines: Sequence[DayLine], undated: in
     days = {found: counted(len(group), "day") for found, group in of.items()}
     lost = -sum(line.difference.attempts for line in of[Finding.MISSING] if line.difference)
     if lost:
-        yield _folded(f"{lost:,} attempts of {days[Finding.MISSING]} are missing here.")
+        verb = "is" if lost == 1 else "are"
+        missing = f"{counted(lost, 'attempt')} of {days[Finding.MISSING]} {verb} missing here."
+        yield _folded(missing)
     if of[Finding.SURPLUS]:
         yield _folded(
             f"{days[Finding.SURPLUS]} with attempts here that Twilio does not count: "
@@ -145,12 +147,14 @@ def _say(report: RunReport, by: By | None, lines: Sequence[DayLine], undated: in
         yield "This loads what differs:"
         yield from (f"  {command}" for command in todo)
         if report.pending:
-            yield _folded(f"{report.pending:,} SIDs still wait in the queue for: verify-etl run")
+            waits = f"{counted(report.pending, 'SID')} still wait{'s' * (report.pending == 1)}"
+            yield _folded(f"{waits} in the queue for: verify-etl run")
     if of[Finding.EXPIRED]:
         expired = days[Finding.EXPIRED]
         yield _folded(f"{expired} begun before what the API still remembers: not asked.")
     if undated:
-        yield _folded(f"{undated:,} attempts of unknown creation time are in no day.")
+        verb = "is" if undated == 1 else "are"
+        yield _folded(f"{counted(undated, 'attempt')} of unknown creation time {verb} in no day.")
 
 
 def _folded(text: str) -> str:

@@ -1,11 +1,10 @@
 """``verify-etl report``: the questions that the rows answer."""
 
-import io
+import json
 import logging
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -15,8 +14,7 @@ import click
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from etl.cli import table
-from etl.cli.commands import report_as_of
+from etl.cli.commands import report_as_of, report_output
 from etl.cli.commands.report_html import html
 from etl.cli.context import Context
 from etl.cli.types import Word, check_order
@@ -25,11 +23,9 @@ from etl.database.errors import explain
 from etl.database.transact import check_revision, transact
 from etl.reports import REPORTS, find
 from etl.reports import fees as price_list
-from etl.reports.files import replaced
 from etl.reports.model import Report
-from etl.reports.output import WRITERS
+from etl.reports.personal import impersonal
 from etl.reports.query import Question, Rows, ask, undated
-from etl.reports.table import draw
 from etl.reports.window import moment
 from etl.sql.odd import say
 from etl.sql.zones import zone_named
@@ -39,7 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MOST_ROWS = 1000
 _ISO = 2
 
 
@@ -59,15 +54,21 @@ class _Reports(click.Group):
 
 
 @click.group(cls=_Reports, invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the list as a JSON array.")
 @click.pass_context
-def report(ctx: click.Context) -> None:
+def report(ctx: click.Context, *, as_json: bool) -> None:
     """Answer a question from the rows; without a name, list the questions.
 
     \b
     Example:
       verify-etl report conversion-daily --since 7d --channel sms
     """
-    if ctx.invoked_subcommand is None:
+    if as_json and ctx.invoked_subcommand:
+        msg = "--json stands behind the report's name."
+        raise click.UsageError(msg)
+    if as_json:
+        click.echo(json.dumps([{"name": r.name, "sentence": r.sentence} for r in REPORTS]))
+    elif ctx.invoked_subcommand is None:
         others = [command for name, command in sorted(report.commands.items())]
         formatter = ctx.make_formatter()
         formatter.write_dl([(found.name, found.sentence) for found in REPORTS])
@@ -78,8 +79,9 @@ def report(ctx: click.Context) -> None:
 
 @report.command()
 @click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help='Print {"fees": N}.')
 @click.pass_obj
-def fees(context: Context, *, file: str) -> None:
+def fees(context: Context, *, file: str, as_json: bool) -> None:
     """Load the fees for successful verifications from a TOML or CSV file, in place of all others.
 
     \b
@@ -94,7 +96,10 @@ def fees(context: Context, *, file: str) -> None:
 
     with context.database(context.settings()) as engine:
         count = transact(engine, work, doing="storing the fees")
-    _log.info("%s loaded.", counted(count, "fee"))
+    if as_json:
+        click.echo(json.dumps({"fees": count}))
+    else:
+        _log.info("%s loaded.", counted(count, "fee"))
 
 
 def _command(report: Report) -> click.Command:
@@ -143,35 +148,28 @@ def _options(report: Report) -> Iterator[click.Option]:
         yield click.Option(
             ["--by"], metavar="KEYS", help=f"Any of {keys}; or total.  [default: {default}]"
         )
-    yield click.Option(["--limit"], type=click.IntRange(1, 2**31), help="At most this many rows.")
-    yield click.Option(
-        ["--format", "form"],
-        type=click.Choice(["table", *WRITERS]),
-        default="table",
-        show_default=True,
-        help="A table for people; the others for programs.",
-    )
-    yield click.Option(
-        ["-o", "--output"], type=click.Path(dir_okay=False), help="Write to this file."
-    )
+    yield from report_output.options(report)
 
 
 def _run(
     context: Context,
     report: Report,
     *,
-    form: str,
+    form: str | None,
     output: str | None,
+    as_json: bool,
+    destination: bool = False,
     **asked: Any,  # noqa: ANN401 - options as click hands them over
 ) -> None:
+    form = report_output.format_of(form, output, as_json=as_json)
     settings = context.settings()
     question, zone = _question(report, settings, form=form, **asked)
     with context.database(settings, read_only=True) as engine:
-        asking = _asked(context, engine, report, question, zone)
+        asking = _asked(context, engine, report, question, zone, destination=destination)
         if form == "table":
-            _table(asking, report, question, output)
+            report_output.print_table(asking, report, question, output)
         else:
-            _file(asking, question, zone, form, output)
+            report_output.write_file(asking, question, zone, form, output)
 
 
 def _question(
@@ -195,7 +193,7 @@ def _question(
     end = moment(until, option="--until", zone=zone, now_s=now) if until else None
     check_order(start, end)
     if limit is None and form == "table":
-        limit = _MOST_ROWS + 1
+        limit = report_output.MOST_ROWS + 1
     question = Question(
         since=start,
         until=end,
@@ -225,7 +223,13 @@ def _by(report: Report, text: str | None) -> tuple[str, ...] | None:
 
 @contextmanager
 def _asked(
-    context: Context, engine: Engine, report: Report, question: Question, zone: tzinfo
+    context: Context,
+    engine: Engine,
+    report: Report,
+    question: Question,
+    zone: tzinfo,
+    *,
+    destination: bool,
 ) -> Iterator[Rows]:
     """Ask within a transaction that writes nothing, and say the database's errors in words."""
 
@@ -246,49 +250,10 @@ def _asked(
                 report_as_of.say(connection, report, question.as_of, zone)
             with ask(connection, report, question) as answer:
                 rows = (tuple(local(value) for value in row) for row in answer.rows)
-                yield replace(answer, rows=rows)
+                shown = replace(answer, rows=rows)
+                yield shown if destination else impersonal(shown)
     except DBAPIError as error:
         raise explain(error, f"reading {report.name}") from error
-
-
-def _table(
-    asking: AbstractContextManager[Rows], report: Report, question: Question, output: str | None
-) -> None:
-    from rich.console import Console
-
-    with asking as answer:
-        rows = list(answer.rows)
-    if cut := len(rows) > _MOST_ROWS and question.limit == _MOST_ROWS + 1:
-        del rows[_MOST_ROWS:]
-    buffer = io.StringIO()
-    console = Console(file=buffer) if output else Console()
-    width = table.room(console)
-    left_out = draw(console, answer.columns, rows, currency=report.currency, width=width)
-    if output:
-        with replaced(output) as stream:
-            stream.write(buffer.getvalue().encode())
-    if not rows:
-        _log.info("No rows.")
-    if cut:
-        _log.info("The first %s rows; --limit or another format for more.", f"{_MOST_ROWS:,}")
-    if left_out:
-        _log.info("Left out for want of width: %s. --format csv has them.", ", ".join(left_out))
-
-
-def _file(
-    asking: AbstractContextManager[Rows],
-    question: Question,
-    zone: tzinfo,
-    form: str,
-    output: str | None,
-) -> None:
-    output = output or "-"
-    if output == "-" and form == "parquet" and sys.stdout.isatty():
-        msg = "Parquet is not for terminals: add -o FILE."
-        raise click.UsageError(msg)
-    # The outer one: what passes it on to a reader does so when the transaction has ended.
-    with replaced(output) as stream, asking as answer:
-        WRITERS[form](report_as_of.stamped(answer, question, zone), stream)
 
 
 report.add_command(html)

@@ -1,5 +1,6 @@
 """``verify-etl report html``: the page, in one file that opens offline."""
 
+import json
 import logging
 import time
 from datetime import UTC
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 @click.option("--channel", multiple=True, metavar="NAME", help="Only this channel; repeatable.")
 @click.option("--country", multiple=True, metavar="CODE", help="Only this country; repeatable.")
 @click.option("--as-of", metavar="WHEN", help=report_as_of.AS_OF)
+@click.option("--json", "as_json", is_flag=True, help='Print {"file": NAME, "bytes": N}.')
 @click.pass_obj
 def html(
     context: Context,
@@ -43,6 +45,7 @@ def html(
     channel: tuple[str, ...],
     country: tuple[str, ...],
     as_of: str | None,
+    as_json: bool,
 ) -> None:
     """Write the page: charts and tables in one file that opens offline and fetches nothing.
 
@@ -74,4 +77,7 @@ def html(
             raise explain(error, "reading the reports") from error
     with replaced(output) as stream:
         size = write(page, stream)
-    _log.info("%s: %s.", output, sized(size))
+    if as_json:
+        click.echo(json.dumps({"file": output, "bytes": size}))
+    else:
+        _log.info("%s: %s.", output, sized(size))

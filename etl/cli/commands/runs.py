@@ -17,7 +17,7 @@ from etl.queue import status
 _log = logging.getLogger(__name__)
 
 _NAMES = ("run", "command", "started", "seconds", "exit", "requests", "fetched", "final", "dead")
-_SPARE = ("dead", "final", "requests", "command", "seconds")
+_SPARE = ("seconds", "requests", "command", "final", "fetched")
 
 
 @click.command()
@@ -45,10 +45,9 @@ def runs(context: Context, *, limit: int, as_json: bool) -> None:
         click.echo(json.dumps(found, default=str))
     elif found:
         rows = [_row(run) for run in found]
-        lines, gone = table.aligned(_NAMES, rows, spare=_SPARE)
+        lines, gone = table.aligned(_NAMES, rows, columns=table.room(), spare=_SPARE)
         click.echo("\n".join([*lines, *_errors(found)]))
-        if gone:
-            _log.info("Left out for want of width: %s. --json has them.", ", ".join(gone))
+        table.say_left_out(gone, "--json")
     else:
         _log.info("No run yet.")
 
