@@ -126,6 +126,18 @@ def room(connection: Connection, allowance: Allowance, *, paused_until: int, now
     return Room(free, min(soonest, furthest))
 
 
+def taken(connection: Connection, allowance: Allowance, now: int) -> list[int]:
+    """Return for how long (ms) each slot is taken that is not free. A pause takes them all."""
+    longest = max(LONGEST_PAUSE_MS, allowance.window_ms + REQUEST_MS)
+    mine = (s.c.account == allowance.account, s.c.slot < allowance.requests, s.c.free_at > now)
+    rows = connection.execute(select(s.c.slot, s.c.free_at).where(*mine)).all()
+    waits = {int(row.slot): min(int(row.free_at) - now, longest) for row in rows}
+    pause = waits.pop(GATE, 0)
+    if pause:
+        return [max(pause, waits.get(slot, 0)) for slot in range(allowance.requests)]
+    return sorted(waits.values())
+
+
 def _set_down(connection: Connection, *which: ColumnElement[bool], to: int) -> None:
     # Written, since the next look would find it too late again.
     connection.execute(update(s).where(*which, s.c.free_at > to).values(free_at=to))

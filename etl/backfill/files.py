@@ -38,6 +38,7 @@ _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Text has no control bytes but tab, line ends, form feed and escape.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _WRONG_SHARE: Final = 0.2
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OVERLONG: Final = f"is longer than {LINE_LENGTH // 1024} KB"
 _CSV_ROWS: Final = 16_384
 # Past so many lines, a quote is taken for one that never closes.
@@ -189,7 +190,12 @@ def _delimiter(head: list[str], kind: SidKind) -> str | None:
 
 
 def _names(header: list[str]) -> list[str]:
-    return [name.strip(BLANK + '"').lower().replace(" ", "_") for name in header]
+    return [_snake(name.strip(BLANK + '"')) for name in header]
+
+
+def _snake(name: str) -> str:
+    """Write a name as the API does: dateCreated and Date Created are date_created."""
+    return _HUMP.sub("_", name).lower().replace(" ", "_")
 
 
 def _text(lines: list[str], number: int, kind: SidKind) -> Block:
@@ -229,11 +235,13 @@ def _members(value: object, kind: SidKind) -> list[tuple[object, object]]:
     """Give SID and time of each attempt in a JSON value; a Verification's own SID is none."""
     if not isinstance(value, Mapping):
         return [(value, None)]
+    value = {_snake(str(key)): found for key, found in value.items()}
     sent = value.get("send_code_attempts")
     if kind is not ATTEMPTS or not isinstance(sent, list):
         best, other = kind.columns
         return [(value.get(best, value.get(other)), value.get("date_created"))]
-    items = [item if isinstance(item, Mapping) else {} for item in sent]
+    maps = [item if isinstance(item, Mapping) else {} for item in sent]
+    items = [{_snake(str(key)): found for key, found in item.items()} for item in maps]
     return [(item.get("attempt_sid"), item.get("time")) for item in items]
 
 

@@ -141,7 +141,7 @@ def cli(
         msg = "-v and -q exclude each other."
         raise click.UsageError(msg)
     messages.set_up(verbose=verbose, quiet=quiet, log_format=log_format)
-    ctx.obj = Context(config=config, verbose=verbose, quiet=quiet)
+    ctx.obj = Context(config, verbose, quiet, log_format)
 
 
 def look_for_garbage_seldom() -> None:

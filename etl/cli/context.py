@@ -1,11 +1,14 @@
 """Hand the global options to the commands, which build from them what they need."""
 
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from etl.cli import messages
 
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from etl.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class Context:
     config: str | None
     verbose: bool
     quiet: bool
+    log_format: str = "text"
 
     def settings(self, **flags: Any) -> "Settings":  # noqa: ANN401 - checked by the model
         """Resolve the settings; ``flags`` that are None were not given."""
@@ -49,6 +55,13 @@ class Context:
             yield snapshots(engine) if read_only else engine
         finally:
             engine.dispose()
+
+    def conclude(self, words: str, done: "Mapping[str, Any]") -> None:
+        """Say what a command did: a line on stdout, or one of the messages written as JSON."""
+        if self.log_format == "json":
+            _log.info("%s", words, extra={"fields": dict(done)})
+        elif not self.quiet:
+            click.echo(words)
 
     def watched(self) -> bool:
         """Say whether a person watches stderr."""

@@ -94,8 +94,8 @@ def carry_out(
         report = act(*tools, stop=StopFlag(), watch=watch)
     if as_json:
         printing(report.as_dict())
-    elif not context.quiet:
-        click.echo(summary(report))
+    else:
+        context.conclude(summary(report), report.as_dict())
     exit_with(report)
 
 

@@ -62,8 +62,8 @@ class ProgressLine:
 
     def _line(self, counts: Counts, now: float, columns: int) -> str:
         done, total = counts.finished, self._total
-        if total is not None and done > total:
-            # More came in meanwhile: nobody knows how much is left.
+        if not total or done > total:
+            # Nothing waited, or more came in meanwhile: nobody knows how much is left.
             total = None
         per_minute = self._per_minute(counts, now)
         so_far = f"{done:,}" if total is None else f"{done:,}/{total:,}"
@@ -136,7 +136,7 @@ class ProgressLine:
 
 
 def _bar(done: int, total: int, size: int) -> str:
-    full = size * done // total if total else size
+    full = size * done // total
     encoding = (getattr(sys.stderr, "encoding", "") or "").lower()
     on, off = ("\u2501", "\u2500") if "utf" in encoding else ("#", "-")
     return on * full + off * (size - full)

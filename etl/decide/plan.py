@@ -10,11 +10,13 @@ Times are epoch milliseconds UTC; spans are half open, [start, end).
 """
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from etl.decide import rules
 from etl.decide.cover import Cover, cover, pages
 from etl.decide.estimate import estimate
-from etl.decide.questions import View, question
+from etl.decide.questions import View, hypothesis, question
 from etl.decide.values import Bucket, Density, Plan, Strategy, Sweep, Waiting, Window
 
 
@@ -52,15 +54,29 @@ def plan(
     listed = sum(sweep.pages for sweep in sweeps)
     found = sum(sweep.finds for sweep in sweeps)
     fetches = waiting.expired + max(0, math.ceil(single - found - 1e-6))
+    asked = density.asked + len(asks)
+    requests = asked + listed + fetches
     return Plan(
         ask=asks,
         sweeps=sweeps,
         fetches=fetches,
-        requests=density.asked + len(asks) + listed + fetches,
+        requests=requests,
+        least=min(requests, asked + waiting.expired + _fewest(view)) if asks else requests,
+        most=max(requests, asked + waiting.expired + single) if asks else requests,
         fetch_only=waiting.expired + single,
         sweep_only=waiting.expired + math.ceil(whole.cost),
         guessed=view.estimate.blank and single > 0,
     )
+
+
+def _fewest(view: View) -> int:
+    """Return what it costs if the account holds as few attempts as it may."""
+    few = pairwise(hypothesis(view, few=True))
+    attempts = [
+        max(end - start, sids) for (start, end), sids in zip(few, view.weights, strict=True)
+    ]
+    sums = [0.0, *accumulate(attempts)]
+    return math.ceil(cover(view.weights, sums, view.page_size).cost - 1e-6)
 
 
 def _view(waiting: Waiting, density: Density, page_size: int, now: int) -> View:
@@ -129,11 +145,14 @@ def _safe(view: View, density: Density, sweep: Sweep) -> bool:
     return sweep.finds >= doubt * wasted * sweep.pages
 
 
-def seconds(requests: int, allowance: int, window_ms: int) -> float:
-    """Return how long ``requests`` take at the allowance; the first ``allowance`` go at once.
+def seconds(requests: int, allowance: int, window_ms: int, taken: Sequence[int] = ()) -> float:
+    """Return how long ``requests`` take at the allowance.
 
-    An allowance of 0 is none at all: nothing waits.
+    ``taken``: for how long (ms) each slot is still taken that is not free; a slot is free again one
+    window after its use. An allowance of 0 is none at all: nothing waits.
     """
-    if allowance <= 0 or requests <= allowance:
+    if allowance <= 0 or requests <= 0:
         return 0.0
-    return (math.ceil(requests / allowance) - 1) * window_ms / 1000
+    windows, place = divmod(requests - 1, allowance)
+    waits = [0] * (allowance - len(taken)) + sorted(taken)
+    return (windows * window_ms + waits[place]) / 1000

@@ -54,7 +54,7 @@ def _hull(view: View) -> tuple[int, int]:
 
 def _doubted(view: View, chosen: Cover, asked: int) -> tuple[int, int] | None:
     """Choose the window whose unsure count matters most to the plan."""
-    few, many = _hypothesis(view, few=True), _hypothesis(view, few=False)
+    few, many = hypothesis(view, few=True), hypothesis(view, few=False)
     hopeful = cover(view.weights, few, view.page_size)
     if not hopeful.windows:
         return None
@@ -151,7 +151,7 @@ def _stake(view: View, few: list[float], many: list[float], window: tuple[int, i
     return max(0.0, min(sids - least, most - sids))
 
 
-def _hypothesis(view: View, *, few: bool) -> list[float]:
+def hypothesis(view: View, *, few: bool) -> list[float]:
     """Return the sums with everything unsure as far off as it may be."""
     guess = view.estimate
     values = []

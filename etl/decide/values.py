@@ -88,15 +88,18 @@ class Plan:
     """Hold what to do, and its cost in requests.
 
     With ``ask`` not empty, ask and plan again: the rest is the plan without the answers.
-    ``requests`` = asks, those made included + pages + fetches. ``fetch_only`` and ``sweep_only``
-    are the costs of each way by itself, asks left out. ``guessed``: nothing says how much the
-    account holds, so pages are counted for the SIDs that wait alone.
+    ``requests`` = asks, those made included + pages + fetches. The answers may bring it to anything
+    from ``least`` to ``most``. ``fetch_only`` and ``sweep_only`` are the costs of each way by itself,
+    asks left out. ``guessed``: nothing says how much the account holds, so pages are counted for the
+    SIDs that wait alone.
     """
 
     ask: tuple[Window, ...]
     sweeps: tuple[Sweep, ...]
     fetches: int
     requests: int
+    least: int
+    most: int
     fetch_only: int
     sweep_only: int
     guessed: bool = False

@@ -28,6 +28,8 @@ OVERLAP_MS: Final = 3_600_000
 SPLIT_FROM_MS: Final = 24 * 3_600_000
 """A longer window is split: then a page that fails does not restart a month."""
 
+_MINUTE_MS: Final = 60_000
+
 PART: Final = 50_000
 """Attempts in a part of a window."""
 
@@ -67,6 +69,8 @@ class Discover:
         done: list[Listing] = []
         while (listing := self._lease.resume(PURPOSE, asked.service)) is not None:
             done += self._list(listing)
+        if asked.start is None:
+            self._say_unlisted(asked.service)
         start, end = self._bounds(asked)
         # What has just been finished is not listed again, but for what its first pages, read
         # before the break, showed too early.
@@ -77,6 +81,28 @@ class Discover:
                 self.run(asked if asked.start is None else replace(asked, start=stopped))
                 break
         return start, end
+
+    def _say_unlisted(self, service: str) -> None:
+        """Name what lies before the earliest window, for no run will list it by itself."""
+        tools = self._tools
+
+        def work(connection: Connection) -> tuple[int | None, int]:
+            first = windows.earliest(
+                connection, account=tools.account, scope=service, purpose=PURPOSE
+            )
+            return first, tools.clock(connection) - tools.policy.retention
+
+        first, oldest = transact(tools.engine, work, doing="looking for what was not listed")
+        if first is None or first <= oldest + OVERLAP_MS:
+            return
+        of = f" --service {service}" if service else ""
+        # Rounded up: the window then ends after the first one begins.
+        until = moment(first + _MINUTE_MS - 1)
+        _log.warning(
+            "Attempts created %s were never listed. This loads them: "
+            "verify-etl discover --since %s --until %s%s",
+            _span(oldest, first), f"{moment(oldest):%Y-%m-%dT%H:%MZ}", f"{until:%Y-%m-%dT%H:%MZ}", of,
+        )  # fmt: skip
 
     def _load(self, start: int, end: int, service: str) -> int | None:
         """List a window in parts; return the start of the first that another worker has."""

@@ -21,7 +21,7 @@ const initial = () => ({
   from: Math.max(known.firstDay, known.lastDay - 89), to: known.lastDay, service: ALL, channel: ALL, country: ALL,
 });
 
-const setRange = (from, to) => Object.assign(asked, { from: clamp(from), to: clamp(Math.max(from, to)) });
+const setRange = (from, to) => Object.assign(asked, { from: clamp(from), to: clamp(to) });
 
 /** Filter a kind by some codes; no codes mean no filter. */
 const choose = (kind, codes) => {
@@ -54,37 +54,52 @@ const delta = (now, then, { good = 0, unit = "%", of = "" } = {}) => {
   return el("span", { class: tone }, `${change > 0 ? "▲" : change < 0 ? "▼" : ""} ${words}${of}`.trim());
 };
 
-const tile = ({ title, figures, change, note, means }) => {
+/** Say with what a change compares. */
+const against = ({ days, cut }) => ` on the ${plural(days, "day")} before${cut ? ", whole days only" : ""}`;
+
+const tile = ({ title, figures, change, then, note, means }) => {
   const made = el("article", { class: "tile" }, el("h2", {}, title));
   for (const [big, little] of figures) made.append(el("p", { class: "figure" }, big, ...(little ? [" ", el("small", {}, little)] : [])));
   const line = el("p", { class: "delta" });
-  if (change) line.append(change, " on the days before");
+  if (change) line.append(change, against(then));
   if (note) line.append(line.childNodes.length ? " · " : "", note);
   made.append(line, el("details", {}, el("summary", {}, "What is this?"), el("p", {}, means)));
   return made;
 };
 
-const moneyTiles = (sums, past) => {
+/** Compare costs in one currency, by what has a price in both times. */
+const costChanges = (then, code, of) => {
+  if (!then) return {};
+  const [now, past] = [then.now, then.past].map((one) => one.costs.get(code) ?? noCost);
+  const whole = [then.now, then.past].every((one) => one.priced === one.attempts);
+  const price = (cost) => Number(exact(cost.price)) / (whole ? 1 : cost.priced || NaN);
+  const fees = bothOf(now) !== null && bothOf(past) !== null;
+  const per = (cost) => eachNumber(fees ? bothOf(cost) : exact(cost.price), cost.conversions);
+  const [after, before] = [price(now), price(past)];
+  return {
+    cost: Number.isNaN(after + before) ? null : delta(after, before, { of: `${of}${whole ? "" : " per priced attempt"}` }),
+    each: delta(per(now), per(past), { good: -1, of }),
+  };
+};
+
+const moneyTiles = (sums, then) => {
   const list = currenciesOf(known, sums);
   const by = (one, code) => one?.costs.get(code) ?? noCost;
   const name = (code) => named(known, "currency", code);
   const first = list[0];
-  const total = (one) => Number(exact(by(one, first).price));
-  const per = (one) => (bothOf(by(one, first)) === null ? exact(by(one, first).price) : bothOf(by(one, first)));
-  const number = (one) => eachNumber(per(one), by(one, first).conversions);
   const lines = (write) => (list.length ? list.map((code) => [write(by(sums.total, code)), name(code)]) : [[DASH, ""]]);
   const cost = first === undefined ? null : by(sums.total, first);
-  const change = (now, options) => (past && cost ? delta(now(sums.total), now(past), { ...options, of: list.length > 1 ? ` in ${name(first)}` : "" }) : null);
+  const change = costChanges(cost && then, first, list.length > 1 ? ` in ${name(first)}` : "");
   return [
     {
-      title: "Cost", figures: lines((one) => money(exact(one.price))), change: change(total),
+      title: "Cost", figures: lines((one) => money(exact(one.price))), change: change.cost, then,
       note: cost && sums.total.priced < sums.total.attempts ? `${percent(sums.total.attempts - sums.total.priced, sums.total.attempts)} not priced` : "",
       means: "The sum of the API's prices of these attempts, each currency apart, without the fees for successful verifications. Attempts without a price are not in it.",
     },
     {
       title: "Cost per conversion",
       figures: lines((one) => (bothOf(one) !== null && one.conversions ? each(bothOf(one), one.conversions) : each(exact(one.price), one.conversions))),
-      change: change(number, { good: -1 }),
+      change: change.each, then,
       note: !cost || !cost.conversions ? "" : bothOf(cost) === null ? "fees not known: price alone" : "fees included",
       means: "What all attempts cost, unconverted ones too, divided by the successful verifications among them; each currency apart. It includes the fee where one is known for every conversion.",
     },
@@ -100,34 +115,34 @@ const moneyTiles = (sums, past) => {
 const successTile = () => {
   const range = widened(asked, grids.success);
   const rate = (one) => one && share(one.converted, one.verifications);
-  const sum = (days) => days && sumSteps(grids.success, days, "channel", SUCCESS).total;
+  const sum = (days) => sumSteps(grids.success, days, "channel", SUCCESS).total;
   const total = sum(range);
   const same = range.first === asked.first && range.to === asked.to;
-  const past = same ? sum(before(asked, known, grids.success)) : null;
+  const then = same ? comparison(asked, known, grids.success) : null;
   return {
     title: "Verification success", figures: [[percent(total.converted, total.verifications), ""]],
-    change: past && delta(rate(total), rate(past), { good: 1, unit: " points" }),
+    change: then && delta(rate(sum(then.now)), rate(sum(then.past)), { good: 1, unit: " points" }), then,
     note: same ? `${count(total.converted)} of ${count(total.verifications)}` : `${iso(range.first)} to ${iso(range.to)}`,
     means: known.definitions["verification-success-daily"].counts,
   };
 };
 
-const drawTiles = (sums, past) => {
+const drawTiles = (sums, then) => {
   const { total } = sums;
   const rate = (one) => share(one.converted, one.attempts);
   const tiles = [
     {
       title: "Attempts", figures: [[count(total.attempts), ""]],
-      change: past && delta(total.attempts, past.attempts), note: past ? "" : "no earlier days to compare with",
+      change: then && delta(then.now.attempts, then.past.attempts), then, note: then ? "" : "no earlier days to compare with",
       means: known.definitions["conversion-daily"].counts,
     },
     {
       title: "Conversion rate", figures: [[percent(total.converted, total.attempts), ""]],
-      change: past && delta(rate(total), rate(past), { good: 1, unit: " points" }), note: `${count(total.converted)} converted`,
+      change: then && delta(rate(then.now), rate(then.past), { good: 1, unit: " points" }), then, note: `${count(total.converted)} converted`,
       means: "Converted attempts divided by all attempts, as Twilio's Summary counts them. A verification may take several attempts, so more verifications succeed than attempts convert.",
     },
     successTile(),
-    ...moneyTiles(sums, past),
+    ...moneyTiles(sums, then),
     {
       title: "Not final", figures: [[percent(total.notFinal, total.attempts), ""]],
       note: `${count(total.notFinal)} attempts can still change`,
@@ -181,7 +196,7 @@ const say = (sums) => {
 
 const remember = () => {
   const words = new URLSearchParams({ from: iso(asked.first), to: iso(asked.to) });
-  for (const kind of KINDS) if (asked[kind] !== ALL) words.set(kind, asked[kind]);
+  for (const kind of KINDS) for (const code of asked[kind] ?? []) words.append(kind, wordOf(kind, code));
   try {
     history.replaceState(null, "", `#${words}`);
   } catch {
@@ -189,15 +204,26 @@ const remember = () => {
   }
 };
 
+/** Choose what the address says, and return what of it this page does not have. */
 const recall = () => {
   const words = new URLSearchParams(location.hash.slice(1));
   const [from, to] = ["from", "to"].map((name) => dayOf(words.get(name) ?? ""));
-  if (Number.isFinite(from) && Number.isFinite(to)) setRange(from, to);
+  const gone = [];
+  if (from > to) gone.push(`days from ${iso(from)} back to ${iso(to)}`);
+  else if (from > known.lastDay || to < known.firstDay) gone.push(`the days ${iso(from)} to ${iso(to)}`);
+  else if (Number.isFinite(from) && Number.isFinite(to)) {
+    if (from < known.firstDay) gone.push(`days before ${iso(known.firstDay)}`);
+    if (to > known.lastDay) gone.push(`days after ${iso(known.lastDay)}`);
+    setRange(from, to);
+  }
   for (const kind of KINDS) {
-    const there = new Set(choices(kind));
-    const codes = [...new Set((words.get(kind) ?? "").split(",").filter(Boolean).map(Number))].filter((code) => there.has(code));
+    const there = new Map(choices(kind).map((code) => [wordOf(kind, code), code]));
+    const wanted = [...new Set(words.getAll(kind))];
+    gone.push(...wanted.filter((word) => !there.has(word)).map((word) => `${kind} ${short(word)}`));
+    const codes = wanted.filter((word) => there.has(word)).map((word) => there.get(word));
     if (codes.length) asked[kind] = codes.sort((a, b) => a - b);
   }
+  return gone;
 };
 
 const show = () => {
@@ -205,13 +231,14 @@ const show = () => {
   asked = widened(asked, grids.main);
   fillForm();
   const sums = sumMain(grids.main, asked);
-  const earlier = before(asked, known, grids.main);
-  drawTiles(sums, earlier && sumTotal(grids.main, earlier));
+  const then = comparison(asked, known, grids.main);
+  drawTiles(sums, then && { ...then, now: sumTotal(grids.main, then.now), past: sumTotal(grids.main, then.past) });
   forget();
   const state = { known, grids, asked, sums, choose };
   at("sections").replaceChildren(...SECTIONS.map((section) => drawSection(section, state)));
   for (const id of open) if (id) at(id)?.querySelector("details.how")?.setAttribute("open", "");
   drawAll();
+  hintAtWidth();
   say(sums);
   remember();
 };
@@ -229,8 +256,11 @@ const listen = () => {
     at(id).addEventListener("change", () => {
       const [from, to] = ["from", "to"].map((name) => dayOf(at(name).value));
       if (!Number.isFinite(from) || !Number.isFinite(to)) return;
-      if (id === "from") setRange(from, Math.max(from, to));
-      else setRange(Math.min(from, to), to);
+      if (from > to) {
+        at("said").textContent = `From ${iso(from)} is later than To ${iso(to)}: still shown are ${iso(asked.first)} to ${iso(asked.to)}.`;
+        return;
+      }
+      setRange(from, to);
       show();
     });
   }
@@ -247,15 +277,17 @@ const listen = () => {
     drawAll();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  addEventListener("resize", hintAtWidth);
+  matchMedia("(max-width: 40rem)").addEventListener("change", drawAll);
   addEventListener("beforeprint", () => onPaper(true));
   addEventListener("afterprint", () => onPaper(false));
 };
 
-const introduce = () => {
+const introduce = (gone) => {
   const narrowed = Object.entries(known.asked).filter(([, value]) => value?.length).map(([name, value]) => `${name} ${[].concat(value).join(", ")}`);
   at("about").textContent = `${iso(known.firstDay)} to ${iso(known.lastDay)} · all times and days are UTC · made ${minute(known.madeAt)} UTC${known.asOf ? ` · as known at ${minute(known.asOf)} UTC` : ""}${narrowed.length ? ` · only ${narrowed.join("; ")}` : ""}`;
   const undated = known.freshness.find((row) => row.measure === "no_date")?.number;
-  const notes = [];
+  const notes = gone.length ? [`Not on this page, so left out of the link's filters: ${gone.join(", ")}.`] : [];
   if (undated) notes.push(`${plural(undated, "attempt")} of unknown time ${undated === 1 ? "is" : "are"} in no chart.`);
   if (grids.main.daysFrom > known.firstDay) notes.push(`Before ${iso(grids.main.daysFrom)} this page counts in longer steps than days.`);
   at("notice").textContent = notes.join(" ");
@@ -270,9 +302,8 @@ const start = async () => {
   for (const [name, grid] of Object.entries(known.grids)) grids[name] = await unpacked(grid);
   asked = initial();
   KINDS.forEach(makePick);
-  introduce();
+  introduce(recall());
   listen();
-  recall();
   show();
   document.documentElement.dataset.ready = "yes";
 };

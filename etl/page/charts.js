@@ -1,15 +1,16 @@
-// Draw with Chart.js, in the colours of the style sheet. Numbers not yet final are hatched or dashed.
+// Draw with Chart.js, in the colours of the style sheet. What is not final is hatched or dashed, in
+// proportion to its share.
 
 const drawn = [];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-const hatch = (name) => {
+const hatch = () => {
   const tile = document.createElement("canvas");
   tile.width = 7;
   tile.height = 7;
   const pen = tile.getContext("2d");
-  pen.strokeStyle = colour(name);
-  pen.lineWidth = 2;
+  pen.strokeStyle = colour("card");
+  pen.lineWidth = 2.5;
   pen.beginPath();
   for (const shift of [-7, 0, 7]) {
     pen.moveTo(shift - 1, 8);
@@ -19,7 +20,37 @@ const hatch = (name) => {
   return pen.createPattern(tile, "repeat");
 };
 
+/** Hatch the upper part of each stack of bars, as much of it as is not final. */
+const hatching = (open) => ({
+  id: "hatching",
+  afterDatasetsDraw: (chart) => {
+    const pen = chart.ctx;
+    const bars = chart.getSortedVisibleDatasetMetas().filter((meta) => meta.type === "bar");
+    pen.save();
+    pen.fillStyle = hatch();
+    open.forEach((part, place) => {
+      const stack = bars.map((meta) => meta.data[place]).filter((bar) => bar && bar.y !== bar.base);
+      if (!part || !stack.length) return;
+      const top = Math.min(...stack.flatMap(({ y, base }) => [y, base]));
+      const bottom = Math.max(...stack.flatMap(({ y, base }) => [y, base]));
+      const { x, width } = stack[0];
+      pen.fillRect(x - width / 2, top, width, (bottom - top) * part);
+    });
+    pen.restore();
+  },
+});
+
 const short = (text, most = 34) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+/** Fold a label into two lines that fit beside the bars. */
+const folded = (text, most) => {
+  if (text.length <= most) return text;
+  const space = text.lastIndexOf(" ", most);
+  const end = space > 0 ? space : most;
+  return [text.slice(0, end), short(text.slice(end).trim(), most)];
+};
+const LETTER = 7.5;
+const lettersOf = (width) => Math.min(34, Math.max(10, Math.floor((width * 0.45) / LETTER)));
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 const axis = (more = {}) => ({
@@ -45,7 +76,7 @@ const common = ({ tooltip, ...rest }) => ({
   ...rest,
 });
 
-const bars = (series, open) => ({
+const bars = (series) => ({
   type: "bar",
   label: series.label,
   data: series.values,
@@ -55,10 +86,10 @@ const bars = (series, open) => ({
   maxBarThickness: 34,
   categoryPercentage: 0.86,
   barPercentage: 0.95,
-  backgroundColor: open ? series.values.map((_, place) => (open[place] ? hatch(series.colour) : colour(series.colour))) : colour(series.colour),
-  borderColor: colour(series.colour),
-  borderWidth: open ? series.values.map((_, place) => (open[place] ? 1 : 0)) : 0,
+  backgroundColor: colour(series.colour),
 });
+
+const dashes = (part) => (part ? [8 - 5 * part, 4 * part] : undefined);
 
 const line = (series, open) => ({
   type: "line",
@@ -69,7 +100,7 @@ const line = (series, open) => ({
   borderColor: colour(series.colour),
   backgroundColor: colour("card"),
   pointBorderColor: colour(series.colour),
-  pointBackgroundColor: series.values.map((_, place) => (open?.[place] ? colour("card") : colour(series.colour))),
+  pointBackgroundColor: series.values.map((_, place) => (open?.[place] > 0.5 ? colour("card") : colour(series.colour))),
   borderWidth: 2.5,
   borderDash: series.dash ?? [],
   pointRadius: series.values.length > 62 ? 0 : 2.5,
@@ -77,7 +108,7 @@ const line = (series, open) => ({
   pointHitRadius: 8,
   tension: 0.2,
   spanGaps: false,
-  segment: { borderDash: (at) => (open?.[at.p1DataIndex] ? [3, 4] : undefined) },
+  segment: { borderDash: (at) => dashes(open?.[at.p1DataIndex]) },
 });
 
 /** Draw steps of time: stacked bars, lines, or both; `rate` lines have a percent axis of their own. */
@@ -94,14 +125,14 @@ const timeChart = ({ labels, series, open, format, tooltip }) => {
     });
   }
   if (!series.some((one) => one.kind !== "line")) scales.y.stacked = false;
-  const datasets = series.map((one) => (one.kind === "line" ? line(one, open) : bars(one, open)));
-  return { type: "bar", data: { labels, datasets }, options: common({ scales, tooltip }) };
+  const datasets = series.map((one) => (one.kind === "line" ? line(one, open) : bars(one)));
+  return { type: "bar", data: { labels, datasets }, options: common({ scales, tooltip }), plugins: open ? [hatching(open)] : [] };
 };
 
 /** Draw a ranking: one stacked bar for each name; a click on one filters by it. */
-const rankChart = ({ labels, series, tooltip, format, pick }) => ({
+const rankChart = ({ labels, series, tooltip, format, pick }, width) => ({
   type: "bar",
-  data: { labels: labels.map((label) => short(label)), datasets: series.map((one) => bars(one)) },
+  data: { labels: labels.map((label) => folded(label, lettersOf(width))), datasets: series.map((one) => bars(one)) },
   options: common({
     indexAxis: "y",
     scales: {
@@ -116,7 +147,7 @@ const rankChart = ({ labels, series, tooltip, format, pick }) => ({
 
 const legend = (series, open) => {
   const items = series.map((one) => [one.label, one.colour, one.kind === "line" ? "line" : ""]);
-  if (open?.some(Boolean)) items.push(["Not final: can still change", series[0].colour, "hatched"]);
+  if (open?.some(Boolean)) items.push([`${series.every((one) => one.kind === "line") ? "Dashed" : "Hatched"}: the share not final, which can still change`, series[0].colour, "hatched"]);
   const list = el("ul", { class: "key", "aria-hidden": "true" });
   for (const [label, name, kind] of items) {
     const swatch = el("i", { class: kind });
@@ -130,20 +161,20 @@ const legend = (series, open) => {
 const figure = (plot) => {
   const canvas = el("canvas", { role: "img", "aria-label": `${plot.title}. ${plot.says} The table below has the numbers.` });
   const box = el("div", { class: "plot" }, canvas);
-  if (plot.kind === "rank") box.style.height = `${Math.max(7, 2.6 + plot.labels.length * 1.75)}rem`;
+  if (plot.kind === "rank") box.style.height = `${Math.max(7, 2.6 + plot.labels.length * 2)}rem`;
   const made = el("figure", { "data-plot": plot.id }, el("figcaption", {}, plot.title), legend(plot.series, plot.open), box);
   drawn.push({ canvas, plot, chart: null });
   return made;
 };
 
-const configOf = (plot) => (plot.kind === "rank" ? rankChart(plot) : timeChart(plot));
+const configOf = (plot, width) => (plot.kind === "rank" ? rankChart(plot, width) : timeChart(plot));
 
 const drawAll = () => {
   for (const one of drawn) {
     one.chart?.destroy();
     Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
     Chart.defaults.font.size = 12;
-    one.chart = new Chart(one.canvas, configOf(one.plot));
+    one.chart = new Chart(one.canvas, configOf(one.plot, one.canvas.parentElement.clientWidth));
   }
 };
 
@@ -160,7 +191,7 @@ const onPaper = (yes) => {
     const drawing = el("canvas");
     drawing.width = PAPER.width;
     drawing.height = plot.kind === "rank" ? 40 + plot.labels.length * 20 : PAPER.most;
-    const config = configOf(plot);
+    const config = configOf(plot, PAPER.width);
     Object.assign(config.options, { responsive: false, devicePixelRatio: PAPER.sharp });
     const chart = new Chart(drawing, config);
     // A picture, because a printer would otherwise get every stroke of a hatched bar.

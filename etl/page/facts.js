@@ -134,11 +134,23 @@ const sumSteps = (grid, asked, key, measures) => {
   return found;
 };
 
-/** Give as many days just before the range, or null if the page does not have them. */
-const before = (asked, known, grid) => {
-  const length = asked.to - asked.first + 1;
-  const from = asked.first - length;
+/** Name the first and the last day that the page has whole: not cut by its own moment or window. */
+const wholeDays = (known) => {
+  const days = (text) => Date.parse(text) / 86400000;
+  const { since, until } = known.asked;
+  const end = Math.min(days(known.asOf ?? known.madeAt), until ? days(until) : Infinity);
+  const first = since ? Math.max(known.firstDay, Math.ceil(days(since))) : known.firstDay;
+  return { first, last: Math.min(known.lastDay, Math.floor(end) - 1) };
+};
+
+/** Give the whole days of a range, and as many just before; null if the page does not have them. */
+const comparison = (asked, known, grid) => {
+  const whole = wholeDays(known);
+  const to = Math.min(asked.to, whole.last);
+  const days = to - asked.first + 1;
+  const from = asked.first - days;
   const edge = (day) => bucketOf(grid, day).start === day;
-  if (from < known.firstDay || !edge(from) || !edge(asked.first)) return null;
-  return { ...asked, from, to: asked.first - 1 };
+  const cut = to < asked.to;
+  if (days < 1 || from < whole.first || !edge(from) || !edge(asked.first) || (cut && !edge(to + 1))) return null;
+  return { now: { ...asked, to }, past: { ...asked, from, to: asked.first - 1 }, days, cut };
 };

@@ -9,6 +9,14 @@ const choices = (kind) => {
   return Array.from({ length: names.length + (other ? 1 : 0) }, (_, code) => code);
 };
 
+const OTHERS = "*";
+
+/** Spell a code for the address: the name itself, so that a link means the same on every page. */
+const wordOf = (kind, code) => {
+  const { names } = known.names[kind];
+  return code < names.length ? names[code] ?? "" : OTHERS;
+};
+
 const optionsOf = (kind) => {
   const found = choices(kind).map((code) => [named(known, kind, code), code]);
   const { names } = known.names[kind];

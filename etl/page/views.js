@@ -5,11 +5,13 @@ const MOST_BARS = 12;
 const share = (part, whole) => (whole ? (part * 100) / whole : null);
 const rateCell = (part, whole) => ranked(percent(part, whole), share(part, whole));
 const countCell = (value) => ranked(count(value), value);
-const moneyCell = (value) => ranked(money(value), value === null ? null : Number(value));
-const eachCell = (value, by) => ranked(each(value, by), eachNumber(value, by));
+const moneyCell = (value) => amountCell(amountOf(value), value === null ? null : Number(value));
+const eachCell = (value, by) => amountCell(meanOf(value, by), eachNumber(value, by));
 const attemptLabel = (item) => `${item.dataset.label}: ${item.raw === null ? DASH : count(item.raw)}`;
 
 const feeOf = (cost) => (cost.conversions === 0 || cost.charged > 0 ? exact(cost.fee) : null);
+/** Where no fee is known at all, that of no conversion is not 0 either, but not known. */
+const feesOf = (cost, all) => (all.conversions && !all.charged ? [null, null] : [feeOf(cost), bothOf(cost)]);
 const bothOf = (cost) => (cost.charged === cost.conversions ? exact(cost.price) + exact(cost.fee) : null);
 const noCost = costs();
 
@@ -18,9 +20,10 @@ const currenciesOf = (known, sums) =>
   [...sums.total.costs.keys()].filter((code) => known.names.currency.names[code] !== null).sort((a, b) => a - b);
 
 const timeAxis = (sums) => sums.steps.starts.map(near);
-const openSteps = (sums) => [...sums.byStep.values()].map((one) => one.notFinal > 0);
+const openShare = (one) => (one.attempts ? one.notFinal / one.attempts : 0);
+const openSteps = (sums) => [...sums.byStep.values()].map(openShare);
 const stepRows = (sums, cells) =>
-  [...sums.byStep].map(([day, one]) => ({ cells: [iso(day), ...cells(one)], open: one.notFinal > 0 })).reverse();
+  [...sums.byStep].map(([day, one]) => ({ cells: [iso(day), ...cells(one)], open: openShare(one) })).reverse();
 
 const conversionCells = (one) => [
   countCell(one.attempts), countCell(one.converted), countCell(one.attempts - one.converted),
@@ -61,7 +64,8 @@ const SUCCESS_HEADS = [["Verifications"], ["Succeeded"], ["Failed"], ["Success r
 const verifications = ({ known, grids, asked }) => {
   const { steps, total, byStep, byKey } = sumSteps(grids.success, asked, "channel", SUCCESS);
   const list = [...byStep.values()];
-  const open = list.map((one) => one.not_final > 0);
+  const openly = (one) => (one.verifications ? one.not_final / one.verifications : 0);
+  const open = list.map(openly);
   return {
     empty: "No verification began in these days with these filters.",
     plots: total.verifications ? [{
@@ -80,7 +84,7 @@ const verifications = ({ known, grids, asked }) => {
       {
         id: "success", caption: "Verifications over time, newest first",
         columns: [[stepName(steps.length), "text"], ...SUCCESS_HEADS],
-        rows: [...byStep].map(([day, one]) => ({ cells: [iso(day), ...successCells(one)], open: one.not_final > 0 })).reverse(),
+        rows: [...byStep].map(([day, one]) => ({ cells: [iso(day), ...successCells(one)], open: openly(one) })).reverse(),
       },
       {
         id: "success-channel", caption: "Verifications by the channel tried first",
@@ -120,8 +124,8 @@ const costOverTime = ({ known, sums }) => {
       rows: steps.flatMap(([day, one]) => currencies.filter((code) => one.costs.has(code)).map((code) => {
         const cost = at(one, code);
         return {
-          cells: [iso(day), named(known, "currency", code), countCell(cost.priced), moneyCell(exact(cost.price)), moneyCell(exact(cost.wasted)), moneyCell(feeOf(cost)), moneyCell(bothOf(cost))],
-          open: one.notFinal > 0,
+          cells: [iso(day), named(known, "currency", code), countCell(cost.priced), moneyCell(exact(cost.price)), moneyCell(exact(cost.wasted)), ...feesOf(cost, at(sums.total, code)).map(moneyCell)],
+          open: openShare(one),
         };
       })).reverse(),
     }],

@@ -31,19 +31,20 @@ const written = (millionths, decimals, by = 1n) => {
   return `${scaled < 0n ? "-" : ""}${whole}${decimals ? "." : ""}${decimals ? digits.slice(-decimals) : ""}`;
 };
 
-/** Write an amount: two decimals, or all six where two would hide it. */
-const money = (millionths) => {
-  if (millionths === null) return DASH;
-  const size = millionths < 0n ? -millionths : millionths;
-  return written(millionths, size >= MILLION || size === 0n ? 2 : 6);
-};
+/** An amount with two decimals, or six where two would hide it; null is not known. */
+const amountOf = (millionths) => (millionths === null ? null : { millionths, by: 1n, usual: 2, least: MILLION });
 
-/** Write the price of one thing: four decimals, or six where it is small. */
-const each = (millionths, by) => {
-  if (!by || millionths === null) return DASH;
+/** The price of one of several things: four decimals, or six where it is small. */
+const meanOf = (millionths, by) =>
+  millionths === null || !by ? null : { millionths, by: BigInt(by), usual: 4, least: 10000n * BigInt(by) };
+
+const decimalsOf = ({ millionths, usual, least }) => {
   const size = millionths < 0n ? -millionths : millionths;
-  return written(millionths, size >= 10000n * BigInt(by) || size === 0n ? 4 : 6, BigInt(by));
+  return size >= least || size === 0n ? usual : 6;
 };
+const amountText = (one, decimals = one && decimalsOf(one)) => (one ? written(one.millionths, decimals, one.by) : DASH);
+const money = (millionths) => amountText(amountOf(millionths));
+const each = (millionths, by) => amountText(meanOf(millionths, by));
 const eachNumber = (millionths, by) =>
   !by || millionths === null ? null : Number(divided(millionths, BigInt(by))) / 1e6;
 

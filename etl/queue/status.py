@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, case, false, func, not_, or_, select
 
-from etl.allowance.slots import Allowance, accounts_of
+from etl.allowance.slots import Allowance, accounts_of, taken
 from etl.database.dialects import dialect
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts
@@ -38,6 +38,8 @@ class Status:
     next_due: str | None
     requests_left: int
     minutes_left: float
+    least_requests_left: int
+    least_minutes_left: float
     at_most: bool
     lost_before_turn: int
     needed_allowance: int
@@ -65,8 +67,9 @@ def read(
         connection, waiting, account=allowance.account, retention=retention, now=now
     )
     made = plan(waiting, density, page_size=page_size, now=now)
-    left = made.requests + sum(counts.get((name, State.LEASED), 0) for name in accounts)
-    until = now + int(minutes(left, allowance) * 60_000)
+    flying = sum(counts.get((name, State.LEASED), 0) for name in accounts)
+    left, used = made.most + flying, taken(connection, allowance, now)
+    until = now + int(minutes(left, allowance, used) * 60_000)
     ends = _ends(connection, accounts, _listed(made, retention), (now, until))
     lost, needed = forecast(ends, allowance, now)
     stored, final, unpriced = _count_attempts(connection)
@@ -83,7 +86,9 @@ def read(
         next_to_be_lost=_next_to_be_lost(connection, accounts, now),
         next_due=_iso(_first_due(connection)),
         requests_left=left,
-        minutes_left=minutes(left, allowance),
+        minutes_left=minutes(left, allowance, used),
+        least_requests_left=made.least + flying,
+        least_minutes_left=minutes(made.least + flying, allowance, used),
         at_most=bool(made.ask),
         lost_before_turn=lost,
         needed_allowance=needed,
@@ -98,9 +103,12 @@ def count_work(connection: Connection, accounts: Sequence[str], now: int) -> int
     return pending(connection, accounts) + int(connection.execute(due).scalar_one())
 
 
-def minutes(requests: int, allowance: Allowance) -> float:
-    """Return how long so many requests take at the allowance, in minutes."""
-    return seconds(requests, allowance.requests, allowance.window_ms) / 60
+def minutes(requests: int, allowance: Allowance, taken: Sequence[int] = ()) -> float:
+    """Return how long so many requests take at the allowance, in minutes.
+
+    ``taken`` is what of it is used up, as `slots.taken` tells.
+    """
+    return seconds(requests, allowance.requests, allowance.window_ms, taken) / 60
 
 
 def forecast(ends: Iterable[tuple[int, int]], allowance: Allowance, now: int) -> tuple[int, int]:
@@ -226,7 +234,7 @@ def as_dict(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of sync_runs
         "account": row.account,
         "version": row.version,
         "worker": row.worker,
-        "asked": row.asked,
+        "asked": _asked(row.asked),
         "started_at": _iso(row.started_at),
         "ended_at": _iso(row.ended_at),
         "seconds": took,
@@ -234,3 +242,13 @@ def as_dict(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of sync_runs
         "did": row.did,
         "error": row.error,
     }
+
+
+def _asked(options: object) -> object:
+    """Write the bounds of a run's window as times."""
+    if not isinstance(options, dict):
+        return options
+    bounds = {
+        name: _iso(options[name]) for name in ("start", "end") if isinstance(options.get(name), int)
+    }
+    return {**options, **bounds}

@@ -220,6 +220,18 @@ def counted(connection: Connection, *, account: str, since: int) -> list[tuple[i
     return [(start, end, seen) for start, end, seen in _numbers(connection, statement)]
 
 
+def earliest(connection: Connection, *, account: str, scope: str, purpose: str) -> int | None:
+    """Return when the earliest window of this kind begins (ms), or None if there is none."""
+    mine = _whole(account, scope, purpose)
+    first = connection.execute(select(func.min(s.c.window_from)).where(*mine)).scalar_one()
+    return first if isinstance(first, int) else None
+
+
+def _whole(account: str, scope: str, purpose: str) -> tuple[ColumnElement[bool], ...]:
+    kind = (s.c.scope == scope, s.c.purpose == purpose)
+    return (s.c.account == account, s.c.state == DONE, *kind)
+
+
 def reached(
     connection: Connection, *, account: str, scope: str, purpose: str, since: int
 ) -> int | None:
@@ -227,10 +239,10 @@ def reached(
 
     Counting starts at the earliest window of this kind, or at ``since`` (ms) if that is later.
     """
-    mine = (s.c.account == account, s.c.state == DONE, s.c.scope == scope, s.c.purpose == purpose)
-    first = connection.execute(select(func.min(s.c.window_from)).where(*mine)).scalar_one()
-    if not isinstance(first, int):
+    first = earliest(connection, account=account, scope=scope, purpose=purpose)
+    if first is None:
         return None
+    mine = _whole(account, scope, purpose)
     end_ms = max(first, since)
     windows = select(s.c.window_from, s.c.window_to).where(*mine, s.c.window_to > end_ms)
     for start, end in _numbers(connection, windows.order_by(s.c.window_from)):

@@ -101,6 +101,24 @@ def test_with_none_free_the_soonest_is_waited_for(engine: Engine) -> None:
     assert look(engine, NOW + 8) == Room((), NOW + 7 + WINDOW)
 
 
+def test_how_long_slots_are_taken(engine: Engine) -> None:
+    """Taken slots have their time, free ones none, and a pause takes them all."""
+
+    def taken(now: int) -> list[int]:
+        with engine.begin() as connection:
+            return slots_.taken(connection, FIVE, now)
+
+    assert taken(NOW) == []
+    open_gate(engine)
+    assert taken(NOW) == []
+    look(engine, NOW, take=3)
+    release(engine, (0, NOW + 100))
+    assert taken(NOW + 100) == [WINDOW, HELD - 100, HELD - 100]
+    with engine.begin() as connection:
+        slots_.pause(connection, FIVE, NOW + HELD - 50)
+    assert sorted(taken(NOW)) == [*[HELD - 50] * 3, HELD, HELD]
+
+
 def test_a_smaller_allowance_uses_fewer_slots(engine: Engine) -> None:
     """Slots beyond it stay, unused."""
     open_gate(engine)

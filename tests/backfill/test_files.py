@@ -97,6 +97,17 @@ def test_csv_headers(tmp_path: Path, header: str, delimiter: str) -> None:
     assert entries(tmp_path / "file") == [Entry(sid(1), WHEN, 2)]
 
 
+@pytest.mark.parametrize("dated", ["dateCreated", "DateCreated", "Date Created", "date_created"])
+def test_a_date_is_known_by_any_spelling_of_its_name(tmp_path: Path, dated: str) -> None:
+    """Names in camel case mean the same, in CSV and in JSON."""
+    when = "2026-11-20T10:00:00Z"
+    for data in (f"sid,{dated}\n{sid(1)},{when}", json.dumps({"sid": sid(1), dated: when})):
+        parse(tmp_path, data)
+        (found,) = entries(tmp_path / "file")
+        assert isinstance(found, Entry)
+        assert (found.sid, found.date_created) == (sid(1), WHEN)
+
+
 def test_csv_prefers_the_attempt_column(tmp_path: Path) -> None:
     """A Verification's own SID beside the attempt's is not mistaken for it."""
     data = f"# export\nsid,attempt_sid\nVE{1:032x},{sid(1)}\n,\n,,\nVE{1:032x}\n"

@@ -95,12 +95,58 @@ def test_a_dry_run_with_a_limit_plans_so_many(env: dict[str, str]) -> None:
     done = verify_etl(*asked, "--json", env=env)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        "requests": 3, "minutes": 0.0, "fetches": 3, "sweeps": [], "asks": [],
+        "requests": 3, "minutes": 0.0, "least": 3, "least_minutes": 0.0, "most": 3,
+        "most_minutes": 0.0, "fetches": 3, "sweeps": [], "asks": [],
         "fetch_only": 3, "sweep_only": json.loads(done.stdout)["sweep_only"], "guessed": True,
     }  # fmt: skip
     assert "Fetch singly: 3 SIDs." in verify_etl(*asked, env=env).stdout
     verify_etl("backfill", "--verifications", "-", env=env, stdin="VE" + "0" * 32)
     assert json.loads(verify_etl(*asked, "--json", env=env).stdout)["requests"] == 4
+
+
+def test_a_plan_names_the_range_and_what_is_used_up(env: dict[str, str]) -> None:
+    """Before the Summary is asked, the plan goes from one page to a request each."""
+    verify_etl("backfill", "-", env=env, stdin="\n".join(WORLD.sids()))
+    limited = {**env, "VERIFY_ETL_ALLOWANCE": "4", "VERIFY_ETL_ALLOWANCE_WINDOW": "24h"}
+    said = verify_etl("plan", env=limited).stdout
+    assert "In all 2 to 31 requests, at once to about 10,080 min; the run asks one Summary" in said
+    status = verify_etl("status", env={**limited, "COLUMNS": "200"}).stdout
+    assert "2 to 31 requests, less than 1 s to about 7 d at 4 every 86400 s" in status
+    made = json.loads(verify_etl("plan", "--json", env=limited).stdout)
+    assert (made["least"], made["requests"], made["most"]) == (2, 31, 31)
+    (ask,) = made["asks"]
+    assert datetime.fromisoformat(ask["from"]) < datetime.fromisoformat(ask["to"])
+    assert ask["to"].endswith("Z")
+    assert verify_etl("run", "--limit", "4", env=limited).returncode == 0
+    after = json.loads(verify_etl("plan", "--json", env=limited).stdout)
+    assert (made["least_minutes"], after["least_minutes"] > 60) == (0.0, True)
+
+
+def test_the_end_of_a_run_is_a_message_where_messages_are_json(env: dict[str, str]) -> None:
+    """With `--log-format json` no command writes a plain line; the counts are fields."""
+    sids = "\n".join(WORLD.sids())
+    asked = (
+        ["backfill", "-"], ["run", "--limit", "2"], ["discover"], ["retry", "--all"],
+        ["prune", "--settled-before", "1d"], ["redact", "--older-than", "30d"],
+    )  # fmt: skip
+    counted = {}
+    for words in asked:
+        done = verify_etl("--log-format", "json", *words, env=env, stdin=sids)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        *_, last = map(json.loads, done.stderr.splitlines())
+        counted[words[0]] = last["extra"]
+    assert (counted["backfill"]["new"], counted["run"]["fetched"]) == (30, 2)
+    assert (counted["discover"]["exit_code"], counted["retry"]) == (0, {"revived": 0})
+    assert (counted["prune"]["pruned"], counted["redact"]["attempts"]) == (0, 0)
+
+
+def test_windows_of_the_history_are_times(env: dict[str, str]) -> None:
+    """The bounds that a run was asked for are written as times, as everywhere."""
+    since = datetime.fromtimestamp(time.time() - 2 * 86_400, UTC)
+    verify_etl("discover", "--since", f"{since:%Y-%m-%dT%H:%MZ}", env=env)
+    (run,) = json.loads(verify_etl("runs", "--json", env=env).stdout)
+    start = f"{since:%Y-%m-%dT%H:%M}:00Z"
+    assert (run["asked"]["start"], run["asked"]["end"]) == (start, None)
 
 
 def backfill(env: dict[str, str], *words: str) -> tuple[int, dict[str, Any], str]:

@@ -92,6 +92,18 @@ def test_progress_is_one_line_that_goes(columns: int, tmp_path: Path) -> None:
     assert CONTROL.findall(shown.raw) == []
 
 
+def test_where_nothing_waits_nothing_is_full(tmp_path: Path) -> None:
+    """A run that loads attempts nobody queued draws no bar and no total of 0."""
+    with Sandbox(World(size=260), limit=0) as box:
+        env = environment(box, f"sqlite:///{tmp_path}/q.db", allowance="100")
+        assert verify_etl("db", "upgrade", env=env).returncode == 0
+        shown = in_terminal("discover", columns=80, env=env)
+    assert shown.code == 0
+    drawn = [frame for frame in shown.frames if "requests/min" in frame]
+    assert drawn
+    assert [frame for frame in drawn if "/0" in frame or "\u2501" in frame] == []
+
+
 def test_not_watched_is_not_drawn(env: dict[str, str]) -> None:
     """Where stderr is no terminal, or with `-q`, a run draws nothing."""
     done = verify_etl("run", "--limit", "1", env=env)
@@ -219,3 +231,15 @@ def test_a_narrow_history_of_runs_names_what_it_leaves_out(env: dict[str, str]) 
     assert max(map(len, shown.lines[:2])) <= 40
     assert [*filter(None, shown.lines)][-1].startswith("Left out for want of width: ")
     assert "Left out" not in in_terminal("runs", columns=160, env=env).raw
+    assert "dead" in shown.lines[0]
+
+
+def test_a_pipe_gets_every_column(env: dict[str, str]) -> None:
+    """`runs | cat` is no terminal of 80 columns, unless COLUMNS says so."""
+    assert verify_etl("run", "--limit", "1", env=env).returncode == 0
+    piped = verify_etl("runs", env={k: v for k, v in env.items() if k != "COLUMNS"})
+    assert piped.stdout.split()[:9] == [
+        "run", "command", "started", "seconds", "exit", "requests", "fetched", "final", "dead",
+    ]  # fmt: skip
+    assert piped.stderr == ""
+    assert "Left out" in verify_etl("runs", env={**env, "COLUMNS": "40"}).stderr

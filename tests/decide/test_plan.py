@@ -149,7 +149,21 @@ def test_a_few_sids_are_not_worth_a_question(count: int) -> None:
     """Up to three SIDs and no knowledge: just fetch."""
     waiting = Waiting(unknown=count, unknown_to=NOW)
     result = plan(waiting, Density(), page_size=PAGE, now=NOW)
-    assert result == Plan((), (), count, count, count, result.sweep_only, guessed=count > 0)
+    assert result == Plan(
+        (), (), count, count, count, count, count, result.sweep_only, guessed=count > 0
+    )
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_first_backfill_costs_one_page_in_a_thousand_or_a_request_each(*, known: bool) -> None:
+    """Until the Summary has said how many there are, the plan is a range from best to worst."""
+    old = Waiting((Bucket(0, NOW, 20_000),))
+    waiting = old if known else Waiting(unknown=20_000, unknown_to=NOW)
+    result = plan(waiting, Density(), page_size=PAGE, now=NOW)
+    assert (result.least, result.most) == (21, 20_001)
+    told = Density(counted=(Bucket(0, NOW, 20_000),), asked=1)
+    result = plan(waiting, told, page_size=PAGE, now=NOW)
+    assert (result.least, result.requests, result.most) == (21, 21, 21)
 
 
 def test_a_certain_plan_asks_nothing() -> None:
@@ -251,6 +265,14 @@ def test_the_pages_left_follow_what_was_seen() -> None:
 def test_time_at_the_allowance(requests: int, allowance: int, expected: float) -> None:
     """The first fill goes at once, each further one waits for a window."""
     assert seconds(requests, allowance, 60_000) == expected
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"), [(0, 0), (1, 0), (2, 10), (3, 45), (4, 60), (5, 70), (7, 120)]
+)
+def test_time_counts_what_is_used_up(requests: int, expected: float) -> None:
+    """Of three slots one is free, the others later; each is free again a window after its use."""
+    assert seconds(requests, 3, 60_000, [45_000, 10_000]) == expected
 
 
 def test_the_page_size_falls_at_once_and_rises_slowly() -> None:

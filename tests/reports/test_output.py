@@ -178,6 +178,25 @@ def test_a_narrow_terminal_turns_the_table() -> None:
     assert "service_sid                VA1111…1111" in lines
 
 
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_a_key_stays_while_rows_differ_by_it(width: int) -> None:
+    """Two services never look alike, in full, shortened or left out; one service may go."""
+    columns = (*COLUMNS[:2], *COLUMNS[3:])
+    usual: Row = (1, Decimal(1), Decimal(1), Decimal(1), datetime(2026, 3, 1, tzinfo=UTC), True)
+    day = date(2026, 3, 1)
+    services = [f"VA1111{'2' * 24}1111", f"VA1111{'3' * 24}1111"]
+    for sids in (services, services[:1]):
+        buffer = io.StringIO()
+        rows: list[Row] = [(day, sid, *usual) for sid in sids]
+        left_out = draw(Console(file=buffer), columns, rows, currency="currency", width=width)
+        shown = "".join(buffer.getvalue().split())
+        assert [sid for sid in sids if sid not in shown and "service_sid" not in left_out] in (
+            [], services[:1],
+        )  # fmt: skip
+        assert "service_sid" not in left_out or len(sids) == 1
+        assert max(map(len, buffer.getvalue().splitlines())) <= width
+
+
 def test_a_pipe_is_as_wide_as_it_needs() -> None:
     """Without a terminal nothing is cut, and there is no colour."""
     lines, left_out = _drawn(None)

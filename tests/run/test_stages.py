@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, update
 
 from etl.allowance.slots import Allowance
-from etl.database.schema import api_slots, sweeps
+from etl.database.schema import api_slots, attempts, sweeps
 from etl.database.schema import attempt_queue as q
 from etl.database.times import moment
 from etl.errors import Exit
@@ -235,15 +235,17 @@ def test_sids_that_do_not_exist_are_not_looked_for_for_long(
 # ---- discover
 
 
-def discover(engine: Engine, box: Sandbox, start: int | None, **asked: Any) -> RunReport:
-    """Load a window up to now."""
+def discover(
+    engine: Engine, box: Sandbox, start: int | None, end: int | None = None, **asked: Any
+) -> RunReport:
+    """Load a window, up to now by default."""
     api = client(box)
     job = Job(
         account=box.account_sid, allowance=Allowance(box.account_sid, 0, 60_000), policy=POLICY,
         concurrency=8, **asked,
     )  # fmt: skip
     try:
-        return pipeline.discover(engine, api, job, DiscoverOptions(start, None), stop=StopFlag())
+        return pipeline.discover(engine, api, job, DiscoverOptions(start, end), stop=StopFlag())
     finally:
         api.close()
 
@@ -310,3 +312,27 @@ def test_attempts_of_dead_rows_become_final(engine: Engine) -> None:
         discover(engine, box, int(now - 10_000) * 1000)
     with engine.connect() as connection:
         assert set(connection.execute(select(q.c.state)).scalars()) == {"refresh"}
+
+
+def test_what_was_never_listed_is_said(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """After a first window of two days, the days before it are named with the command for them."""
+    now = time.time()
+    world = World(size=300, start=now - 20 * 86_400, span=19 * 86_400, static_at=now)
+    with Sandbox(world, limit=0) as box:
+        discover(engine, box, int(now - 2 * 86_400) * 1000)
+        assert caplog.messages == []
+        discover(engine, box, None)
+        (said,) = caplog.messages
+        assert "were never listed" in said
+        words = said.partition("verify-etl discover ")[2].split()
+        window = dict(zip(words[::2], words[1::2], strict=True))
+        bounds = {
+            name.removeprefix("--"): int(datetime.fromisoformat(text).timestamp() * 1000)
+            for name, text in window.items()
+        }
+        discover(engine, box, bounds["since"], bounds["until"])
+        caplog.clear()
+        discover(engine, box, None)
+    assert caplog.messages == []
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(attempts)).scalar() == world.size

@@ -13,12 +13,13 @@ from etl.page.render import facts, html
 Open = Callable[..., Page]
 
 
-def text_of(engine: Engine, **question: Any) -> str:
-    """Give the page of a database."""
+def text_of(engine: Engine, *, made_at: str = "", **question: Any) -> str:
+    """Give the page of a database, as if it were made at some moment."""
     from etl.reports.query import Question
 
     with engine.execution_options(**READ_ONLY).connect() as connection:
-        return html(facts(collect(connection, Question(**question))))
+        known = facts(collect(connection, Question(**question)))
+    return html(known | {"madeAt": made_at} if made_at else known)
 
 
 def pick(page: Page, kind: str, *labels: str) -> None:

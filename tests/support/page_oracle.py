@@ -51,17 +51,24 @@ def percent(part: int, whole: int) -> str:
     return f"{tenth}%"
 
 
-def money(value: Decimal | None) -> str:
-    """Write an amount."""
-    return DASH if value is None else _fixed(value, 2 if abs(value) >= 1 or not value else 6)
+def amounts(values: Sequence[Decimal | None], usual: int, least: Decimal) -> list[str]:
+    """Write a column of amounts: with as many decimals each, six where one needs them."""
+    small = any(value and abs(value) < least for value in values)
+    return [DASH if value is None else _fixed(value, 6 if small else usual) for value in values]
 
 
-def each(value: Decimal | None, by: int) -> str:
-    """Write an amount for each of some."""
-    if value is None or not by:
-        return DASH
-    found = value / by
-    return _fixed(found, 4 if abs(found) >= Decimal("0.01") or not found else 6)
+def each(value: Decimal | None, by: int) -> Decimal | None:
+    """Divide an amount."""
+    return None if value is None or not by else value / by
+
+
+def _written(rows: list[list[Any]], places: Iterable[int], usual: int, least: str) -> Rows:
+    """Write some columns of a table as amounts."""
+    for place in places:
+        column = amounts([row[place] for row in rows], usual, Decimal(least))
+        for row, text in zip(rows, column, strict=True):
+            row[place] = text
+    return rows
 
 
 def _fixed(value: Decimal, places: int) -> str:
@@ -197,19 +204,26 @@ class Truth:
         }  # fmt: skip
 
     def _cost_by_day(self) -> Rows:
-        found = []
+        found: list[list[Any]] = []
         for day in self._days():
             for currency in ("USD", "EUR"):
                 cost = self._costs(
                     r for r in self._rows if day_of(r) == day and r.price_currency == currency
                 )
                 if cost:
-                    amounts = (money(cost[key]) for key in ("price", "wasted", "fee", "both"))
-                    found.append([day.isoformat(), currency, f"{cost['priced']:,}", *amounts])
-        return found
+                    values = [cost["price"], cost["wasted"], cost["fee"], cost["both"]]
+                    if self._fees_unknown(currency):
+                        values[2:] = None, None
+                    found.append([day.isoformat(), currency, f"{cost['priced']:,}", *values])
+        return _written(found, range(3, 7), 2, "1")
+
+    def _fees_unknown(self, currency: str) -> bool:
+        """Say whether no fee of the selection is known, and one would be due."""
+        cost = self._costs(row for row in self._rows if row.price_currency == currency)
+        return bool(cost and cost["paid"] and not cost["charged"])
 
     def _each(self, kind: str, key: Callable[[Made], str | None]) -> Rows:
-        found = []
+        found: list[list[Any]] = []
         for currency in ("USD", "EUR"):
             for value in {key(row) for row in self._rows}:
                 here = [row for row in self._rows if key(row) == value]
@@ -221,7 +235,7 @@ class Truth:
                         each(cost["both"], cost["paid"]),
                         percent(sum(not row.is_final for row in here), len(here)),
                     ])  # fmt: skip
-        return found
+        return _written(found, range(3, 6), 4, "0.01")
 
     def _carriers(self) -> Rows:
         found = []

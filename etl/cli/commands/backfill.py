@@ -65,8 +65,8 @@ def backfill(
     )
     if as_json and not then_run:
         click.echo(json.dumps(_as_dict(loaded)))
-    elif not as_json and not context.quiet:
-        click.echo(_summary([counts for _, counts in loaded]))
+    elif not as_json:
+        context.conclude(_summary([counts for _, counts in loaded]), _as_dict(loaded))
     if then_run:
         run_now(context, settings, as_json=as_json, within=_as_dict(loaded))
 

@@ -60,10 +60,11 @@ def export(
     )
     with context.database(context.settings(), read_only=True) as engine:
         done = parquet.export(engine, asked)
+    document = {"directory": output, "format": "parquet"} | done.as_dict()
     if as_json:
-        click.echo(json.dumps({"directory": output, "format": "parquet"} | done.as_dict()))
-    elif not context.quiet:
-        click.echo(_line(done))
+        click.echo(json.dumps(document))
+    else:
+        context.conclude(_line(done), document)
 
 
 def _line(done: Exported) -> str:

@@ -1,20 +1,22 @@
 """``verify-etl plan``: say what ``run`` would do and cost."""
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 from sqlalchemy import Connection
 
-from etl.allowance.slots import accounts_of
+from etl.allowance.slots import Allowance, accounts_of, taken
 from etl.cli.context import Context
 from etl.cli.words import counted
 from etl.database.times import clock, moment
 from etl.database.transact import check_revision, transact
 from etl.decide.plan import plan as make_plan
-from etl.decide.plan import seconds
-from etl.decide.values import Plan, Strategy
+from etl.decide.values import Plan, Strategy, Sweep, Window
+from etl.queue.status import minutes as needed
 from etl.queue.waiting import read_density, read_waiting
 
 if TYPE_CHECKING:
@@ -52,8 +54,9 @@ def show(
     limit: int | None = None,
 ) -> None:
     """Print the plan for all that waits; with ``limit``, for so many SIDs fetched singly."""
+    allowance = Allowance.of(settings)
 
-    def work(connection: Connection) -> tuple[Plan, int]:
+    def work(connection: Connection) -> tuple[Plan, int, list[int]]:
         check_revision(connection)
         now = clock(connection)
         waiting = read_waiting(
@@ -73,36 +76,54 @@ def show(
         way = strategy if limit is None else "fetch"
         made = make_plan(waiting, density, page_size=settings.page_size, now=now, strategy=way)
         named = waiting.verifications
-        return made if limit is None else _limited(made, limit, named), named
+        made = made if limit is None else _limited(made, limit, named)
+        return made, named, taken(connection, allowance, now)
 
     with context.database(settings, read_only=True) as engine:
-        made, named = transact(engine, work, doing="reading the queue")
+        made, named, used = transact(engine, work, doing="reading the queue")
 
     def minutes(requests: int) -> float:
-        return seconds(requests, settings.allowance, settings.allowance_window) / 60
+        return needed(requests, allowance, used)
 
     if as_json:
-        click.echo(json.dumps(_as_dict(made, minutes(made.requests))))
+        click.echo(json.dumps(_as_dict(made, minutes)))
         return
     for line in _lines(made, named):
         click.echo(line)
+    click.echo(f"In all {_in_all(made, minutes)}.")
     # Pages are a guess where nothing says how many attempts there are; single fetches never are.
     least = _AT_LEAST if made.guessed else ""
-    bound = least if made.sweeps else "at most " if made.ask else ""
-    ways = [("In all", bound, made.requests), ("By single fetches alone:", "", made.fetch_only)]
+    ways = [("By single fetches alone:", "", made.fetch_only)]
     ways += [("By the list alone:", least, made.sweep_only)] if limit is None else []
     for way, about, requests in ways:
         click.echo(f"{way} {about}{counted(requests, 'request')}, {_time(minutes(requests))}.")
 
 
+def _in_all(made: Plan, minutes: Callable[[int], float]) -> str:
+    """Say what the plan costs; a range where an answer of the Summary decides."""
+    if made.least < made.most:
+        times = list(dict.fromkeys((_time(minutes(made.least)), _time(minutes(made.most)))))
+        asks = "one Summary" if len(made.ask) == 1 else f"{len(made.ask)} Summaries"
+        return (
+            f"{made.least:,} to {counted(made.most, 'request')}, {' to '.join(times)}; "
+            f"the run asks {asks} to know"
+        )
+    least = _AT_LEAST if made.guessed and made.sweeps else ""
+    return f"{least}{counted(made.requests, 'request')}, {_time(minutes(made.requests))}"
+
+
 def _time(minutes: float) -> str:
-    return f"about {minutes:,.0f} min" if minutes else "at once"
+    if not minutes:
+        return "at once"
+    return f"about {minutes:,.0f} min" if minutes >= 1 else f"about {math.ceil(minutes * 60)} s"
 
 
 def _limited(made: Plan, limit: int, verifications: int) -> Plan:
     """Cut a plan of single requests to so many SIDs. Verifications do not count."""
     singly = min(limit, made.fetches - verifications) + verifications
-    return replace(made, fetches=singly, requests=singly, fetch_only=singly)
+    return replace(
+        made, fetches=singly, requests=singly, least=singly, most=singly, fetch_only=singly
+    )
 
 
 def _lines(made: Plan, named: int) -> list[str]:
@@ -121,17 +142,26 @@ def _lines(made: Plan, named: int) -> list[str]:
     return [*lines, f"Fetch singly: {counted(made.fetches, 'SID')}{also if made.fetches else ''}."]
 
 
-def _as_dict(made: Plan, minutes: float) -> dict[str, object]:
+def _as_dict(made: Plan, minutes: Callable[[int], float]) -> dict[str, object]:
     return {
         "requests": made.requests,
-        "minutes": round(minutes, 1),
+        "minutes": round(minutes(made.requests), 1),
+        "least": made.least,
+        "least_minutes": round(minutes(made.least), 1),
+        "most": made.most,
+        "most_minutes": round(minutes(made.most), 1),
         "fetches": made.fetches,
-        "sweeps": [
-            {"from": s.start, "to": s.end, "pages": s.pages, "finds": round(s.finds)}
-            for s in made.sweeps
-        ],
-        "asks": [{"from": ask.start, "to": ask.end} for ask in made.ask],
+        "sweeps": [{**_span(s), "pages": s.pages, "finds": round(s.finds)} for s in made.sweeps],
+        "asks": [_span(ask) for ask in made.ask],
         "fetch_only": made.fetch_only,
         "sweep_only": made.sweep_only,
         "guessed": made.guessed,
+    }
+
+
+def _span(window: Sweep | Window) -> dict[str, str]:
+    ends = {"from": window.start, "to": window.end}
+    return {
+        name: moment(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        for name, at in ends.items()
     }

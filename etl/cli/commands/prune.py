@@ -49,8 +49,9 @@ def prune(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
             return take_out(connection, before=before, after=after, write=not dry_run)
 
         rows = sum(done.rows for done in in_steps(engine, step, 0, doing="pruning the queue"))
+    document = {"pruned": rows, "dry_run": dry_run}
     if as_json:
-        click.echo(json.dumps({"pruned": rows, "dry_run": dry_run}))
+        click.echo(json.dumps(document))
     else:
         would = "would be " if dry_run else ""
-        click.echo(f"{counted(rows, 'row')} {would}taken out of the queue.")
+        context.conclude(f"{counted(rows, 'row')} {would}taken out of the queue.", document)

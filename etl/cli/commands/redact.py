@@ -46,16 +46,18 @@ def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
         )
     with context.database(settings, read_only=dry_run) as engine:
         counts = _redact(engine, age, dry_run=dry_run)
+    document = {**counts, "dry_run": dry_run}
     if as_json:
-        click.echo(json.dumps({**counts, "dry_run": dry_run}))
+        click.echo(json.dumps(document))
     else:
         would = "would be " if dry_run else ""
-        click.echo(
+        context.conclude(
             f"{counted(counts['destinations'], 'destination')} {would}removed, "
             f"{counted(counts['extras'], 'extra')} {would}cleaned, of "
             f"{counted(counts['attempts'], 'attempt')} looked at; other values of "
             f"{counted(counts['columns'], 'attempt')}, {counted(counts['changes'], 'change')} and "
-            f"{counted(counts['rows'], 'row')} of queues and runs {would}removed."
+            f"{counted(counts['rows'], 'row')} of queues and runs {would}removed.",
+            document,
         )
 
 

@@ -60,10 +60,11 @@ def retry(
         # All at once, however many: nobody waits for dead rows.
         patient = engine.execution_options(**PATIENT)
         revived = transact(patient, work, doing="reviving dead rows")
+    document = {"revived": revived}
     if as_json:
-        click.echo(json.dumps({"revived": revived}))
+        click.echo(json.dumps(document))
     else:
         others = len(set(sids)) - revived
         verb = "is" if others == 1 else "are"
         note = f" {others:,} of the SIDs {verb} not dead, or not queued." if others > 0 else ""
-        click.echo(f"{revived:,} back to pending.{note}")
+        context.conclude(f"{revived:,} back to pending.{note}", document)

@@ -102,10 +102,13 @@ def _left(found: Status) -> str:
     if not found.requests_left:
         return "nothing"
     text = counted(found.requests_left, "request")
-    text = f"at most {text}" if found.at_most else text
+    took = span(found.minutes_left * 60)
+    if found.least_requests_left < found.requests_left:
+        text = f"{found.least_requests_left:,} to {text}"
+        took = f"{span(found.least_minutes_left * 60)} to {took}"
     if not found.allowance["requests"]:
         return f"{text}, without an allowance"
-    return f"{text}, {span(found.minutes_left * 60)} at {_pace(found.allowance)}"
+    return f"{text}, {took} at {_pace(found.allowance)}"
 
 
 def _pace(allowance: dict[str, float]) -> str:
