@@ -1,11 +1,13 @@
 """Hold README.md to the program: its commands, its SQL, its tables, its links."""
 
 import re
+from decimal import Decimal
 
 import pytest
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
 from etl.records import SID_PATTERN
+from etl.rollups.refresh import mark_everything
 from tests.support.command_lines import parse
 from tests.support.harness import ROOT
 
@@ -71,3 +73,29 @@ def links() -> list[str]:
     """Return the README's links that are no addresses, without their anchors."""
     found = re.findall(r"\]\(([^)\s]+)\)", README)
     return [link.split("#")[0] for link in found if not re.match(r"[a-z]+:|#", link)]
+
+
+def test_its_sum_is_exact(engine: Engine) -> None:
+    """The sum that the README shows is exact where a plain SUM of the column is not."""
+    rows = [
+        {
+            "sid": f"VL{number:032x}", "status": "converted" if number % 3 else "unconverted",
+            "at": f"2026-03-{1 + number % 28:02} 10:00:00", "price": "0.0071",
+        }
+        for number in range(1_127)
+    ]  # fmt: skip
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO attempts (sid, conversion_status, date_created, first_fetched_at, "
+                "fetched_at, is_final, price_amount, price_currency, channel) VALUES "
+                "(:sid, :status, :at, 1, 1, TRUE, :price, 'USD', 'sms')"
+            ),
+            rows,
+        )
+        mark_everything(connection)
+        (statement,) = [block for block in SQL if "SUM(" in block]
+        (found,) = connection.exec_driver_sql(statement)
+    assert [str(found[0]), str(found[1]), int(found[2])] == ["sms", "USD", 1_127]
+    assert f"{found[3]}".rstrip("0") == f"{1_127 * Decimal('0.0071')}"
+    assert f"{found[4]}".rstrip("0") == f"{376 * Decimal('0.0071')}"

@@ -11,6 +11,7 @@ from etl.database.engine import open_engine
 from etl.migrate.upgrade import upgrade
 from etl.rollups.refresh import mark_everything
 from tests.support.browser import Open, choices, pick, pictures, tables, text_of
+from tests.support.page_oracle import DASH
 from tests.support.report_world import make, store
 
 
@@ -116,7 +117,7 @@ def test_whole_days_are_compared(plain: Engine, browse: Open) -> None:
     assert "no earlier days" in tile(page, "Attempts")
     done = browse(text_of(plain, made_at="2026-03-04T00:00:00Z"))
     done.fill("#from", "2026-03-03")
-    assert "−95.0% on the 1 day before" in tile(done, "Attempts")
+    assert "\N{MINUS SIGN}95.0% on the 1 day before" in tile(done, "Attempts")
     assert "whole days" not in done.inner_text("#tiles")
 
 
@@ -179,7 +180,7 @@ def test_no_amount_stands_alone_among_dashes(plain: Engine, browse: Open) -> Non
     attempts(plain, 1, [1.0])
     attempts(plain, 2, [1.0], converted=False)
     cost = tables(browse(text_of(plain)))["cost"]
-    assert [row[5:] for row in cost] == [["–", "–"]] * 2
+    assert [row[5:] for row in cost] == [[DASH, DASH]] * 2
 
 
 @pytest.mark.parametrize("width", [390, 1600])

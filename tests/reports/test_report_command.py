@@ -211,3 +211,80 @@ def test_rows_come_in_order(reports: Engine) -> None:
         with ask(connection, found, Question()) as answer:
             keys = [row[:4] for row in answer.rows]
     assert keys == sorted(keys, key=lambda key: [(part is None, str(part)) for part in key])
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet", "JSON"])
+def test_the_name_of_the_file_chooses_the_format(call: Call, tmp_path: Path, ending: str) -> None:
+    """`-o x.csv` is the same as `--format csv -o x`."""
+    named, told = tmp_path / f"x.{ending}", tmp_path / "x"
+    assert call("cost-daily", "-o", str(named)).exit_code == 0
+    assert call("cost-daily", "-o", str(told), "--format", ending.lower()).exit_code == 0
+    assert named.read_bytes() == told.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x.csv.gz", "x.tsv", "x.jsonl"])
+def test_an_unknown_ending_is_refused(call: Call, tmp_path: Path, name: str) -> None:
+    """A table under the name of something else is written only when asked for."""
+    path = tmp_path / name
+    refused = call("cost-daily", "-o", str(path))
+    assert refused.exit_code == 2
+    assert "Write .csv, .json, .parquet or .txt, or add --format" in refused.stderr
+    assert not path.exists()
+    assert call("cost-daily", "-o", str(path), "--format", "csv").exit_code == 0
+
+
+def test_a_file_is_not_cut(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with more rows than are shown goes into no file, unless the limit is asked for."""
+    monkeypatch.setattr("etl.cli.commands.report_output.MOST_ROWS", 10)
+    path = tmp_path / "x.txt"
+    refused = call("attempts", "-o", str(path))
+    assert refused.exit_code == 2
+    assert "first 10 rows only. Add --limit" in refused.stderr
+    assert not path.exists()
+    assert call("attempts", "-o", str(path), "--limit", "12").exit_code == 0
+    assert path.exists()
+
+
+def test_json_means_the_same_everywhere(call: Call, tmp_path: Path) -> None:
+    """`--json` is `--format json`, of the list and of what writes files, too."""
+    assert call("cost-daily", "--json").stdout == call("cost-daily", "--format", "json").stdout
+    assert call("cost-daily", "--json", "--format", "csv").exit_code == 2
+    assert call("--json", "cost-daily").exit_code == 2
+    assert [found["name"] for found in _rows(call("--json"))] == [found.name for found in REPORTS]
+    page = tmp_path / "x.html"
+    (done,) = [json.loads(call("html", "-o", str(page), "--json").stdout)]
+    assert done == {"file": str(page), "bytes": page.stat().st_size}
+
+
+def test_destinations_stay_out_unless_asked_for(call: Call) -> None:
+    """No number and no address, in any format, by the option that the export has."""
+    for name in ("attempts", "repeat-destinations"):
+        for form in ("csv", "json", "table"):
+            without = call(name, "--format", form)
+            assert "+1555" not in without.stdout.replace(" ", "")
+            assert "destination\n" not in without.stdout
+            shown = call(name, "--format", form, "--with-destination")
+            assert len(shown.stdout) > len(without.stdout)
+        (with_it, *_) = _rows(call(name, "--json", "--with-destination"))
+        (kept, *_) = _rows(call(name, "--json", "--without-destination"))
+        assert [key for key in with_it if key != "destination"] == list(kept)
+    assert "Without personal data; --with-destination" in call("attempts").stderr
+
+
+def test_numbers_in_odd_places_stay_out_as_well(
+    reports: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands where a carrier or a channel belongs goes by the rule of the export."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    number, address = "whatsapp:+1 415-555-0147", "jane.q@example.com"
+    with reports.begin() as connection:
+        store(connection, make(21, verifications=20))
+        connection.execute(text("UPDATE attempt_channel_data SET carrier = :a"), {"a": address})
+        connection.execute(text("UPDATE attempts SET channel = :n, url = :n"), {"n": number})
+    without = in_process("report", "attempts", "--json")
+    assert without.exit_code == 0, without.output
+    assert number not in without.stdout
+    assert address not in without.stdout
+    shown = in_process("report", "attempts", "--json", "--with-destination").stdout
+    assert number in shown
+    assert address in shown
