@@ -120,7 +120,7 @@ def _cells(column: Column, values: Sequence[Value], units: Sequence[str]) -> lis
         places = max((_decimals(v) for v in values if isinstance(v, Decimal)), default=0)
         places = max(places, _LEAST_DECIMALS)
         return [
-            f"{value:,.{places}f} {unit}".rstrip() if value is not None else NOTHING
+            f"{NOTHING if value is None else f'{value:,.{places}f}'} {unit}".rstrip()
             for value, unit in zip(values, units, strict=True)
         ]
     return [_cell(column.kind, value) for value in values]

@@ -108,7 +108,7 @@ def test_a_plan_names_the_range_and_what_is_used_up(env: dict[str, str]) -> None
     """Before the Summary is asked, the plan goes from one page to a request each."""
     verify_etl("backfill", "-", env=env, stdin="\n".join(WORLD.sids()))
     limited = {**env, "VERIFY_ETL_ALLOWANCE": "4", "VERIFY_ETL_ALLOWANCE_WINDOW": "24h"}
-    said = verify_etl("plan", env=limited).stdout
+    said = verify_etl("plan", env={**limited, "COLUMNS": "200"}).stdout
     assert "In all 2 to 31 requests, at once to about 10,080 min; the run asks one Summary" in said
     status = verify_etl("status", env={**limited, "COLUMNS": "200"}).stdout
     assert "2 to 31 requests, less than 1 s to about 7 d at 4 every 86400 s" in status

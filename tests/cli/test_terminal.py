@@ -39,7 +39,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["status"], ["doctor"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["status"], ["plan"], ["doctor"]])
 def test_nothing_is_wider_than_the_terminal(
     words: list[str], columns: int, env: dict[str, str]
 ) -> None:

@@ -197,6 +197,17 @@ def test_a_key_stays_while_rows_differ_by_it(width: int) -> None:
         assert max(map(len, buffer.getvalue().splitlines())) <= width
 
 
+def test_a_currency_stays_where_no_amount_is_known() -> None:
+    """Rows of two currencies differ, though neither has an amount."""
+    columns = (COLUMNS[2], COLUMNS[3], COLUMNS[6])
+    rows: list[Row] = [("USD", 1, None), ("EUR", 1, None), (None, 1, None)]
+    buffer = io.StringIO()
+    draw(Console(file=buffer), columns, rows, currency="currency", width=None)
+    assert [line.split() for line in buffer.getvalue().splitlines()[1:]] == [
+        ["1", "-", "USD"], ["1", "-", "EUR"], ["1", "-"],
+    ]  # fmt: skip
+
+
 def test_a_pipe_is_as_wide_as_it_needs() -> None:
     """Without a terminal nothing is cut, and there is no colour."""
     lines, left_out = _drawn(None)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import click
 from sqlalchemy import Connection
 
 from etl.allowance.slots import Allowance, accounts_of, taken
+from etl.cli import table
 from etl.cli.context import Context
 from etl.cli.words import counted
 from etl.database.times import clock, moment
@@ -88,15 +89,22 @@ def show(
     if as_json:
         click.echo(json.dumps(_as_dict(made, minutes)))
         return
-    for line in _lines(made, named):
-        click.echo(line)
-    click.echo(f"In all {_in_all(made, minutes)}.")
+    for line in _words(made, named, minutes, limit=limit):
+        click.echo(table.wrapped("", line, indent=0))
+
+
+def _words(
+    made: Plan, named: int, minutes: Callable[[int], float], *, limit: int | None
+) -> Iterator[str]:
+    """Say the plan for a person, a line at a time."""
+    yield from _lines(made, named)
+    yield f"In all {_in_all(made, minutes)}."
     # Pages are a guess where nothing says how many attempts there are; single fetches never are.
     least = _AT_LEAST if made.guessed else ""
     ways = [("By single fetches alone:", "", made.fetch_only)]
     ways += [("By the list alone:", least, made.sweep_only)] if limit is None else []
     for way, about, requests in ways:
-        click.echo(f"{way} {about}{counted(requests, 'request')}, {_time(minutes(requests))}.")
+        yield f"{way} {about}{counted(requests, 'request')}, {_time(minutes(requests))}."
 
 
 def _in_all(made: Plan, minutes: Callable[[int], float]) -> str:
