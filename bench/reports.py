@@ -95,7 +95,7 @@ def _sql(dialect: str, rows: int) -> Iterator[str]:
         )
         sid = "printf('%08x%024x', (i * 2654435761) % 4294967296, i)"
         other = "printf('%032x', v)"
-        at = f"datetime(1735689600 + {step}, 'unixepoch') || '.000000'"
+        at = f"datetime(1735689600 + {step}, 'unixepoch') || '.000'"
         country = "char(65 + n / 5) || char(65 + n % 5)"
     numbered = f"SELECT i, (i * 2) / 3 AS v FROM ({series}) x"
     source = f"FROM (SELECT {_COLUMNS} FROM (SELECT {_HASHES} FROM ({numbered}) w) y) z"

@@ -19,7 +19,7 @@ from etl.database.schema import attempt_channel_data, attempt_queue, attempts
 
 PAGE: Final = 1_000
 TOLD: Final = 100_000
-WHEN: Final = "2026-01-02 03:04:05.000000"
+WHEN: Final = "2026-01-02 03:04:05.000"
 _QUEUED: Final = ("sid", "state", "due_at", "expires_at", "fetches", "source")
 
 

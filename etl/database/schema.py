@@ -34,9 +34,9 @@ from sqlalchemy import (
     text,
 )
 
-from etl.database.types import BigKey, Moment, Money
+from etl.database.types import BigKey, Moment, Money, Now
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The schema's revision that this version of the program needs."""
 
 VERSION_TABLE: Final = "verify_etl_version"
@@ -81,7 +81,7 @@ attempt_queue = Table(
     Column("leased_by", String(128)),
     Column("last_error", String(500)),
     Column("source", String(255)),
-    Column("enqueued_at", Moment, nullable=False, server_default=text("CURRENT_TIMESTAMP")),
+    Column("enqueued_at", Moment, nullable=False, server_default=Now()),
     Column("settled_at", Moment),
     CheckConstraint(
         "state IN ('pending', 'leased', 'retry', 'refresh', 'settled', 'dead')",
@@ -108,7 +108,7 @@ verification_queue = Table(
     _zero("tries", Integer),
     _zero("found", Integer),
     Column("source", String(255)),
-    Column("enqueued_at", Moment, nullable=False, server_default=text("CURRENT_TIMESTAMP")),
+    Column("enqueued_at", Moment, nullable=False, server_default=Now()),
     Column("listed_at", Moment),
     CheckConstraint(
         "state IN ('pending', 'listed', 'missing')", name="ck_verification_queue_state"

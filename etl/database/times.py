@@ -4,9 +4,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, and_, true
 
 from etl.database.dialects import dialect
+from etl.database.dialects.base import Element
 
 Clock = Callable[[Connection], int]
 """Reads the time for leases, slots and due times, in epoch milliseconds UTC."""
@@ -35,3 +36,17 @@ def moment_ms(value: object) -> int | None:
             value = value if value.tzinfo else value.replace(tzinfo=UTC)
             return int(value.timestamp() * 1000)
     return None
+
+
+def within(
+    connection: Connection, at: Element, start: datetime | None = None, end: datetime | None = None
+) -> ColumnElement[bool]:
+    """Keep stored times from ``start`` up to, not including, ``end``.
+
+    SQLite compares text. Others write a time with another fraction than ours, or with none.
+    """
+    ours = dialect(connection)
+    stored = ours.as_stored(at)
+    lower = true() if start is None else stored >= ours.as_bound(start)
+    upper = true() if end is None else stored < ours.as_bound(end)
+    return and_(lower, upper)

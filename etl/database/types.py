@@ -7,7 +7,9 @@ from math import isfinite
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import BigInteger, DateTime, Integer, Numeric, TypeDecorator
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Integer, Numeric, TypeDecorator
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 from etl.database.dialects import DIALECTS, Dialect
@@ -43,6 +45,18 @@ class Moment(TypeDecorator[datetime]):
         """Read a time."""
         ours = _ours(dialect)
         return (ours and ours.moment_reader()) or super().result_processor(dialect, coltype)
+
+
+class Now(ColumnElement[datetime]):
+    """Be the time of a statement, as the default of a ``Moment``."""
+
+    inherit_cache = True
+
+
+@compiles(Now)
+def _now(_element: Now, compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 - as SQLAlchemy calls it
+    ours = _ours(compiler.dialect)
+    return ours.now if ours else Dialect.now
 
 
 class Money(TypeDecorator[Decimal]):

@@ -29,6 +29,7 @@ from etl import privacy
 from etl.database.dialects import dialect
 from etl.database.schema import attempt_channel_data as data
 from etl.database.schema import attempts
+from etl.database.times import within
 from etl.errors import ConfigError
 from etl.sql.wide import WIDE
 
@@ -142,10 +143,8 @@ def marks(
         there = [func.count(_COLUMNS[name][0]) for name in privacy.CLEANED]
         signs += [reduce(add, there), func.sum(func.length(cast(data.c.extra, Text)))]
     statement = select(day, newest, *signs).select_from(tables).group_by(day)
-    if window.start is not None:
-        statement = statement.where(attempts.c.date_created >= window.start)
-    if window.end is not None:
-        statement = statement.where(attempts.c.date_created < window.end)
+    inside = within(connection, attempts.c.date_created, window.start, window.end)
+    statement = statement.where(inside)
     return {
         None if found is None else str(found): Mark(
             int(fetched_at), "-".join(str(int(sign or 0)) for sign in (fetched_at, *rest)) + rules
@@ -188,7 +187,7 @@ def _after(
         unknown = case((known, False), else_=True)
         statement = statement.where(unknown, sid > (after[1] if after else ""))
         return statement.order_by(sid)
-    where = [known, created >= window.start, created < window.end]
+    where = [known, within(connection, created, window.start, window.end)]
     if after is not None:
         written = dialect(connection).as_stored(created)
         where += [written >= after[0], or_(written > after[0], sid > after[1])]

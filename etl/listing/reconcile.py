@@ -20,7 +20,7 @@ from etl.database.bounds import PATIENT
 from etl.database.engine import any_text
 from etl.database.schema import attempt_channel_data as data
 from etl.database.schema import attempts
-from etl.database.times import moment
+from etl.database.times import moment, within
 from etl.database.transact import transact
 from etl.errors import ApiUnreachable, BadBody, BodyTooLarge, NotFound, TransientFailure
 from etl.job.tools import Tools
@@ -287,9 +287,8 @@ def days(asked: ReconcileOptions, now: int) -> list[tuple[int, int]]:
 
 def known(connection: Connection, account: str, start: int, by: By) -> list[str]:
     """Name the values of a grouping among attempts created since ``start`` (ms), and now."""
-    statement = _of(by, _COLUMNS[by]).where(
-        _mine(account), attempts.c.date_created >= moment(start)
-    )
+    since = within(connection, attempts.c.date_created, moment(start))
+    statement = _of(by, _COLUMNS[by]).where(_mine(account), since)
     with any_text(connection):
         found = connection.execute(statement.distinct()).scalars().all()
     return sorted({_SPELLINGS[by](value) for value in found if value and _is_name(value)})
@@ -303,7 +302,7 @@ def count(
     connection: Connection, account: str, start: int, end: int, by: By | None
 ) -> dict[str | None, Stored]:
     """Count an account's raw rows created in a window (ms), by group; None: in no group."""
-    created = attempts.c.date_created
+    inside = within(connection, attempts.c.date_created, moment(start), moment(end))
     columns: list[ColumnElement[Any]] = [
         func.count(),
         func.sum(case((attempts.c.conversion_status == _CONVERTED, 1), else_=0)),
@@ -311,8 +310,7 @@ def count(
     ]
     key = None if by is None else _COLUMNS[by]
     statement = _of(by, *([key] if key is not None else []), *columns)
-    where = and_(created >= moment(start), created < moment(end), _mine(account))
-    statement = statement.where(where)
+    statement = statement.where(inside, _mine(account))
     if key is not None:
         statement = statement.group_by(key)
     found: dict[str | None, Stored] = {}

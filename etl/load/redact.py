@@ -38,7 +38,7 @@ from etl.database.schema import attempt_changes as changes
 from etl.database.schema import attempt_channel_data as data
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts, sweeps, sync_runs, verification_queue
-from etl.database.times import moment
+from etl.database.times import moment, within
 from etl.rollups import marks
 from etl.rollups.cubes import ROLLUPS
 from etl.rollups.tables import rollups
@@ -86,7 +86,7 @@ def redact(
         return Redacted(0, 0, 0, 0, 0, None)
     is_time = dialect(connection).readable("attempts.date_created")
     dated: ColumnElement[bool] = literal_column(f"({is_time})", Boolean)
-    created = attempts.c.date_created < moment(before)
+    created = within(connection, attempts.c.date_created, end=moment(before))
     old = case((dated, created), else_=attempts.c.first_fetched_at < before)
     here = and_(attempts.c.sid > after, attempts.c.sid <= last, old)
     rows = _attempts(connection, here)

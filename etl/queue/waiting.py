@@ -17,7 +17,7 @@ from etl.database.dialects import dialect
 from etl.database.engine import any_text
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import attempts
-from etl.database.times import moment, moment_ms
+from etl.database.times import moment, moment_ms, within
 from etl.decide.values import Bucket, Density, Waiting
 from etl.queue import verifications, windows
 from etl.records import State
@@ -174,8 +174,7 @@ def read_density(
     hours = _histogram(
         connection,
         dialect(connection).epoch_s(attempts.c.date_created) // 3600,
-        attempts.c.date_created >= moment(first),
-        attempts.c.date_created < moment(last),
+        within(connection, attempts.c.date_created, moment(first), moment(last)),
     )
     believed = [Bucket(hour * HOUR_MS, (hour + 1) * HOUR_MS, hours[hour]) for hour in sorted(hours)]
     listed = windows.counted(connection, account=account, since=now - retention)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from etl.database.dialects import dialect
 from etl.database.dialects.sqlite_driver import wal_is_safe
 from etl.database.engine import READ_ONLY, open_engine, parse_url
+from etl.database.schema import REVISION
 from etl.database.schema import attempt_queue as q
 from etl.database.times import clock, moment, moment_ms
 from etl.database.transact import check_revision, transact
@@ -265,7 +266,7 @@ def test_a_wrong_revision_stops(engine: Engine) -> None:
     """The message names both revisions and the command."""
     transact(engine, check_revision, doing="testing")
     execute(engine, "UPDATE verify_etl_version SET version_num = '9999'")
-    with pytest.raises(SchemaError, match=r"9999.*0002.*verify-etl db upgrade"):
+    with pytest.raises(SchemaError, match=rf"9999.*{REVISION}.*verify-etl db upgrade"):
         transact(engine, check_revision, doing="testing")
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, event, inspect, text
@@ -21,7 +22,11 @@ from etl.reports import REPORTS
 from tests.support.databases import differences
 from tests.support.harness import PATIENCE_S
 
-REVISIONS = ["0001: Create the tables.", "0002: Add roll-ups."]
+REVISIONS = [
+    "0001: Create the tables.",
+    "0002: Add roll-ups.",
+    "0003: Keep milliseconds on SQLite.",
+]
 VIEWS = f"views: {', '.join(report.view for report in REPORTS)}"
 TABLES = [name for name in schema.metadata.tables if name != "report_views"]
 
@@ -66,12 +71,12 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Add a revision that alters `attempts`, as a later version of the program would."""
     folder = tmp_path / "50% later" / "migrations"
     shutil.copytree(upgrade.script_location(), folder)
-    (folder / "versions" / "0003_widen.py").write_text(
+    (folder / "versions" / "9000_widen.py").write_text(
         '"""Widen the channel."""\n'
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        'revision = "0003"\n'
-        'down_revision = "0002"\n'
+        'revision = "9000"\n'
+        f'down_revision = "{schema.REVISION}"\n'
         "def upgrade():\n"
         '    with op.batch_alter_table("attempts") as batch:\n'
         '        batch.alter_column("channel", type_=sa.String(99), existing_type=sa.String(64))\n',
@@ -144,6 +149,38 @@ def test_state_is_checked(engine: Engine, state: str) -> None:
         )
 
 
+def test_old_times_keep_their_milliseconds(sqlite: Engine) -> None:
+    """Times of six digits and of none become times of three; those of others stay as they are."""
+    at, kept = "2026-03-01 10:00:00", ["2026-03-01T10:00:00.5Z", "2026-03-01", 5, None]
+    config = upgrade._config()
+    with sqlite.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE seen (sid TEXT)")
+        connection.exec_driver_sql(
+            "CREATE TRIGGER theirs AFTER INSERT ON attempt_queue BEGIN"
+            " INSERT INTO seen VALUES (new.sid); END"
+        )
+        upgrade.detach(connection)
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+        connection.exec_driver_sql("INSERT INTO attempt_queue (sid) VALUES ('VL1')")
+        written = [at, f"{at}.123000", f"{at}.123", *kept]
+        for number, value in enumerate(written):
+            connection.exec_driver_sql(
+                "INSERT INTO attempts (sid, date_created, first_fetched_at, fetched_at, is_final)"
+                " VALUES (?, ?, 1, 1, 1)",
+                (str(number), value),
+            )
+    upgrade.upgrade(sqlite)
+    with sqlite.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO attempt_queue (sid) VALUES ('VL2')")
+        queued = connection.exec_driver_sql("SELECT enqueued_at FROM attempt_queue").scalars().all()
+        assert [len(each) for each in queued] == [23, 23]
+        assert connection.exec_driver_sql("SELECT sid FROM seen").scalars().all() == ["VL1", "VL2"]
+        found = connection.exec_driver_sql("SELECT date_created FROM attempts ORDER BY sid")
+        assert found.scalars().all() == [f"{at}.000", f"{at}.123", f"{at}.123", *kept]
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+
+
 def test_a_sid_is_queued_once(engine: Engine) -> None:
     """The same SID a second time is refused."""
     with pytest.raises(Exception, match=r"(?i)unique|error 1062"), engine.begin() as connection:
@@ -197,7 +234,7 @@ def test_upgrade_twice(empty_engine: Engine) -> None:
         check(engine)
     assert upgrade.upgrade(engine) == [*REVISIONS, VIEWS]
     assert upgrade.upgrade(engine) == []
-    assert upgrade.current(engine) == "0002"
+    assert upgrade.current(engine) == schema.REVISION
     check(engine)
     engine.dispose()
 
@@ -216,9 +253,11 @@ def test_filled_database_survives(engine: Engine, later: Path) -> None:
     before = counts(engine)
     with engine.begin() as connection:
         connection.execute(text("CREATE VIEW somebodys AS SELECT sid FROM attempts"))
-    with pytest.raises(SchemaError, match=r"behind: at revision 0002.*needs 0003.*db upgrade"):
+    with pytest.raises(
+        SchemaError, match=rf"behind: at revision {schema.REVISION}.*needs 9000.*db upgrade"
+    ):
         check(engine)
-    assert upgrade.upgrade(engine) == ["0003: Widen the channel.", VIEWS]
+    assert upgrade.upgrade(engine) == ["9000: Widen the channel.", VIEWS]
     check(engine)
     assert counts(engine) == before
     with engine.connect() as connection:
@@ -236,7 +275,7 @@ def test_a_migration_that_orphans_rows_is_undone(
 ) -> None:
     """SQLite's switched-off keys cannot let a migration leave rows without their attempt."""
     fill(engine)
-    script = later / "versions" / "0003_widen.py"
+    script = later / "versions" / "9000_widen.py"
     source = script.read_text(encoding="utf-8")
     script.write_text(source + '    op.execute("DELETE FROM attempts")\n', encoding="utf-8")
     if database_kind != "sqlite":
@@ -246,17 +285,17 @@ def test_a_migration_that_orphans_rows_is_undone(
     before = counts(engine)
     with pytest.raises(SchemaError, match="without the attempt"):
         upgrade.upgrade(engine)
-    assert (upgrade.current(engine), counts(engine)) == ("0002", before)
+    assert (upgrade.current(engine), counts(engine)) == (schema.REVISION, before)
 
 
 def test_a_failing_migration_is_undone(engine: Engine, later: Path) -> None:
     """A statement that is refused is said in words, and the revision stays what it was."""
-    script = later / "versions" / "0003_widen.py"
+    script = later / "versions" / "9000_widen.py"
     source = script.read_text(encoding="utf-8")
     script.write_text(source + '    op.execute("SELECT nonsense FROM nowhere")\n', encoding="utf-8")
     with pytest.raises(SchemaError, match=r"upgrading the schema, the database refused.*nowhere"):
         upgrade.upgrade(engine)
-    assert upgrade.current(engine) == "0002"
+    assert upgrade.current(engine) == schema.REVISION
 
 
 def test_a_newer_schema(engine: Engine) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from etl.database.schema import REVISION
 from etl.errors import SchemaError
 from etl.migrate import upgrade, views
 from etl.reports import REPORTS
@@ -76,12 +77,12 @@ def migration(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Add a revision that alters a column which the views read, once the database is there."""
     folder = tmp_path / "migrations"
     shutil.copytree(upgrade.script_location(), folder)
-    (folder / "versions" / "0003_widen.py").write_text(
+    (folder / "versions" / "9000_widen.py").write_text(
         '"""Widen."""\n'
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        'revision = "0003"\n'
-        'down_revision = "0002"\n'
+        'revision = "9000"\n'
+        f'down_revision = "{REVISION}"\n'
         "def upgrade():\n"
         '    with op.batch_alter_table("attempts") as batch:\n'
         '        batch.alter_column("channel", type_=sa.String(99), existing_type=sa.String(64))\n',
@@ -153,7 +154,7 @@ def test_a_name_we_no_longer_use_is_somebody_elses(
 @pytest.mark.usefixtures("migration")
 def test_a_migration_is_held_up_by_no_view_of_ours(engine: Engine) -> None:
     """A revision may change what the views read, and after it every view is made again."""
-    assert upgrade.upgrade(engine) == ["0003: Widen.", f"views: {', '.join(VIEWS)}"]
+    assert upgrade.upgrade(engine) == ["9000: Widen.", f"views: {', '.join(VIEWS)}"]
     assert attempts(engine) == 0
     assert upgrade.upgrade(engine) == []
 
@@ -240,7 +241,7 @@ def test_somebodys_view_survives(
     before = {row[0]: row for row in snapshot(engine)}["somebodys"]
     if revision:
         request.getfixturevalue("migration")
-        narrow(upgrade.script_location() / "versions" / "0003_widen.py")
+        narrow(upgrade.script_location() / "versions" / "9000_widen.py")
     assert upgrade.upgrade(engine)[-1].endswith("v_attempts")
     assert {row[0]: row for row in snapshot(engine)}["somebodys"] == before
     assert attempts(engine, "somebodys") == 0
@@ -282,7 +283,7 @@ def test_somebodys_view_stops_other_columns(engine: Engine, request: pytest.Fixt
     if engine.dialect.name == "postgresql":
         with pytest.raises(SchemaError, match=r"view somebodys depends on view v_attempts.*Drop"):
             upgrade.upgrade(engine)
-        assert (snapshot(engine), upgrade.current(engine)) == (before, "0002")
+        assert (snapshot(engine), upgrade.current(engine)) == (before, REVISION)
         run(engine, "DROP VIEW somebodys")
         upgrade.upgrade(engine)
         return
@@ -355,8 +356,8 @@ def test_two_upgrades_at_once(engine: Engine, database_url: str) -> None:
         for _ in range(3)
     ]
     said = sorted(racer.communicate(timeout=PATIENCE_S)[1] for racer in racers)
-    nothing = "The schema is at 0002, nothing to do.\n"
-    assert said == [nothing, nothing, "views: v_attempts\nThe schema is at 0002.\n"]
+    nothing = f"The schema is at {REVISION}, nothing to do.\n"
+    assert said == [nothing, nothing, f"views: v_attempts\nThe schema is at {REVISION}.\n"]
 
 
 def test_written_views_are_ours(empty_database_url: str, empty_engine: Engine) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, event, insert, select, text, update
 
+from etl.database.schema import REVISION
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import sweeps as s
 from etl.database.schema import sync_runs
@@ -80,7 +81,8 @@ def test_a_schema_that_changes_in_mid_run_costs_no_row(engine: Engine, what: str
     fill(engine, world.sids())
     if what == "revision":
         there, back = (
-            f"UPDATE verify_etl_version SET version_num = '{number}'" for number in ("9999", "0002")
+            f"UPDATE verify_etl_version SET version_num = '{number}'"
+            for number in ("9999", REVISION)
         )
     else:
         there, back = (
@@ -169,7 +171,7 @@ def test_a_row_that_others_lock_keeps_no_other_lease(server: Engine) -> None:
         rows = read(server)
         assert [row.sid for row in rows.values() if row.state == "leased"] == held
         other.rollback()
-        execute(server, "UPDATE verify_etl_version SET version_num = '0002'")
+        execute(server, f"UPDATE verify_etl_version SET version_num = '{REVISION}'")
         lapse(server)
         assert_all_back(server)
         assert run_here(server, box).exit_code == 0

@@ -70,7 +70,7 @@ def test_settled_rows_make_learning_it_no_slower(engine: Engine) -> None:
                 f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n"
                 f" WHERE i < {last}) INSERT INTO attempt_queue"
                 " (sid, state, expires_at, fetches, enqueued_at) SELECT printf('VL%032x', i),"
-                f" 'settled', {NOW + RETENTION}, 1, '2023-11-14 22:14:20.000000' FROM n"
+                f" 'settled', {NOW + RETENTION}, 1, '2023-11-14 22:14:20.000' FROM n"
             )
         with engine.connect() as connection:
             steps: list[int] = []

@@ -245,3 +245,31 @@ def test_a_time_beyond_ours_counts_as_unknown(
     counts = "SELECT COUNT(*), COUNT(date_created) FROM lake WHERE day IS NULL"
     undated = _sql(tmp_path / "lake", counts)
     assert undated == [(4, 0)]
+
+
+@pytest.mark.parametrize("spelling", ["substr({0}, 1, 23)", "{0} || '000'", "substr({0}, 1, 19)"])
+def test_other_spellings_of_a_time_count_alike(
+    sqlite: Engine, world: World, run: Run, tmp_path: Path, spelling: str
+) -> None:
+    """Three digits, six or none: reports, export and reconcile count the same rows by day."""
+    on_time = "datetime(date_created, 'start of day') || '.000'"
+    with sqlite.begin() as connection:
+        # Half of the rows are at the very beginning of a day, where a comparison decides.
+        connection.execute(text(f"UPDATE attempts SET date_created = {on_time} WHERE rowid % 2"))
+    asked = [
+        ("report", "conversion-daily", "--since", "9d", "--by", "day", "--format", "csv"),
+        ("report", "verification-success-daily", "--timezone", "Europe/Berlin", "--format", "csv"),
+        ("report", "fraud-prefix-hourly", "--format", "csv"),
+        ("reconcile", "--since", "9d", "--json"),
+    ]
+
+    def answers(name: str) -> list[Any]:
+        done = json.loads(run("export", "-o", tmp_path / name, "--json").stdout)
+        return [*(run(*words).stdout for words in asked), done["rows"], done["days_written"]]
+
+    before = answers("before")
+    assert before[-2] == world.size
+    with sqlite.begin() as connection:
+        spelled = spelling.format("date_created")
+        connection.execute(text(f"UPDATE attempts SET date_created = {spelled}"))
+    assert answers("after") == before

@@ -165,6 +165,9 @@ class Dialect(Spelling):
     clock: ClassVar[str | None] = None
     """A SELECT of the milliseconds since 1970; None: the clock is this machine's."""
 
+    now: ClassVar[str] = "CURRENT_TIMESTAMP"
+    """The time of a statement, as the default of a column."""
+
     amount_type: ClassVar[TypeEngine[Any]] = Numeric(18, 6)
     """How an amount is stored."""
 

@@ -80,10 +80,10 @@ class _SqliteSpelling(Spelling):
         return f"CROSS JOIN {table} {alias} ON {condition}"
 
     def hour(self, hour_no: str) -> str:
-        return f"datetime({hour_no} * 3600, 'unixepoch')"
+        return f"datetime({hour_no} * 3600, 'unixepoch') || '.000'"
 
     def moment(self, epoch_ms: str) -> str:
-        return f"datetime({epoch_ms} / 1000, 'unixepoch') || printf('.%03d000', {epoch_ms} % 1000)"
+        return f"datetime({epoch_ms} / 1000, 'unixepoch') || printf('.%03d', {epoch_ms} % 1000)"
 
     def millionths(self, amount: str) -> str:
         # Others may write text, which compares as more than any number, or infinity.
@@ -112,9 +112,11 @@ class _SqliteSpelling(Spelling):
 
 
 def _spell(value: datetime | None) -> str | None:
-    """Spell a time as SQLAlchemy does, but faster: loading does it three times a row."""
-    # SQLAlchemy leaves the offset off, too; all our times are UTC.
-    return None if value is None else value.isoformat(" ", "microseconds")[:26]
+    """Spell a time in UTC, without an offset, in milliseconds.
+
+    Java's driver reads any fraction as milliseconds, however many digits it has.
+    """
+    return None if value is None else value.isoformat(" ", "milliseconds")[:23]
 
 
 def _read(value: Any) -> datetime | None:  # noqa: ANN401 - as the driver gives it
@@ -135,6 +137,8 @@ class Sqlite(_SqliteSpelling, Dialect):
     # Its transactions are so by themselves.
     snapshot: ClassVar[Mapping[str, Any]] = {}
     standing = "SELECT lower(name), type = 'view' FROM sqlite_master WHERE type <> 'trigger'"
+    # As times are spelled; CURRENT_TIMESTAMP has no fraction.
+    now = "(strftime('%Y-%m-%d %H:%M:%f', 'now'))"
     # Its driver knows no decimals.
     amount_type = Numeric(18, 6, asdecimal=False)
 
