@@ -1,4 +1,4 @@
-"""Keep a folder of Parquet files equal to the rows: mark each day | write changes | remember.
+"""Keep a folder of Parquet files equal to the rows: mark each day | write what changed.
 
 A day's mark changes whenever this program writes or deletes one of its rows. It is read before the
 rows: a row that comes in between is exported twice, never lost.
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from etl.database.transact import check_revision, transact
 from etl.errors import ConfigError
 from etl.export import rows
-from etl.export.folder import UNDATED, Day, Folder
+from etl.export.folder import UNDATED, Folder
 from etl.export.rows import FetchedWindow, Mark
 from etl.sql.odd import say
 
@@ -86,10 +86,11 @@ def export(engine: Engine, options: ExportOptions) -> Exported:
     rows.arrow()
     done = Exported()
     with Folder(options.folder, rows.layout(destination=options.destination)) as folder:
-        if folder.layout_differs:
-            if options.windowed or not options.full:
-                raise _other_columns(options, folder)
-            folder.adopt_layout()
+        other = folder.differing
+        # A --full that was interrupted goes on: some files have the new columns already.
+        begun = len(other) < len(folder.days) and not options.windowed
+        if other and not begun and (options.windowed or not options.full):
+            raise _other_columns(options, other[0].layout)
         marks = _marks(engine, options)
         for day in sorted({*marks, *filter(options.holds, folder.days)}):
             _export(engine, options, folder, day, marks.get(day), done)
@@ -97,9 +98,9 @@ def export(engine: Engine, options: ExportOptions) -> Exported:
     return done
 
 
-def _other_columns(options: ExportOptions, folder: Folder) -> ConfigError:
+def _other_columns(options: ExportOptions, layout: dict[str, Any]) -> ConfigError:
     """Name the option by which the files there differ."""
-    had = folder.had.get("destination")
+    had = layout.get("destination")
     if had == options.destination:
         msg = f"{options.folder} was exported with the columns of another version."
         return ConfigError(msg, hint="Write all days anew with --full.")
@@ -123,13 +124,12 @@ def _export(  # noqa: PLR0913, PLR0917 - a day, where to, and what is known of i
     if mark is not None:
         schema = rows.schema(destination=options.destination)
         groups = _groups(engine, day, options)
-        count, size = folder.write(day, schema, groups)
+        count, size = folder.write(day, mark.text, schema, groups)
     if mark is None or not count:
         # Its rows are gone, perhaps since the mark was read.
         folder.remove(day)
         done.removed += 1
         return
-    folder.remember(day, Day(count, size, mark.fetched_at, mark.text))
     done.written += 1
     done.rows += count
     done.bytes += size

@@ -1,16 +1,15 @@
-"""Hold the folder of an export: a file for each day, and a manifest of them.
+"""Hold the folder of an export: a file for each day, and nothing else.
 
-Files are replaced whole. ``_manifest.json`` is written after the files: a crash in between only
-means that a day is written again.
+Files are replaced whole. Each says in its own metadata what it was made from. A list of them beside
+them would be taken for a table by some readers.
 """
 
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from stat import S_IMODE
@@ -19,22 +18,25 @@ from typing import IO, Any, Final, Self
 
 from etl.errors import ConfigError, StorageError, TryAgain
 
-MANIFEST: Final = "_manifest.json"
-FILE: Final = "part-0.parquet"
-UNDATED: Final = "__HIVE_DEFAULT_PARTITION__"
-"""The folder of attempts with unknown creation time, as Hive, Spark and DuckDB name it."""
+UNDATED: Final = "undated"
+"""The day of attempts with unknown creation time."""
 
-_PART: Final = f".{MANIFEST}.tmp"
-_SAVE_EVERY_S: Final = 2.0
+FILE: Final = "part-0.parquet"
+_UNDATED_FILE: Final = "undated-0.parquet"
+# A date, so that every reader makes dates of all folders; no attempt is as old.
+_UNDATED_FOLDER: Final = "day=1970-01-01"
+_METADATA: Final = b"verify_attempts_etl"
+
+# What earlier versions made: a list, which some readers took for a table, and a day that is NULL.
+_OLD_LIST: Final = "_manifest.json"
+_OLD_UNDATED: Final = "day=__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Describe the file of a day; ``fetched_at`` is the newest, in ms."""
+    """Say what the file of a day was made from: its columns, and the mark of its rows."""
 
-    rows: int
-    bytes: int
-    fetched_at: int
+    layout: dict[str, Any]
     mark: str
 
 
@@ -49,8 +51,6 @@ class Folder(AbstractContextManager["Folder"]):
         self._path = path
         self._layout = layout
         self._handle = -1
-        self._saved_at = 0.0
-        self.had: dict[str, Any] = layout
         self.days: dict[str, Day] = {}
 
     def __enter__(self) -> Self:
@@ -73,36 +73,21 @@ class Folder(AbstractContextManager["Folder"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            # Save after a failure too: whole days need not be written again.
-            self._save()
-        except OSError as failed:
-            if error is None:
-                raise self._unusable(failed) from failed
-        finally:
-            self._close()
+        self._close()
 
     @property
-    def layout_differs(self) -> bool:
-        """Say whether the files there have other columns."""
-        return self.had != self._layout
-
-    def adopt_layout(self) -> None:
-        """Count every file as out of date."""
-        self.had = self._layout
-        self.days = {day: Day(0, 0, 0, "") for day in self.days}
+    def differing(self) -> list[Day]:
+        """Return the days whose files have other columns."""
+        return [known for known in self.days.values() if known.layout != self._layout]
 
     def has(self, day: str, mark: str) -> bool:
-        """Say whether the day's file exists and has this mark."""
-        known = self.days.get(day)
-        if known is None or known.mark != mark:
-            return False
-        with suppress(OSError):
-            return self._file(day).stat().st_size == known.bytes
-        return False
+        """Say whether the day's file is there, whole, and made from these columns and rows."""
+        return self.days.get(day) == Day(self._layout, mark)
 
-    def write(self, day: str, schema: Any, groups: Iterable[Any]) -> tuple[int, int]:  # noqa: ANN401 - pyarrow has no types
+    def write(self, day: str, mark: str, schema: Any, groups: Iterable[Any]) -> tuple[int, int]:  # noqa: ANN401 - pyarrow has no types
         """Write a day's file beside the old one, then replace it; return rows and bytes.
+
+        Its metadata holds the columns and ``mark``.
 
         Readers see the old file or the new one, even after a crash.
         """
@@ -111,8 +96,8 @@ class Folder(AbstractContextManager["Folder"]):
         part = target.with_name(f".{FILE}.tmp")
         try:
             target.parent.mkdir(exist_ok=True)
-            with _open(part, target, self._path / MANIFEST) as stream:
-                rows = _write(stream, schema, groups)
+            with _open(part, target, *map(self._file, sorted(self.days))) as stream:
+                rows = _write(stream, schema.with_metadata(self._metadata(mark)), groups)
                 stream.flush()
                 os.fsync(stream.fileno())
                 size = stream.tell()
@@ -120,17 +105,13 @@ class Folder(AbstractContextManager["Folder"]):
                 part.replace(target)
                 _sync(target.parent)
                 _sync(self._path)
+                self.days[day] = Day(self._layout, mark)
         except OSError as error:
             raise self._unusable(error) from error
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
         return rows, size
-
-    def remember(self, day: str, written: Day) -> None:
-        """Note what a day's file holds."""
-        self.days[day] = written
-        self._save_now_and_then()
 
     def remove(self, day: str) -> None:
         """Remove a day's file."""
@@ -143,10 +124,14 @@ class Folder(AbstractContextManager["Folder"]):
         except OSError as error:
             raise self._unusable(error) from error
         self.days.pop(day, None)
-        self._save_now_and_then()
 
     def _file(self, day: str) -> Path:
+        if day == UNDATED:
+            return self._path / _UNDATED_FOLDER / _UNDATED_FILE
         return self._path / f"day={day}" / FILE
+
+    def _metadata(self, mark: str) -> dict[bytes, bytes]:
+        return {_METADATA: json.dumps({"layout": self._layout, "mark": mark}).encode()}
 
     def _lock(self) -> None:
         try:
@@ -159,46 +144,35 @@ class Folder(AbstractContextManager["Folder"]):
             return
 
     def _load(self) -> None:
-        path = self._path / MANIFEST
-        if not path.exists():
-            # A crash before the first manifest leaves only this file: it is ours.
-            if any(path.name != _PART for path in self._path.iterdir()):
+        listed = self._path / _OLD_LIST
+        for folder in sorted(self._path.iterdir()):
+            if days := _days(folder.name):
+                there = [day for day in days if self._file(day).exists()]
+                self.days |= {day: self._read(self._file(day)) for day in there}
+            elif folder.name != _OLD_UNDATED and not listed.exists() and not self.days:
+                # A crash before the first file leaves folders of days only: they are ours.
                 msg = f"{self._path} is not empty, and no export."
                 raise ConfigError(msg, hint="Name a folder that is empty or not there yet.")
-            # From now on the folder is known as an export's.
-            self._save()
-            return
+        listed.unlink(missing_ok=True)
+        for old in (FILE, f".{FILE}.tmp"):
+            (self._path / _OLD_UNDATED / old).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self._path / _OLD_UNDATED).rmdir()
+
+    def _read(self, file: Path) -> Day:
+        """Read what a file was made from. A damaged one, or an earlier version's, has no mark."""
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an extra
+
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            self.had = found["layout"]
-            self.days = {day: Day(**known) for day, known in found["days"].items()}
-            for day in self.days.keys() - {UNDATED}:
-                # Days become paths.
-                date.fromisoformat(day)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            msg = f"{path} cannot be read: it is not what an export wrote."
-            raise ConfigError(msg, hint="Export into an empty folder.") from error
-
-    def _save_now_and_then(self) -> None:
-        # The manifest names every day. Written after each, it would cost more than the days.
-        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
-            try:
-                self._save()
-            except OSError as error:
-                raise self._unusable(error) from error
-
-    def _save(self) -> None:
-        days = {day: asdict(known) for day, known in sorted(self.days.items())}
-        text = json.dumps({"format": "parquet", "layout": self.had, "days": days}, indent=1)
-        path = self._path / MANIFEST
-        part = path.with_name(_PART)
-        with _open(part, path) as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-        _sync(self._path)
-        self._saved_at = time.monotonic()
+            schema = parquet.read_schema(file)
+        except (ArrowException, OSError):
+            return Day(self._layout, "")
+        with suppress(KeyError, ValueError, TypeError):
+            return Day(**json.loads(schema.metadata[_METADATA]))
+        if not {"sid", "first_fetched_at"} <= {*schema.names}:
+            msg = f"{file} is not what an export wrote."
+            raise ConfigError(msg, hint="Export into an empty folder.")
+        return Day({**self._layout, "destination": "destination" in schema.names}, "")
 
     def _close(self) -> None:
         if self._handle >= 0:
@@ -208,6 +182,15 @@ class Folder(AbstractContextManager["Folder"]):
     def _unusable(self, error: OSError) -> StorageError:
         msg = f"{self._path} cannot be written: {error.strerror or error}."
         return StorageError(msg, hint="Check the path, its permissions and the disk's space.")
+
+
+def _days(name: str) -> list[str]:
+    """Return the days whose files are in a folder of this name."""
+    with suppress(ValueError):
+        day = date.fromisoformat(name.removeprefix("day=")).isoformat()
+        # Others may have written an attempt of that very day.
+        return [day, UNDATED] if name == _UNDATED_FOLDER else [day] if name == f"day={day}" else []
+    return []
 
 
 def _open(part: Path, *like: Path) -> IO[bytes]:

@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from etl.backfill.files import replayable
 from etl.database.engine import open_engine
-from etl.export.folder import FILE, MANIFEST
+from etl.export.folder import FILE
 from etl.sandbox import Sandbox, World
 from tests.support.harness import environment, fill, run_json, verify_etl
 
@@ -99,17 +99,16 @@ def test_a_report_is_its_owners(
 
 
 def test_an_export_is_its_owners_until_it_is_shared(env: dict[str, str], tmp_path: Path) -> None:
-    """Its files are; in a folder that was shared new days are, too, for they follow the manifest."""
+    """Its files are; in a folder that was shared new days are, too, for they follow the first."""
     folder = tmp_path / "lake"
     assert verify_etl("export", "-o", str(folder), env=env).returncode == 0
-    manifest, days = folder / MANIFEST, sorted(folder.glob(f"*/{FILE}"))
+    days = sorted(folder.glob(f"*/{FILE}"))
     assert len(days) >= 2
-    assert {mode(path) for path in (manifest, *days)} == {0o600}
-    for path in (manifest, days[0]):
-        path.chmod(0o644)
+    assert {mode(path) for path in days} == {0o600}
+    days[0].chmod(0o644)
     days[1].unlink()
     assert verify_etl("export", "--full", "-o", str(folder), env=env).returncode == 0
-    assert [mode(path) for path in (manifest, *days[:2])] == [0o644] * 3
+    assert [mode(path) for path in days[:2]] == [0o644] * 2
     assert {mode(path) for path in days[2:]} <= {0o600}
 
 

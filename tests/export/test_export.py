@@ -14,7 +14,7 @@ from etl.database.schema import attempt_channel_data as data
 from etl.database.schema import attempts
 from etl.errors import ConfigError
 from etl.export import UNDATED, ExportOptions, export, rows
-from etl.export.folder import FILE, MANIFEST
+from etl.export.folder import FILE
 from etl.load import redact
 from etl.sandbox import World
 from tests.support.export_world import DAYS, SENT, counts, exported, ours, store
@@ -105,7 +105,7 @@ def test_a_new_row_on_an_old_day_is_exported(engine: Engine, world: World, folde
 
 
 def test_a_day_without_rows_goes(filled: Engine, world: World, folder: Path) -> None:
-    """When a day's rows are deleted its folder goes; when all are, only the manifest stays."""
+    """When a day's rows are deleted its folder goes; when all are, nothing stays."""
     ours(filled, folder)
     with filled.begin() as connection:
         midday = datetime(2026, 3, 3, tzinfo=UTC)
@@ -119,7 +119,7 @@ def test_a_day_without_rows_goes(filled: Engine, world: World, folder: Path) -> 
         connection.execute(delete(data))
         connection.execute(delete(attempts))
     assert counts(ours(filled, folder)) == (0, 0, 3)
-    assert [path.name for path in folder.iterdir()] == [MANIFEST]
+    assert [*folder.iterdir()] == []
 
 
 def test_a_file_that_somebody_took_is_written_again(filled: Engine, folder: Path) -> None:
@@ -156,14 +156,36 @@ def test_a_value_that_redact_removes_is_exported_again(filled: Engine, folder: P
     assert "4915112345678" not in json.dumps(exported(folder), default=str)
 
 
-def test_a_folder_of_older_rules_is_written_anew(filled: Engine, folder: Path) -> None:
+def test_a_folder_of_older_rules_is_written_anew(
+    filled: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An export without destinations that was made when more was let through is made again."""
-    ours(filled, folder)
-    manifest = folder / MANIFEST
-    text = manifest.read_text(encoding="utf-8")
-    assert text.count(f'r{rows._RULES}"') == 4
-    manifest.write_text(text.replace(f'r{rows._RULES}"', '"'), encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "_RULES", rows._RULES - 1)
+        ours(filled, folder)
     assert counts(ours(filled, folder)) == (4, 0, 0)
+
+
+@pytest.mark.parametrize("destination", [False, True])
+def test_a_folder_of_an_earlier_version_is_written_anew(
+    destination: bool,  # noqa: FBT001 - a case
+    filled: Engine,
+    folder: Path,
+) -> None:
+    """Its list goes, its NULL day gets a date, and its columns are kept."""
+    ours(filled, folder, destination=destination)
+    for file in folder.glob("day=*/*.parquet"):
+        parquet.write_table(parquet.ParquetFile(file).read().replace_schema_metadata(None), file)
+    (folder / "_manifest.json").write_text("{}")
+    old = folder / "day=__HIVE_DEFAULT_PARTITION__"
+    old.mkdir()
+    (folder / "day=1970-01-01" / "undated-0.parquet").rename(old / FILE)
+    with pytest.raises(ConfigError, match="other columns"):
+        ours(filled, folder, destination=not destination)
+    assert counts(ours(filled, folder, destination=destination)) == (4, 0, 0)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "day=1970-01-01", *(f"day={day}" for day in DAYS)
+    ]  # fmt: skip
 
 
 def test_a_window_leaves_other_days_alone(filled: Engine, world: World, folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
@@ -20,7 +21,7 @@ from etl.cli import cli
 from etl.cli.context import Context
 from etl.errors import ConfigError, EtlError, Exit, StorageError, TryAgain
 from etl.export import ExportOptions, export, rows
-from etl.export.folder import MANIFEST, Folder
+from etl.export.folder import FILE, Folder
 from etl.sandbox import World
 from tests.support.export_world import DAYS, SENT, counts, expected, exported, ours, store
 from tests.support.harness import PATIENCE_S, ROOT
@@ -168,13 +169,17 @@ def test_a_path_that_is_no_folder_ends_with_74(
     assert "file/lake cannot be written: Not a directory." in said
 
 
-@pytest.mark.parametrize("name", ["thesis.doc", MANIFEST])
+@pytest.mark.parametrize("name", ["thesis.doc", "day=2026-03-01", "day=x"])
 def test_a_folder_of_something_else_is_left_alone(
     name: str, filled: Engine, tmp_path: Path
 ) -> None:
-    """A folder that is not empty and no export, or whose manifest is not ours, is refused."""
-    (tmp_path / name).write_text("{}")
-    with pytest.raises(ConfigError, match=r"is not empty, and no export|cannot be read"):
+    """A folder that is not empty and no export, or with other Parquet files, is refused."""
+    if name == f"day={DAYS[0]}":
+        (tmp_path / name).mkdir()
+        parquet.write_table(pa.table({"theirs": [1]}), tmp_path / name / FILE)
+    else:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"is not empty, and no export|not what an export wrote"):
         export(filled, ExportOptions(tmp_path, full=True))
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

@@ -2,13 +2,16 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
+import polars as pl
 import pytest
+from pyarrow import dataset, parquet
 from sqlalchemy import Engine
 
 from etl.export import UNDATED, ExportOptions, export
@@ -64,3 +67,47 @@ def test_the_recipe_counts_as_the_database_does(
     by_currency = {tuple(row[:2]): list(row[2:]) for row in lake.execute(SQL[2]).fetchall()}
     assert by_slice == dict(conversion)
     assert by_currency == dict(cost)
+
+
+def _duckdb(folder: str) -> tuple[int, set[str]]:
+    files = f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true)"
+    days = duckdb.execute(f"SELECT day, COUNT(*) FROM {files} GROUP BY day").fetchall()
+    assert {type(day) for day, _ in days} == {date}
+    return sum(count for _, count in days), {str(day) for day, _ in days}
+
+
+def _pandas(folder: str) -> tuple[int, set[str]]:
+    found = pd.read_parquet(folder)
+    return len(found), set(found["day"])
+
+
+def _polars(folder: str) -> tuple[int, set[str]]:
+    found = pl.scan_parquet(folder).collect()
+    assert found["day"].dtype == pl.Date
+    return found.height, set(found["day"].cast(pl.String))
+
+
+def _pyarrow(folder: str) -> tuple[int, set[str]]:
+    found = dataset.dataset(folder, partitioning="hive").to_table()
+    return found.num_rows, set(found["day"].to_pylist())
+
+
+def _by_convention(folder: str) -> tuple[int, set[str]]:
+    """Read names as Spark and ClickHouse do: what begins with `_` or `.` is not there."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    assert [path for path in files if path.name[0] in "_." or path.suffix != ".parquet"] == []
+    days = {path.parent.name.removeprefix("day=") for path in files}
+    assert [date.fromisoformat(day) for day in days]
+    return sum(parquet.read_metadata(path).num_rows for path in files), days
+
+
+@pytest.mark.parametrize("read", [_duckdb, _pandas, _polars, _pyarrow, _by_convention])
+def test_readers_take_the_folder_as_it_is(
+    filled: Engine, tmp_path: Path, read: Callable[[str], tuple[int, set[str]]]
+) -> None:
+    """Each reader finds every row, and the undated ones under a date of their own."""
+    export(filled, ExportOptions(tmp_path / "attempts"))
+    held = expected(filled, destination=False)
+    days = {"1970-01-01" if day == UNDATED else day for day in held}
+    assert UNDATED in held
+    assert read(str(tmp_path / "attempts")) == (sum(map(len, held.values())), days)

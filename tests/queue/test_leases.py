@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row, event, insert, select, text, update
 
-from etl.database.schema import REVISION
+from etl.database.schema import REVISION, sync_runs
 from etl.database.schema import attempt_queue as q
 from etl.database.schema import sweeps as s
-from etl.database.schema import sync_runs
 from etl.errors import Exit
 from etl.fetch import drain
 from etl.job.counts import Counts

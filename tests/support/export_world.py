@@ -77,7 +77,8 @@ def exported(folder: Path) -> dict[str, list[dict[str, Any]]]:
         held = parquet.ParquetFile(file).read().to_pylist()
         for row in held:
             row["extra"] = None if row["extra"] is None else json.loads(row["extra"])
-        found[file.parent.name.removeprefix("day=")] = held
+        undated = file.name.startswith(UNDATED)
+        found[UNDATED if undated else file.parent.name.removeprefix("day=")] = held
     return found
 
 
