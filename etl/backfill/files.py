@@ -1,4 +1,4 @@
-"""Read files of SIDs in constant memory: plain text, CSV, JSON lines, gzip of each, pipes.
+"""Read files of SIDs in constant memory: plain text, CSV, JSON, gzip of each, pipes.
 
 ::
 
@@ -19,14 +19,15 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import IO, Any, Final
 
-from etl.backfill.lines import ATTEMPTS, BLANK, BadLine, Block, SidKind, quote
+from etl.backfill.documents import documents, members
+from etl.backfill.lines import ATTEMPTS, BLANK, BadLine, Block, SidKind, quote, snake
 from etl.errors import InputError, StorageError
 
 BLOCK_BYTES: Final = 1 << 20
@@ -38,8 +39,9 @@ _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Text has no control bytes but tab, line ends, form feed and escape.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _WRONG_SHARE: Final = 0.2
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OVERLONG: Final = f"is longer than {LINE_LENGTH // 1024} KB"
+# What begins with a bracket or a brace, after blanks and comments.
+_JSON: Final = re.compile(r"(?:[\s\ufeff]|#[^\n]*\n)*[\[{]")
 _CSV_ROWS: Final = 16_384
 # Past so many lines, a quote is taken for one that never closes.
 _RECORD_LINES: Final = 4096
@@ -67,7 +69,16 @@ class Source:
             zipped = raw.peek(2).startswith(b"\x1f\x8b")
             stream: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
             text = _decoded(self.name, stream)
-            for block in _parse(self.name, _whole_lines(text), self.kind):
+            chunks = iter(partial(text.read, BLOCK_BYTES), "")
+            head = next(chunks, "")
+            whole = chain([head], chunks)
+            is_json = _JSON.match(head)
+            read = (
+                documents(self.name, whole, self.kind)
+                if is_json
+                else _parse(_whole_lines(whole), self.kind)
+            )
+            for block in read:
                 block.offset = raw.tell()
                 yield block
 
@@ -139,10 +150,10 @@ def _decoded(name: str, stream: Any) -> io.TextIOWrapper:  # noqa: ANN401 - a fi
     return io.TextIOWrapper(stream, "utf-8-sig", "replace")
 
 
-def _whole_lines(text: io.TextIOWrapper) -> Iterator[list[str]]:
+def _whole_lines(chunks: Iterator[str]) -> Iterator[list[str]]:
     """Yield a block of lines at a time. Of an overlong line, keep enough to know it for one."""
     rest = ""
-    for chunk in iter(partial(text.read, BLOCK_BYTES), ""):
+    for chunk in chunks:
         *lines, rest = (rest + chunk).split("\n")
         if lines:
             yield lines
@@ -151,22 +162,19 @@ def _whole_lines(text: io.TextIOWrapper) -> Iterator[list[str]]:
         yield [rest]
 
 
-def _parse(name: str, blocks: Iterator[list[str]], kind: SidKind) -> Iterator[Block]:
+def _parse(blocks: Iterator[list[str]], kind: SidKind) -> Iterator[Block]:
     """Detect the format in the first block that has content, then read all in it."""
     number = 1
     read_block = None
     for lines in blocks:
         if read_block is None and (skip := _first_content(lines)) is not None:
             start = lines[skip].strip(BLANK)
-            if start.startswith("["):
-                msg = f"{name} begins like a JSON array, which is not read."
-                raise InputError(msg, hint="Write one JSON value a line: jq -c '.[]'")
             if delimiter := _delimiter(lines[skip : skip + 20], kind):
                 yield _text(lines[:skip], number, kind)
                 rest = chain.from_iterable(chain((lines[skip:],), blocks))
                 yield from _csv(rest, delimiter, number + skip, kind)
                 return
-            read_block = _json if start.startswith(("{", '"')) else _text
+            read_block = _json if start.startswith('"') else _text
         yield (read_block or _text)(lines, number, kind)
         number += len(lines)
 
@@ -190,12 +198,7 @@ def _delimiter(head: list[str], kind: SidKind) -> str | None:
 
 
 def _names(header: list[str]) -> list[str]:
-    return [_snake(name.strip(BLANK + '"')) for name in header]
-
-
-def _snake(name: str) -> str:
-    """Write a name as the API does: dateCreated and Date Created are date_created."""
-    return _HUMP.sub("_", name).lower().replace(" ", "_")
+    return [snake(name.strip(BLANK + '"')) for name in header]
 
 
 def _text(lines: list[str], number: int, kind: SidKind) -> Block:
@@ -213,11 +216,11 @@ def _json(lines: list[str], number: int, kind: SidKind) -> Block:
     found = Block(len(lines), kind=kind)
     for at, text in _content(lines, number, found.bad):
         try:
-            value = json.loads(text)
+            taken = [*members(json.loads(text), kind)]
         except (ValueError, RecursionError):
             found.bad.append(BadLine(at, f"{quote(text)} is not a whole JSON value"))
             continue
-        for sid, created in _members(value, kind):
+        for sid, created in taken:
             found.take(sid, created, at)
     return found
 
@@ -229,20 +232,6 @@ def _content(lines: list[str], number: int, bad: list[BadLine]) -> Iterator[tupl
             bad.append(BadLine(at, _OVERLONG))
         elif (text := line.strip(BLANK)) and not text.startswith("#"):
             yield at, text
-
-
-def _members(value: object, kind: SidKind) -> list[tuple[object, object]]:
-    """Give SID and time of each attempt in a JSON value; a Verification's own SID is none."""
-    if not isinstance(value, Mapping):
-        return [(value, None)]
-    value = {_snake(str(key)): found for key, found in value.items()}
-    sent = value.get("send_code_attempts")
-    if kind is not ATTEMPTS or not isinstance(sent, list):
-        best, other = kind.columns
-        return [(value.get(best, value.get(other)), value.get("date_created"))]
-    maps = [item if isinstance(item, Mapping) else {} for item in sent]
-    items = [{_snake(str(key)): found for key, found in item.items()} for item in maps]
-    return [(item.get("attempt_sid"), item.get("time")) for item in items]
 
 
 def _csv(lines: Iterator[str], delimiter: str, first: int, kind: SidKind) -> Iterator[Block]:

@@ -21,6 +21,7 @@ _NAMES: Final = {
     "MM": "a Message", "CA": "a Call", "AC": "an Account", "SK": "an API key",
 }  # fmt: skip
 _FIRST_YEAR: Final = 2000
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ANY_SID: Final = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}", re.ASCII)
 
 
@@ -91,6 +92,11 @@ def read_moment(value: object) -> datetime | None:
             moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
             return moment if moment.year >= _FIRST_YEAR else None
     return None
+
+
+def snake(name: str) -> str:
+    """Spell a column's name as the API does: `attemptSid` and `Attempt SID` are `attempt_sid`."""
+    return _HUMP.sub("_", name).lower().replace(" ", "_")
 
 
 def _why(sid: str, kind: SidKind) -> str:

@@ -244,7 +244,10 @@ def test_two_at_once(empty_database_url: str) -> None:
     command = [sys.executable, "-c", UPGRADE, empty_database_url]
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     done = sorted(racer.communicate(timeout=PATIENCE_S)[0].strip() for racer in racers)
-    assert (done, [racer.returncode for racer in racers]) == (["0", "0", str(len(REVISIONS) + 1)], [0, 0, 0])
+    assert (done, [racer.returncode for racer in racers]) == (
+        ["0", "0", str(len(REVISIONS) + 1)],
+        [0, 0, 0],
+    )
 
 
 def test_filled_database_survives(engine: Engine, later: Path) -> None:

@@ -52,7 +52,8 @@ def backfill(
     """Enqueue attempt SIDs from files, `-` being standard input.
 
     Reads plain text (one SID a line), CSV with a `sid` column and perhaps `date_created`, JSON
-    lines (also objects with `send_code_attempts`), and gzip of each. A SID that is queued already
+    (values, arrays, pages of a list, Verifications with their attempts, Event Streams), and gzip
+    of each. A SID that is queued already
     stays as it is. All files are checked first: one bad line, and nothing is enqueued.
 
     \b
