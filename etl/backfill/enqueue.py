@@ -24,7 +24,7 @@ from etl.database.schema import attempt_queue as q
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
 from etl.errors import InputError
-from etl.queue import verifications
+from etl.queue import attempts, verifications
 
 BATCH: Final = 50_000
 """Rows in one transaction: long enough for speed, short enough for others and for memory."""
@@ -72,10 +72,14 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Checked):
-    """Count what came of a file: ``already`` were queued before, or came twice in the file."""
+    """Count what came of a file: ``already`` were queued before, or came twice in the file.
+
+    ``final`` were settled at once, since their attempts are loaded and final.
+    """
 
     enqueued: int
     already: int
+    final: int
 
 
 def load_file(  # noqa: PLR0913 - a load is these facts
@@ -150,6 +154,11 @@ def load(  # noqa: PLR0913 - a load is these facts
     Raises ``InputError`` when the file has changed since the check. Committed batches stay.
     """
 
+    def settle(connection: Connection) -> int:
+        sids = [sid for sid, _ in rows]
+        ids = attempts.known_final(connection, accounts=[account], sids=sids)
+        return attempts.settle_known(connection, ids, clock(connection)) if ids else 0
+
     def work(connection: Connection) -> int:
         check_revision(connection)
         if file.kind is VERIFICATIONS:
@@ -162,9 +171,11 @@ def load(  # noqa: PLR0913 - a load is these facts
             return enqueue(connection, credible, account=account, source=source)
         return enqueue(connection, rows, account=account, source=source)
 
-    seen = new = 0
+    seen = new = final = 0
     for rows in _batches(file, retention_ms, progress, batch):
         new += transact(engine, work, doing=f"enqueueing {file.name}")
+        if file.kind is ATTEMPTS:
+            final += transact(engine, settle, doing="settling attempts that are final already")
         seen += len(rows)
     if seen != checked.good:
         msg = f"{file.name} changed while it was read."
@@ -177,6 +188,7 @@ def load(  # noqa: PLR0913 - a load is these facts
         first_bad=checked.first_bad,
         enqueued=new,
         already=seen - new,
+        final=final,
     )
 
 

@@ -113,8 +113,10 @@ def summary(report: "RunReport") -> str:
     parts = [f"{counts['settled']:,} final", f"{counts['refresh']:,} to refresh"]
     parts += [f"{counts[name]:,} {words}" for name, words in _ALSO.items() if counts[name]]
     listed = f", {counts['listed']:,} listed" if counts["listed"] else ""
+    known = f"{counts['already_final']:,} were final already; " if counts["already_final"] else ""
     return (
         f"Run {report.run_id}: {counts['fetched']:,} stored ({', '.join(parts)}{listed}) with "
         f"{counted(counts['requests'], 'request')} in {counts['seconds']:.1f} s; "
+        f"{known}"
         f"{report.pending:,} pending."
     )

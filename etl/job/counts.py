@@ -28,6 +28,7 @@ class Counts:
     changes: int = 0
     listed: int = 0
     enqueued: int = 0
+    already_final: int = 0
     warnings: int = 0
     differences: int = 0
     compared: int = 0
@@ -52,7 +53,7 @@ class Counts:
     @property
     def finished(self) -> int:
         """Count the rows that have reached a next state."""
-        return self.settled + self.refresh + self.retry + self.dead
+        return self.settled + self.already_final + self.refresh + self.retry + self.dead
 
     @property
     def progress(self) -> int:
@@ -73,7 +74,7 @@ class Counts:
         """Return the counts under their documented names."""
         names = (
             "claimed", "requests", "fetched", "settled", "refresh", "retry", "dead", "given_back",
-            "discarded", "throttled", "changes", "listed", "enqueued", "warnings",
+            "discarded", "throttled", "changes", "listed", "enqueued", "already_final", "warnings",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {
             "seconds": round(time.monotonic() - self.started, 3)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Select,
     case,
+    exists,
     func,
     select,
     update,
@@ -26,6 +27,7 @@ from etl.database.dialects import dialect
 from etl.database.engine import any_text, carefully
 from etl.database.locks import locked
 from etl.database.schema import attempt_queue as q
+from etl.database.schema import attempts as loaded
 from etl.database.times import moment, moment_ms
 from etl.queue import runs
 from etl.queue.refusals import MOST as REFUSALS
@@ -55,6 +57,7 @@ LEASE_COLUMNS: Final = (
     q.c.id, q.c.sid, q.c.claim_no, q.c.expires_at, q.c.attempts, q.c.fetches, q.c.lost_leases,
     q.c.outcome,
 )  # fmt: skip
+_NEW: Final = (q.c.state == State.PENDING, q.c.fetches == 0)
 BACK: Final = {"state": State.PENDING, "due_at": 0, "leased_by": None}
 
 
@@ -252,6 +255,33 @@ def set_down(connection: Connection, now: int, *, latest: int) -> None:
         if ids := connection.execute(found).scalars().all():
             # Unless somebody has claimed it meanwhile.
             connection.execute(update(q).where(q.c.id.in_(ids), *ahead).values(due_at=now))
+
+
+def known_final(
+    connection: Connection, *, accounts: Sequence[str], sids: list[str] | None = None
+) -> list[int]:
+    """Return the ids of new rows whose attempts are final already, of these SIDs or of all.
+
+    `discover` loads attempts without a row, and `prune` takes rows away.
+    """
+    final = exists().where(loaded.c.sid == q.c.sid, loaded.c.is_final)
+    statement = select(q.c.id).where(q.c.account.in_(accounts), *_NEW, final)
+    if sids is not None:
+        statement = statement.where(among(connection, q.c.sid, sids))
+    return [*connection.execute(statement).scalars()]
+
+
+def settle_known(connection: Connection, ids: Sequence[int], now: int) -> int:
+    """Settle new rows without a request, unless somebody has claimed them; return how many."""
+    settled = {
+        "state": State.SETTLED, "outcome": Outcome.FINAL, "due_at": 0, "settled_at": moment(now)
+    }  # fmt: skip
+    count = 0
+    for start in range(0, len(ids), PROMOTE_LIMIT):
+        some = q.c.id.in_(ids[start : start + PROMOTE_LIMIT])
+        mine = connection.execute(locked(select(q.c.id).where(some, *_NEW), skip=True))
+        count += len(_update(connection, [*mine.scalars()], settled, now))
+    return count
 
 
 def _due(state: State, now: int) -> Select[Any]:

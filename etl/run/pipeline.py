@@ -251,8 +251,23 @@ def _go(tools: Tools, run_id: int, go: Callable[[Tools], None]) -> EtlError | No
 
 def _drain(tools: Tools, job: Job) -> None:
     """Drain what waits, and plan anew when enough came due meanwhile."""
+    _settle_known(tools)
     while _anything_waits(tools) and _stages().drain(tools, job):
         pass
+
+
+def _settle_known(tools: Tools) -> None:
+    """Settle new rows whose attempts are final already: they need no request."""
+    found = partial(attempts.known_final, accounts=tools.accounts)
+    ids = transact(tools.engine, found, doing="looking for attempts that are final already")
+    for start in range(0, len(ids), attempts.PROMOTE_LIMIT):
+        some = ids[start : start + attempts.PROMOTE_LIMIT]
+
+        def work(connection: Connection, some: list[int] = some) -> int:
+            return attempts.settle_known(connection, some, tools.clock(connection))
+
+        doing = "settling attempts that are final already"
+        tools.counts.already_final += transact(tools.engine, work, doing=doing)
 
 
 def _anything_waits(tools: Tools) -> bool:

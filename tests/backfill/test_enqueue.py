@@ -119,7 +119,7 @@ def test_second_run_changes_nothing(engine: Engine, tmp_path: Path) -> None:
     created = datetime.now(UTC).replace(microsecond=0)
     text = f"sid,date_created\n{sid(1)},{created.isoformat()}\n{sid(2)},\n{sid(1)},\n{sid(3)},?\n"
     first = load_text(engine, tmp_path, text)
-    assert first == Loaded(5, 4, 0, 1, (), 3, 1)
+    assert first == Loaded(5, 4, 0, 1, (), 3, 1, 0)
     before = queued(engine)
     assert before == [
         (sid(1), int(created.timestamp() * 1000) + 30 * DAY),
@@ -284,7 +284,14 @@ def test_command_skips_bad_lines(sqlite: Engine, tmp_path: Path) -> None:
     path = tmp_path / "sids.csv"
     path.write_text(f"sid,date_created\n{sid(1)},soon\nx,\n{sid(1)},\n")
     done = backfill(sqlite, "--skip-bad", "--json", "--source", "mine", path)
-    counts = {"lines": 4, "bad": 1, "new": 1, "already_queued": 1, "unreadable_dates": 1}
+    counts = {
+        "lines": 4,
+        "bad": 1,
+        "new": 1,
+        "already_queued": 1,
+        "already_final": 0,
+        "unreadable_dates": 1,
+    }
     assert json.loads(done.stdout) == {**counts, "files": [{"name": str(path), **counts}]}
     assert done.returncode == 0
     assert done.stderr == f"{path}, line 3: 'x' is not VL and 32 hex digits\n"

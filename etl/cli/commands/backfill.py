@@ -131,6 +131,8 @@ def _summary(loaded: Sequence[Loaded]) -> str:
         f"{total['already_queued']:,} queued already",
         f"{counted(total['bad'], 'bad line')} left out",
     ]
+    if total["already_final"]:
+        parts.append(f"{total['already_final']:,} settled at once, for they are final already")
     if total["unreadable_dates"]:
         parts.append(f"{counted(total['unreadable_dates'], 'date')} not readable")
     return ", ".join(parts) + "."
@@ -148,6 +150,7 @@ def _total(loaded: Sequence[Loaded]) -> dict[str, int]:
         "bad": sum(counts.bad for counts in loaded),
         "new": sum(counts.enqueued for counts in loaded),
         "already_queued": sum(counts.already for counts in loaded),
+        "already_final": sum(counts.final for counts in loaded),
         "unreadable_dates": sum(counts.undated for counts in loaded),
     }
 
