@@ -28,6 +28,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from bench import _year
 from etl.cli.context import snapshots
 from etl.database.engine import open_engine
 from etl.final import Policy
@@ -42,7 +43,6 @@ from etl.rollups import refresh
 
 START: Final = datetime(2025, 1, 1, tzinfo=UTC)
 DAY_S: Final = 86_400
-YEAR_S: Final = 365 * DAY_S
 SPANS: Final = {"day": (349, 350), "month": (320, 350), "year": (0, 365)}
 """The first day of each, and its end, counted from ``START``."""
 
@@ -60,65 +60,6 @@ SERVICE: Final = f"VA{0:032}"
 
 SLOW_S: Final = 20.0
 """What takes so long is not asked a second time."""
-
-# Whole numbers only, so that both databases make the same rows; `i` counts from 1. What belongs to
-# a verification (service, country, prefix, carrier, destination) comes from its number `v`. Few
-# countries, prefixes and carriers have most of the traffic, and each has a long tail.
-_HASHES: Final = """
-    i, v, (i * 2654435761) % 4294967296 AS h, (v * 2246822519) % 4294967296 AS g
-"""
-_COLUMNS: Final = """
-    i, v, g, (h / 97) % 100 AS c, (h / 7919) % 1000 AS r, (g / 11) % 10 AS s,
-    ((g / 65537) % 1000) * ((g / 65537) % 1000) * ((g / 65537) % 1000) / 20000000 AS n,
-    ((g / 257) % 1000) * ((g / 257) % 1000) * ((g / 257) % 1000) / 10000000 AS p
-"""
-_CHANNEL: Final = (
-    "CASE WHEN c < 80 THEN 'sms' WHEN c < 88 THEN 'whatsapp' WHEN c < 95 THEN 'call' "
-    "ELSE 'email' END"
-)
-_CARRIER: Final = "CASE WHEN p < 3 THEN 0 WHEN p < 20 THEN 1 WHEN p < 60 THEN 2 ELSE 3 END"
-
-
-def _sql(dialect: str, rows: int) -> Iterator[str]:
-    """Write the statements that fill the tables."""
-    step = f"(i * {YEAR_S} / {rows})"
-    if dialect == "postgresql":
-        series = f"SELECT i::bigint AS i FROM generate_series(1, {rows}) i"
-        sid = "lpad(to_hex((i * 2654435761) % 4294967296), 8, '0') || lpad(to_hex(i), 24, '0')"
-        other = "lpad(to_hex(v), 32, '0')"
-        at = f"TIMESTAMPTZ '2025-01-01 00\\:00\\:00+00' + {step} * INTERVAL '1 second'"
-        country = "chr((65 + n / 5)::int) || chr((65 + n % 5)::int)"
-    else:
-        series = (
-            f"SELECT * FROM (WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s "
-            f"WHERE i < {rows}) SELECT i FROM s)"
-        )
-        sid = "printf('%08x%024x', (i * 2654435761) % 4294967296, i)"
-        other = "printf('%032x', v)"
-        at = f"datetime(1735689600 + {step}, 'unixepoch') || '.000'"
-        country = "char(65 + n / 5) || char(65 + n % 5)"
-    numbered = f"SELECT i, (i * 2) / 3 AS v FROM ({series}) x"
-    source = f"FROM (SELECT {_COLUMNS} FROM (SELECT {_HASHES} FROM ({numbered}) w) y) z"
-    final = f"i < {rows} * 98 / 100"
-    yield f"""INSERT INTO attempts (sid, account_sid, service_sid, verification_sid, channel,
-        conversion_status, price_amount, price_currency, date_created, date_updated,
-        first_fetched_at, fetched_at, is_final)
-    SELECT 'VL' || {sid}, 'AC00000000000000000000000000000000',
-        'VA0000000000000000000000000000000' || CASE WHEN s < 6 THEN 0 WHEN s < 8 THEN 1 ELSE s END,
-        'VE' || {other}, {_CHANNEL},
-        CASE WHEN r < 620 THEN 'converted' ELSE 'unconverted' END,
-        CASE WHEN r % 50 > 0 THEN (5000 + n * 1500) / 1000000.0 END,
-        CASE WHEN r % 50 > 0 THEN 'USD' END, {at}, {at}, 0, 1, {final} {source}"""
-    yield f"""INSERT INTO attempt_channel_data (attempt_sid, destination, destination_prefix,
-        country, mcc, mnc, carrier, status, message_status, error_code, code_length)
-    SELECT 'VL' || {sid}, CASE WHEN c < 95 THEN '+' || (10000 + n * 100 + p) || (100000 + g % 90000)
-            ELSE 'u' || g % 9000000 || '@example.com' END,
-        CASE WHEN c < 95 THEN '+' || (10000 + n * 100 + p) || '1' END,
-        CASE WHEN c < 95 THEN {country} END, CASE WHEN c < 95 THEN '' || (200 + n) END,
-        CASE WHEN c < 95 THEN '0' || {_CARRIER} END,
-        CASE WHEN c < 95 THEN 'Carrier ' || n || '-' || {_CARRIER} END, 'confirmed',
-        CASE WHEN r % 20 = 0 THEN 'undelivered' ELSE 'delivered' END,
-        CASE WHEN r % 20 = 0 THEN '3000' || (3 + (r / 20) % 6) END, 6 {source}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +125,7 @@ def fill(url: str, rows: int) -> None:
             raw.execute("PRAGMA cache_size = -4000000")
         if connection.execute(text("SELECT 1 FROM attempts LIMIT 1")).first() is None:
             begun = time.perf_counter()
-            for statement in _sql(engine.dialect.name, rows):
-                connection.execute(text(statement))
+            _year.fill(connection, rows)
             print(f"{rows:,} attempts made in {time.perf_counter() - begun:.0f} s", flush=True)
             refresh.mark_everything(connection)
         connection.commit()

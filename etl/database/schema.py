@@ -46,6 +46,8 @@ CK_QUEUE_STATE: Final = "ck_attempt_queue_state"
 UQ_QUEUE_SID: Final = "uq_attempt_queue_sid"
 IX_QUEUE_CLAIM: Final = "ix_attempt_queue_claim"
 IX_QUEUE_DUE: Final = "ix_attempt_queue_due"
+IX_CREATED: Final = "ix_attempts_date_created"
+IX_VERIFICATION: Final = "ix_attempts_verification_sid"
 
 metadata = MetaData()
 
@@ -143,8 +145,8 @@ attempts = Table(
     Column("first_fetched_at", BigInteger, nullable=False, doc="When it was first asked for."),
     Column("fetched_at", BigInteger, nullable=False, doc="When it was last asked for."),
     Column("is_final", Boolean, nullable=False, doc="Neither price nor conversion can change."),
-    Index("ix_attempts_date_created", "date_created"),
-    Index("ix_attempts_verification_sid", "verification_sid"),
+    Index(IX_CREATED, "date_created"),
+    Index(IX_VERIFICATION, "verification_sid"),
 )
 
 attempt_channel_data = Table(

@@ -8,6 +8,7 @@ A roll-up is the sum of these rows. A report reads either.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from etl.database.schema import IX_CREATED, IX_VERIFICATION
 from etl.rollups import cubes
 from etl.rollups.read import IS_UNKNOWN_MARKED, Facts, Over, Times, Which, attempts, hidden, timed
 from etl.sql.expressions import IS_CONVERTED, IS_DELIVERED, IS_NOT_FINAL, IS_PRICED, IS_UNDELIVERED
@@ -130,14 +131,15 @@ def _of_verifications(scope: Scope, over: Over) -> str:
     where = ["w.verification_sid IS NOT NULL"]
     if over.which is Which.SPANS:
         inside = "w.date_created >= s.lo AND w.date_created < s.hi"
-        found = f"FROM spans s {dialect.nested(table, 'w', inside)}"
+        found = f"FROM spans s {dialect.nested(table, 'w', IX_CREATED, inside)}"
     else:
         where += ["w.date_created IS NULL", IS_UNKNOWN_MARKED]
         found = f"FROM {table} w"
     sids = f"SELECT DISTINCT w.verification_sid {found} {scope.where(where)}"
+    same = "a.verification_sid = v.verification_sid"
     return (
         f"FROM ({sids}) v\n"
-        f"{dialect.nested(table, 'a', 'a.verification_sid = v.verification_sid')}\n"
+        f"{dialect.nested(table, 'a', IX_VERIFICATION, same)}\n"
         f"{dialect.nested_left(data, 'd', 'd.attempt_sid = a.sid')}"
     )
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Protocol
 
+from etl.database.schema import IX_CREATED
 from etl.rollups.cubes import UNKNOWN, Rollup
 from etl.sql.scope import UTC, Scope
 from etl.sql.spans import DAY_S, QUARTER_S
@@ -151,7 +152,9 @@ def _spans(scope: Scope, length: int, first: int | None, end: int | None) -> str
     """Write the spans to read raw: marked stretches, and the window's ends."""
     dialect = scope.dialect
     since, until = (f"@{name}@" for name in scope.names)
-    parts = [marked(scope, length, first, end)]
+    conditions = [f"m.start > {UNKNOWN}" if first is None else f"m.start >= {first}"]
+    conditions += [f"m.start < {end}"] if end is not None else []
+    parts = [marked(scope, length, conditions)]
     if first is not None and first != scope.since:
         parts.append(_span(scope, str(first - length), since, dialect.instant(first)))
     if end is not None and end != scope.until:
@@ -159,13 +162,9 @@ def _spans(scope: Scope, length: int, first: int | None, end: int | None) -> str
     return "\nUNION ALL\n".join(parts)
 
 
-def marked(
-    scope: Scope, length: int, first: int | None, end: int | None, where: Sequence[str] = ()
-) -> str:
-    """Write the SELECT of the marked stretches in a range."""
+def marked(scope: Scope, length: int, conditions: Sequence[str]) -> str:
+    """Write the SELECT of the stretches that have such marks `m`."""
     dialect = scope.dialect
-    conditions = [f"m.start > {UNKNOWN}" if first is None else f"m.start >= {first}", *where]
-    conditions += [f"m.start < {end}"] if end is not None else []
     starts = f"SELECT DISTINCT {dialect.start('m.start', length)} AS start FROM {MARKS} m"
     ends = dialect.instant(f"(s.start + {length})")
     span = _span(scope, "s.start", dialect.instant("s.start"), ends)
@@ -212,7 +211,7 @@ def _source(scope: Scope, over: Over, where: Sequence[str], channel_data: bool) 
         if dialect.keeps_any_text:
             # Beside a day's moments there may stand text that is none.
             where = [f"{dialect.seconds('a.date_created')} IS NOT NULL", *where]
-        found = f"FROM spans s\n{dialect.nested(table, 'a', inside)}"
+        found = f"FROM spans s\n{dialect.nested(table, 'a', IX_CREATED, inside)}"
         found += f"\n{dialect.nested_left(scope.channel_data, 'd', also)}" if channel_data else ""
         return f"{found}\n{scope.where(where)}"
     found = f"FROM {table} a"

@@ -7,7 +7,7 @@ transaction of the sums. A writer that commits meanwhile has its own marks, and 
 # ruff: noqa: S608 - the SQL is put together from our own names and numbers
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -62,13 +62,14 @@ def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
     # A day of a million attempts takes long, but no loader waits for it.
     engine = engine.execution_options(**PATIENT)
     transact(engine, partial(_thin, newest=newest), doing=_DOING, patience_s=patience_s)
-    done, after = 0, UNKNOWN - DAY_S
-    while not stop(done):
-        step = partial(_step, newest=newest, first=after + DAY_S, end=end)
-        found = transact(engine, step, doing=_DOING, patience_s=patience_s)
-        if found is None:
-            return done
-        done, after = done + 1, found
+    found = partial(_days, newest=newest, end=end)
+    days = transact(engine, found, doing=_DOING, patience_s=patience_s)
+    done = 0
+    for day, taken in days.items():
+        if stop(done):
+            break
+        step = partial(_sum, day=day, ids=taken)
+        done += transact(engine, step, doing=_DOING, patience_s=patience_s)
     _log.debug(
         "%d days summed; what is left is read raw by reports until later runs, or verify-etl db"
         " rollups, have summed it.",
@@ -77,16 +78,15 @@ def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
     return done
 
 
-def _step(connection: Connection, newest: int, first: int, end: int) -> int | None:
-    """Sum the oldest day that has marks; return it, None if there is none."""
+def _days(connection: Connection, newest: int, end: int) -> dict[int, list[int]]:
+    """Give the days that have marks, the oldest first, and each one's marks by their ids."""
     m = rollup_marks.c
-    marked = select(func.min(m.start)).where(m.id <= newest, m.start >= first, m.start < end)
-    start = connection.execute(marked).scalar()
-    if start is None:
-        return None
-    day = (int(start) + FIRST_YEAR_S) // DAY_S * DAY_S - FIRST_YEAR_S
-    _sum(connection, newest, day)
-    return day
+    due = select(m.start, m.id).where(m.id <= newest, m.start < end).order_by(m.start)
+    days: dict[int, list[int]] = {}
+    for start, key in connection.execute(due):
+        day = (int(start) + FIRST_YEAR_S) // DAY_S * DAY_S - FIRST_YEAR_S
+        days.setdefault(day, []).append(key)
+    return days
 
 
 def _thin(connection: Connection, newest: int) -> None:
@@ -112,30 +112,32 @@ def mark_everything(connection: Connection) -> None:
         connection.execute(insert(rollup_marks).from_select(["start"], rows))
 
 
-def _sum(connection: Connection, newest: int, day: int) -> None:
-    """Sum one day's marked stretches anew, in the caller's transaction."""
+def _sum(connection: Connection, day: int, ids: Sequence[int]) -> bool:
+    """Sum one day's marked stretches anew; say whether there were any left."""
     m = rollup_marks.c
-    which = (m.id <= newest, m.start >= day, m.start < day + DAY_S)
     # A second worker on the same day waits here, then finds the marks gone.
-    taken = connection.execute(locked(select(m.id).where(*which))).all()
+    taken = connection.execute(locked(select(m.id, m.start).where(m.id.in_(ids)))).all()
     if not taken:
-        return
+        return False
     for facts in FACTS:
-        _sum_facts(connection, facts, newest, day)
-    connection.execute(delete(rollup_marks).where(*which))
+        _sum_facts(connection, facts, day, {mark.id: mark.start for mark in taken})
+    connection.execute(delete(rollup_marks).where(m.id.in_(ids)))
+    return True
 
 
-def _sum_facts(connection: Connection, facts: Facts, newest: int, day: int) -> None:
+def _sum_facts(connection: Connection, facts: Facts, day: int, quarters: Mapping[int, int]) -> None:
+    """Sum the stretches of a day that hold these quarters, given by the ids of their marks."""
     scope = Scope(dialect(connection))
     rollup, table = facts.rollup, facts.rollup.table
     names = ", ".join(rollups[rollup.name].c.keys())
     insert_into = f"INSERT INTO {table} ({names})"
     length = rollup.lengths[0]
-    spans = marked(scope, length, day, day + DAY_S, [f"m.id <= {newest}"])
-    starts = f"SELECT s.start FROM ({spans}) s"
+    # Name marks and stretches one by one: a look at all of them takes MariaDB long.
+    starts = _listed({(start - day) // length * length + day for start in quarters.values()})
     if day == UNKNOWN:
         source = made(scope, facts, UNKNOWN_TIME)
     else:
+        spans = marked(scope, length, [f"m.id IN ({_listed(quarters)})"])
         over = Over(Which.SPANS, length)
         source = f"WITH spans AS (\n{spans}\n)\n{made(scope, facts, over)}"
     _run(connection, f"DELETE FROM {table} WHERE length_s = {length} AND start IN ({starts})")
@@ -149,5 +151,10 @@ def _sum_facts(connection: Connection, facts: Facts, newest: int, day: int) -> N
         _run(connection, f"{insert_into}\n{summed(scope, rollup, longer, day)}")
 
 
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
 def _run(connection: Connection, statement: str) -> None:
-    connection.execute(text(statement))
+    # Each text is used once: to compile it would take longer than to run it.
+    connection.exec_driver_sql(statement)

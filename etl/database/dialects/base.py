@@ -85,8 +85,8 @@ class Spelling(ABC):
         return moment
 
     @abstractmethod
-    def nested(self, table: str, alias: str, condition: str) -> str:
-        """Join a table by an index, row by row of what stands before, and in no other way."""
+    def nested(self, table: str, alias: str, index: str, condition: str) -> str:
+        """Join a table by this index, row by row of what stands before, and in no other way."""
 
     def nested_left(self, table: str, alias: str, condition: str) -> str:
         """Do the same, keeping rows that find nothing; what is found is one row at most."""

@@ -121,7 +121,7 @@ class _PostgresqlSpelling(Spelling):
     def instant(self, epoch_s: int | str) -> str:
         return f"to_timestamp({epoch_s})"
 
-    def nested(self, table: str, alias: str, condition: str) -> str:
+    def nested(self, table: str, alias: str, index: str, condition: str) -> str:
         # OFFSET 0 is the fence: without it, guesses about ranges lead to a scan of the whole table.
         inner = f"SELECT * FROM {table} {alias} WHERE {condition} OFFSET 0"
         return f"CROSS JOIN LATERAL ({inner}) {alias}"

@@ -75,7 +75,7 @@ class _SqliteSpelling(Spelling):
     def instant(self, epoch_s: int | str) -> str:
         return f"datetime({epoch_s}, 'unixepoch')"
 
-    def nested(self, table: str, alias: str, condition: str) -> str:
+    def nested(self, table: str, alias: str, index: str, condition: str) -> str:
         # Its CROSS JOIN keeps the order.
         return f"CROSS JOIN {table} {alias} ON {condition}"
 
