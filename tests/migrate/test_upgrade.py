@@ -17,7 +17,7 @@ from etl.database import schema
 from etl.database.engine import open_engine
 from etl.database.times import moment_ms
 from etl.errors import DatabaseBusy, SchemaError, StorageError
-from etl.migrate import upgrade
+from etl.migrate import upgrade, views
 from etl.reports import REPORTS
 from tests.support.databases import differences
 from tests.support.harness import PATIENCE_S
@@ -159,7 +159,7 @@ def test_old_times_keep_their_milliseconds(sqlite: Engine) -> None:
             "CREATE TRIGGER theirs AFTER INSERT ON attempt_queue BEGIN"
             " INSERT INTO seen VALUES (new.sid); END"
         )
-        upgrade.detach(connection)
+        views.detach(connection)
         config.attributes["connection"] = connection
         command.downgrade(config, "0002")
         connection.exec_driver_sql("INSERT INTO attempt_queue (sid) VALUES ('VL1')")

@@ -26,7 +26,7 @@ def plain(tmp_path: Any) -> Any:
 
 def attempts(engine: Engine, day: int, prices: Sequence[float | None], **more: Any) -> None:
     """Store attempts of a day in March 2026, each with its price, converted unless told else."""
-    row = {"country": "US", "converted": True, "final": len(prices)} | more
+    row: dict[str, Any] = {"country": "US", "converted": True, "final": len(prices)} | more
     with engine.begin() as connection:
         (have,) = connection.execute(text("SELECT COUNT(*) FROM attempts")).one()
         for number, price in enumerate(prices):
