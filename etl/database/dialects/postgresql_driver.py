@@ -160,12 +160,14 @@ def _path(schemas: Sequence[tuple[str, bool, bool]], theirs: str) -> str:
     """Put our schema first on the search path: it has our version table, or else may have it.
 
     The rest stays, for users' triggers. Tables that some program left in a pooled session, which
-    come first by default, come last.
+    come first by default, come last. Without a schema of ours they must not become it.
     """
     ours = next((name for name, has_ours, _ in schemas if has_ours), None)
     ours = ours or next((name for name, _, may_create in schemas if may_create), None)
-    first = ours and '"' + ours.replace('"', '""') + '"'
-    return ", ".join(filter(None, (first, theirs, "pg_temp")))
+    if ours is None:
+        return theirs
+    quoted = '"' + ours.replace('"', '""') + '"'
+    return ", ".join(filter(None, (quoted, theirs, "pg_temp")))
 
 
 def _settings(found: Mapping[str, str | None], path: str, *, patient: bool) -> str:
