@@ -2,7 +2,6 @@
 
 import secrets
 import sqlite3
-import zoneinfo
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from etl.database.schema import VERSION_TABLE
 from tests.support.databases import Servers
 from tests.support.queue_rows import execute
 from tests.support.whole_job import whole_job
+from tests.support.zones import no_zones
 
 pytestmark = pytest.mark.long
 
@@ -125,16 +125,6 @@ def _sqlite(url: str) -> Iterator[str]:
     yield url
 
 
-@pytest.fixture
-def _no_zones() -> Iterator[None]:
-    """Be on a machine without a time-zone database."""
-    zoneinfo.reset_tzpath(())
-    zoneinfo.ZoneInfo.clear_cache()
-    yield
-    zoneinfo.reset_tzpath()
-
-
-@pytest.mark.usefixtures("_no_zones")
 def test_no_setting_changes_what_we_do(
     empty_database_url: str,
     database_kind: str,
@@ -155,7 +145,7 @@ def test_no_setting_changes_what_we_do(
         expected = whole_job(url, engine, plainly)
         engine.dispose()
     engine = open_engine(empty_database_url)
-    with odd(empty_database_url) as url:
+    with odd(empty_database_url) as url, no_zones():
         actual = whole_job(url, engine, oddly)
     engine.dispose()
     assert expected == actual

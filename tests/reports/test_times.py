@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from etl.errors import OptionError
 from etl.reports.window import moment
 from etl.sql.zones import offsets, zone_named
+from tests.support.zones import no_zones
 
 NOW: Final = datetime(2026, 4, 8, 12, tzinfo=UTC).timestamp()
 NAMES: Final = (
@@ -91,3 +92,14 @@ def test_a_change_is_found_to_the_second() -> None:
     change = int(datetime(2026, 3, 29, 1, tzinfo=UTC).timestamp())
     found = offsets(ZoneInfo("Europe/Berlin"), start, end)
     assert [(o.seconds, o.until) for o in found] == [(3600, change), (7200, None)]
+
+
+def test_utc_needs_no_time_zone_database() -> None:
+    """Without one UTC works, and for another zone the message says what to install."""
+    with no_zones():
+        assert offsets(zone_named("UTC"), 0, 1)[0].seconds == 0
+        with pytest.raises(OptionError, match=r"no time zones.*Run: pip install tzdata"):
+            zone_named("Europe/Berlin")
+    assert zone_named("Europe/Berlin") == ZoneInfo("Europe/Berlin")
+    with pytest.raises(OptionError, match="Write an IANA name such as Europe/Berlin"):
+        zone_named("Europe/Nowhere")

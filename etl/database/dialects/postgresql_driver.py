@@ -68,11 +68,11 @@ _RULES: Final = {
     "jit": "off",
 }
 _SETTINGS: Final = "verify_etl_settings"
-# A pool's session may have another program's search path; both are searched for our tables.
+# The role's path comes first: a pool's session may have another program's, or one for this client.
 _LOOK: Final = """
 BEGIN;
 SELECT reset_val,
-    set_config('search_path', concat_ws(', ', NULLIF(setting, ''), NULLIF(reset_val, '')), true)
+    set_config('search_path', concat_ws(', ', NULLIF(reset_val, ''), NULLIF(setting, '')), true)
 FROM pg_settings WHERE name = 'search_path';
 SELECT name, to_regclass(quote_ident(name) || '.verify_etl_version') IS NOT NULL,
     has_schema_privilege(name, 'CREATE')
