@@ -11,7 +11,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -103,8 +103,7 @@ class PostgresqlDriver(Driver):
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(_LOOK)
-            results = [cursor.fetchall() for _ in cursor.results() if cursor.description]
-        path, schemas, settings = results
+            path, schemas, settings = _results(cursor)
         found = {name.lower(): reset for name, reset in settings}
         record.info[_SETTINGS] = {
             patient: _settings(found, _path(schemas, path[0][0]), patient=patient)
@@ -154,6 +153,15 @@ class PostgresqlDriver(Driver):
 
     def stood_still(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
         return cause.sqlstate in _SESSION_ENDED
+
+
+def _results(cursor: Any) -> Iterator[list[Any]]:  # noqa: ANN401 - psycopg's
+    """Give the rows of each statement that has some."""
+    more: bool | None = True
+    while more:
+        if cursor.description:
+            yield cursor.fetchall()
+        more = cursor.nextset()
 
 
 def _path(schemas: Sequence[tuple[str, bool, bool]], theirs: str) -> str:
