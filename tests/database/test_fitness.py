@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, make_url
@@ -25,7 +26,8 @@ def narrow(empty_engine: Engine, request: pytest.FixtureRequest) -> Iterator[str
     """Give the address of a database that cannot hold UTF-8."""
     name = f"narrow_{secrets.token_hex(4)}"
     with empty_engine.connect() as connection:
-        run = connection.execution_options().connection.driver_connection.execute  # type: ignore[union-attr]
+        driver: Any = connection.connection.driver_connection
+        run = driver.execute
         run(
             f"CREATE DATABASE {name} ENCODING '{request.param}' TEMPLATE template0"
             " LC_COLLATE 'C' LC_CTYPE 'C'"

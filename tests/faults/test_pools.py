@@ -41,9 +41,9 @@ SET transform_null_equals = on;
 SET default_transaction_isolation = 'serializable';
 SET IntervalStyle = 'sql_standard';
 SET lock_timeout = '1ms';
-SET exit_on_error = off;
 CREATE TEMPORARY TABLE attempts (sid text);
-CREATE TEMPORARY TABLE attempt_queue (sid text)
+CREATE TEMPORARY TABLE attempt_queue (sid text);
+SET default_transaction_read_only = on
 """
 
 

@@ -71,7 +71,7 @@ _SETTINGS: Final = "verify_etl_settings"
 # The role's path comes first: a pool's session may have another program's, or one for this client.
 _LOOK: Final = """
 BEGIN;
-SELECT reset_val,
+SELECT reset_val, pg_is_in_recovery(),
     set_config('search_path', concat_ws(', ', NULLIF(reset_val, ''), NULLIF(setting, '')), true)
 FROM pg_settings WHERE name = 'search_path';
 SELECT name, to_regclass(quote_ident(name) || '.verify_etl_version') IS NOT NULL,
@@ -103,10 +103,13 @@ class PostgresqlDriver(Driver):
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(_LOOK)
-            path, schemas, settings = _results(cursor)
+            (here,), schemas, settings = _results(cursor)
         found = {name.lower(): reset for name, reset in settings}
+        path = _path(schemas, here[0])
+        # Another program may have made a pool's session read-only; the owner, or a standby, means it.
+        writes = found.get("default_transaction_read_only") == "off" and not here[1]
         record.info[_SETTINGS] = {
-            patient: _settings(found, _path(schemas, path[0][0]), patient=patient)
+            patient: f"{'READ WRITE' * writes}; {_settings(found, path, patient=patient)}"
             for patient in (False, True)
         }
 
@@ -114,7 +117,7 @@ class PostgresqlDriver(Driver):
         options = connection.get_execution_options()
         level = "REPEATABLE READ" if IS_SNAPSHOT in options else "READ COMMITTED"
         settings = connection.info[_SETTINGS][bounds.is_patient(connection)]
-        connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level}; {settings}")
+        connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL {level} {settings}")
 
     def raised(self, cause: Any) -> bool:  # noqa: ANN401 - any driver's
         return hasattr(cause, "sqlstate")
