@@ -311,15 +311,16 @@ def test_a_file_that_cannot_be_written_is_a_storage_error(case: str, tmp_path: P
 
 def test_a_read_only_server_is_a_storage_error(server: Engine) -> None:
     """A replica that takes no writes stops the run."""
-    is_postgresql = server.dialect.name == "postgresql"
-    word = "default_transaction_read_only = on" if is_postgresql else "TRANSACTION READ ONLY"
+    if server.dialect.name == "postgresql":
+        name = server.url.database
+        execute(server, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
 
     def set_read_only(connection: Any, _record: object) -> None:
-        connection.cursor().execute(f"SET SESSION {word}")
-        connection.commit()
+        connection.cursor().execute("SET SESSION TRANSACTION READ ONLY")
 
     server.dispose()
-    event.listen(server, "connect", set_read_only)
+    if server.dialect.name != "postgresql":
+        event.listen(server, "connect", set_read_only)
     with pytest.raises(StorageError):
         run(server, "INSERT INTO attempt_queue (sid) VALUES ('a')", sleep=at_once)
 
