@@ -11,6 +11,9 @@ import pytest
 from sqlalchemy import URL, Engine, make_url
 
 from etl.database.engine import open_engine
+from etl.database.times import clock
+from etl.database.transact import transact
+from etl.errors import ConfigError, Exit
 from etl.sandbox import Sandbox, World
 from tests.support.harness import (
     NOW,
@@ -138,3 +141,19 @@ def test_tables_may_be_altered_beneath_a_run(engine: Engine, pooled: URL, *, dir
     through.dispose()
     assert (report.exit_code, len(altered)) == (0, 2), report.error
     assert_loaded(engine, world, world.sids())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"username": "stranger"}, {"database": "absent"}, {"query": {"options": "-cjit=off"}}],
+    ids=["user", "database", "options"],
+)
+def test_what_a_pool_refuses_is_a_mistake_in_the_address(
+    pooled: URL, changed: dict[str, Any]
+) -> None:
+    """Nobody waits for it to pass, and the pool's own words are shown."""
+    through = open_engine(pooled.set(**changed).render_as_string(hide_password=False))
+    with pytest.raises(ConfigError, match=r"(?s)refused the login.*Check DATABASE_URL") as caught:
+        transact(through, clock, doing="connecting", sleep=lambda _s: pytest.fail("it waited"))
+    assert caught.value.exit_code == Exit.CONFIG
+    through.dispose()

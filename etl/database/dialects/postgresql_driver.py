@@ -37,6 +37,14 @@ _CLASSES: Final = {
 }  # fmt: skip
 _CONNECTION_ERRORS: Final = {"OperationalError", "ConnectionTimeout", "InterfaceError"}
 _SESSION_ENDED: Final = {"25P03", "57P05"}
+# The last three are PgBouncer's.
+_REFUSES_THE_LOGIN: Final = (
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "no such user",
+    "no such database",
+    "unsupported startup parameter",
+)
 _FUNCTION: Final = re.compile(r'function "?([\w$.]+)')
 
 # A peer that vanished without a word is noticed within a minute, not after the kernel's two hours.
@@ -77,7 +85,7 @@ FROM pg_settings WHERE name = 'search_path';
 SELECT name, to_regclass(quote_ident(name) || '.verify_etl_version') IS NOT NULL,
     has_schema_privilege(name, 'CREATE')
 FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place)
-WHERE name NOT LIKE 'pg\\_%' AND name <> 'information_schema' ORDER BY place;
+WHERE name !~ '^pg_' AND name <> 'information_schema' ORDER BY place;
 SELECT name, reset_val FROM pg_settings;
 COMMIT
 """
@@ -128,7 +136,7 @@ class PostgresqlDriver(Driver):
             # psycopg has no code for a refused password or an absent database at connect time.
             said = str(cause)
             absent = "does not exist" in said and ('database "' in said or 'role "' in said)
-            if "authentication failed" in said or "no pg_hba.conf entry" in said or absent:
+            if absent or any(words in said for words in _REFUSES_THE_LOGIN):
                 return Fault.CONFIG
             return Fault.LOST if type(cause).__name__ in _CONNECTION_ERRORS else Fault.REFUSED
         fault = _FAULTS.get(cause.sqlstate) or _CLASSES.get(cause.sqlstate[:2])
