@@ -114,7 +114,7 @@ const costOverTime = ({ known, sums }) => {
           ...(list.some((one) => exact(one.fee)) ? [{ label: "Fees for successful verifications", colour: "third", values: list.map((one) => units(exact(one.fee))) }] : []),
         ],
         format: (value) => compact.format(value),
-        tooltip: (item) => `${item.dataset.label}: ${name} ${item.raw.toFixed(2)}`,
+        tooltip: (item) => `${item.dataset.label}: ${name} ${money(BigInt(Math.round(item.raw * 1e6)))}`,
         says: `${name} ${money(exact(at(sums.total, code).price))} without fees.`,
       };
     }),
@@ -184,7 +184,7 @@ const costPerConversion = ({ known, sums }) => {
           { label: "Price alone", colour: "second", kind: "line", dash: withFee ? [6, 3] : [], values: at.map((cost) => eachNumber(exact(cost.price), cost.conversions)) },
         ],
         format: (value) => String(Number(value.toPrecision(3))),
-        tooltip: (item) => `${item.dataset.label}: ${item.raw === null ? DASH : `${name} ${item.raw.toFixed(4)}`}`,
+        tooltip: (item) => `${item.dataset.label}: ${item.raw === null ? DASH : `${name} ${each(BigInt(Math.round(item.raw * 1e6)), 1)}`}`,
         says: `${name} ${each(exact((sums.total.costs.get(code) ?? noCost).price), (sums.total.costs.get(code) ?? noCost).conversions)} without fees.`,
       };
     }),

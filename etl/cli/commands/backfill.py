@@ -174,6 +174,7 @@ def _bar(*, shown: bool) -> Iterator[Callable[[str], OnProgress | None]]:
 
         def start(title: str) -> OnProgress:
             task = drawn.add_task(title, total=None)
-            return lambda done, total: drawn.update(task, completed=done, total=total)
+            # Of an empty file the bar would be full, and say 0/0.
+            return lambda done, total: drawn.update(task, completed=done, total=total or None)
 
         yield start

@@ -101,7 +101,9 @@ def _report(engine: Engine) -> None:
 def _show(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     named = [(row[0] or "(none)", *row[1:]) for row in rows]
     spare = ("unpriced", "EUR", "final")
-    lines, gone = table.aligned(names, named, columns=table.width() - 2, spare=spare)
+    room = table.room()
+    columns = None if room is None else room - 2
+    lines, gone = table.aligned(names, named, columns=columns, spare=spare)
     for line in lines:
         click.echo(f"  {line}" if line else "")
     if gone:
