@@ -14,6 +14,7 @@ import pytest
 from etl import __version__
 from etl.cli import cli
 from etl.errors import Exit, sentence
+from etl.reports import find
 from etl.sandbox import Sandbox, World
 from tests.support.command_lines import parse
 from tests.support.harness import ROOT, command, environment, verify_etl
@@ -223,7 +224,9 @@ def test_no_secret_is_said(tmp_path: Path) -> None:
 def test_what_programs_read_is_documented(name: str) -> None:
     """Each command that prints JSON has its keys in docs/cli.md."""
     json_option = any("--json" in param.opts for param in COMMANDS[name].params)
-    assert json_option == (name in documented())
+    # A report's keys are its columns, in docs/reports.md.
+    is_report = find(name.removeprefix("report ")) is not None
+    assert json_option == (is_report or name in documented())
 
 
 def documented() -> dict[str, set[str]]:
@@ -251,7 +254,9 @@ def test_the_documented_keys_are_the_real_ones(tmp_path: Path) -> None:
         "retry": ["retry", "--all"], "prune": ["prune", "--settled-before", "90d"],
         "redact": ["redact", "--older-than", "30d"], "db current": ["db", "current"],
         "db check": ["db", "check"], "reconcile": ["reconcile", "--since", "2d"],
-        "export": ["export", "-o", str(tmp_path / "export")],
+        "export": ["export", "-o", str(tmp_path / "export")], "report": ["report"],
+        "report fees": ["report", "fees", str(ROOT / "config" / "fees.example.toml")],
+        "report html": ["report", "html", "-o", str(tmp_path / "page.html")],
     }  # fmt: skip
     assert set(asked) == set(keys)
     with Sandbox(world, limit=0) as box:
