@@ -1,6 +1,7 @@
 """Test what the page says of its numbers: with what they compare, what is cut, what is not final."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.report_world import make, store
 
 
 @pytest.fixture
-def plain(tmp_path: Any) -> Any:
+def plain(tmp_path: Path) -> Iterator[Engine]:
     """Open an empty database; what the page makes of it does not depend on the kind."""
     engine = open_engine(f"sqlite:///{tmp_path}/page.db")
     upgrade(engine)
