@@ -155,7 +155,10 @@ def test_each_message_as_json_is_one_object(tmp_path: Path) -> None:
         assert (done.returncode, bool(lines)) == (0, True), words
         quiet = run("-q", *words, **env).stderr
         assert quiet == "".join(f"{m}\n" for level, m in said[words[0]] if level == "error")
-    assert said["backfill"] == [("error", f"{bad}, line 1: 'x' is not VL and 32 hex digits")]
+    assert said["backfill"] == [
+        ("error", f"{bad}, line 1: 'x' is not VL and 32 hex digits"),
+        ("info", "1 line: 0 SIDs enqueued, 0 queued already, 1 bad line left out."),
+    ]
     assert ("info", "Nothing was known then.") in said["report"]
 
 
