@@ -159,6 +159,19 @@ class Verdict(NamedTuple):
 Judged: TypeAlias = list[tuple[Lease, Verdict]]
 
 
+class Unreadable(dict[str, tuple[int, str]]):
+    """Count what could not be stored as sent, by kind, each with the SID of an example."""
+
+    def note(self, kind: str, sid: str, count: int = 1) -> None:
+        """Add to a kind; its first example stays."""
+        known, example = self.get(kind, (0, ""))
+        self[kind] = (known + count, example or sid)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return it as ``sync_runs.did`` keeps it."""
+        return {kind: {"count": n, "example": sid or None} for kind, (n, sid) in self.items()}
+
+
 @dataclass(slots=True)
 class Done:
     """Count what a finish did.
@@ -173,7 +186,7 @@ class Done:
     given_back: int = 0
     discarded: int = 0
     changes: int = 0
-    warnings: int = 0
+    unreadable: Unreadable = field(default_factory=Unreadable)
     enqueued: int = 0
     ageless: int = 0
     """Rows that a page showed and a plan counted on without knowing their creation time."""

@@ -7,7 +7,7 @@ connected.
 
 from typing import Any
 
-from alembic import context
+from alembic import command, context
 from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
 from alembic.runtime.environment import NameFilterParentNames, NameFilterType
 from sqlalchemy import Connection, Table
@@ -86,9 +86,13 @@ def run_from_the_alembic_command() -> None:
     from etl import settings  # noqa: PLC0415 - only this road needs them
     from etl.database.engine import open_engine  # noqa: PLC0415 - only this road needs them
     from etl.migrate.upgrade import exclusive  # noqa: PLC0415 - only this road needs them
+    from etl.migrate.views import drop_views  # noqa: PLC0415 - only this road needs them
 
     engine = open_engine(settings.load().database_url.get_secret_value())
     with exclusive(engine) as connection:
+        if getattr(context.config.cmd_opts, "cmd", (None,))[0] is command.downgrade:
+            # They stand on the tables. `verify-etl db upgrade` makes them again.
+            drop_views(connection)
         run_online(connection)
 
 

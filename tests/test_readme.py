@@ -12,6 +12,7 @@ from tests.support.command_lines import parse
 from tests.support.harness import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+APPLICATION = (ROOT / "docs" / "application.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README)
 SHELL = [
     line[line.index("verify-etl") :]
@@ -39,9 +40,25 @@ def test_there_is_something_to_hold_it_to() -> None:
 
 @pytest.mark.parametrize("statement", SQL)
 def test_sql_runs(statement: str, engine: Engine) -> None:
-    """Every SQL block runs on a fresh database of each kind."""
+    """Every SQL block runs on a fresh database of each kind, an INSERT as it is spelled there."""
+    if engine.dialect.name in {"mysql", "mariadb"} and "INSERT" in statement:
+        spelled = re.findall(r"`(ON DUPLICATE KEY [^`]+)`", README)[0]
+        statement = statement.replace("ON CONFLICT (sid) DO NOTHING", spelled)
     with engine.begin() as connection:
         connection.exec_driver_sql(statement.replace("VL...", "VL" + "0" * 32))
+
+
+@pytest.mark.parametrize("table", ["attempt_queue", "verification_queue"])
+def test_a_sid_may_be_enqueued_again(engine: Engine, table: str) -> None:
+    """The documented INSERT does nothing the second time, and spares the transaction."""
+    found = re.findall(r"(?ms)^On ([^\n]+):\n\n```sql\n(.*?)^```$", APPLICATION)
+    kind = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(engine.dialect.name, "MariaDB")
+    (insert,) = (sql.replace("attempt_queue", table) for kinds, sql in found if kind in kinds)
+    with engine.begin() as connection:
+        for sid in ("VL1", "VL2", "VL1", "VL3", "VL1"):
+            connection.exec_driver_sql(insert.replace("VL...", sid))
+        rows = connection.exec_driver_sql(f"SELECT sid, state, due_at FROM {table} ORDER BY sid")
+        assert [tuple(row) for row in rows] == [(f"VL{n}", "pending", 0) for n in (1, 2, 3)]
 
 
 def test_the_shown_sid_is_one() -> None:

@@ -36,11 +36,14 @@ from sqlalchemy import (
 
 from etl.database.types import BigKey, Moment, Money, Now
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The schema's revision that this version of the program needs."""
 
 VERSION_TABLE: Final = "verify_etl_version"
 """Alembic's table. It has its own name, for the database is often the application's."""
+
+COMMENT: Final = "verify-attempts-etl keeps this table; verify-etl db upgrade changes it."
+"""Stands at each table, where a database has comments."""
 
 CK_QUEUE_STATE: Final = "ck_attempt_queue_state"
 UQ_QUEUE_SID: Final = "uq_attempt_queue_sid"
@@ -297,3 +300,6 @@ rollup_marks = Table(
     Column("start", BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
+
+for _table in metadata.tables.values():
+    _table.comment = COMMENT

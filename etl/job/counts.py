@@ -5,6 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from etl.records import Unreadable
+
 if TYPE_CHECKING:
     from etl.records import Done, Lease
 
@@ -29,7 +31,7 @@ class Counts:
     listed: int = 0
     enqueued: int = 0
     already_final: int = 0
-    warnings: int = 0
+    unreadable: Unreadable = field(default_factory=Unreadable)
     differences: int = 0
     compared: int = 0
     waiting_for: str = ""
@@ -44,7 +46,8 @@ class Counts:
         self.given_back += done.given_back
         self.discarded += done.discarded
         self.changes += done.changes
-        self.warnings += done.warnings
+        for kind, (count, sid) in done.unreadable.items():
+            self.unreadable.note(kind, sid, count)
         self.enqueued += done.enqueued
         self.refused = [] if done.fetched else self.refused + done.refused
         for state, count in done.states.items():
@@ -72,10 +75,13 @@ class Counts:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts under their documented names."""
+        warnings = sum(count for count, _ in self.unreadable.values())
         names = (
             "claimed", "requests", "fetched", "settled", "refresh", "retry", "dead", "given_back",
-            "discarded", "throttled", "changes", "listed", "enqueued", "already_final", "warnings",
+            "discarded", "throttled", "changes", "listed", "enqueued", "already_final",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {
-            "seconds": round(time.monotonic() - self.started, 3)
+            "warnings": warnings,
+            "unreadable": self.unreadable.as_dict(),
+            "seconds": round(time.monotonic() - self.started, 3),
         }

@@ -25,7 +25,7 @@ from etl.listing.windows import WindowLease
 from etl.load.finish import finish_page
 from etl.queue import windows
 from etl.queue.windows import Listing
-from etl.records import Attempt, Done
+from etl.records import Attempt, Done, Rejection
 from etl.transform.attempt import transform
 
 SMALLEST_PAGE: Final = 100
@@ -70,7 +70,9 @@ class Pages:
 
         done = self.requests.commit(work, doing="writing listed attempts")
         counts.listed += len(page.payloads)
-        counts.warnings += len(read) - len(found)
+        for each in read:
+            if isinstance(each, Rejection):
+                counts.unreadable.note(f"an item of a list: {each.reason}", "")
         counts.add(done)
         return done, len(wanted)
 

@@ -187,7 +187,9 @@ def _merge(
     connection: Connection, fetched: Sequence[tuple[Lease, Fetched]], done: Done
 ) -> list[LeasedRow]:
     known = upsert.known(connection, [lease.sid for lease, _ in fetched]) if fetched else {}
-    done.warnings += sum(len(found.attempt.warnings) for _, found in fetched)
+    for lease, found in fetched:
+        for kind in found.attempt.warnings:
+            done.unreadable.note(kind, lease.sid)
     return [(lease, upsert.merge(found, known.get(lease.sid))) for lease, found in fetched]
 
 

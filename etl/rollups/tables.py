@@ -5,7 +5,7 @@ They share the other tables' metadata. Import it from here to have all tables.
 
 from sqlalchemy import BigInteger, Column, Integer, Table
 
-from etl.database.schema import attempt_channel_data, attempts, metadata
+from etl.database.schema import COMMENT, attempt_channel_data, attempts, metadata
 from etl.database.types import Moment
 from etl.rollups.cubes import ROLLUPS, Rollup
 
@@ -29,6 +29,7 @@ def _rollup(rollup: Rollup) -> Table:
         *(Column(name, Moment) for name in ("first_at", "last_at") if rollup.bounded),
         # Rows are kept in the order of reading.
         sqlite_with_rowid=False,
+        comment=COMMENT,
     )
 
 

@@ -1,6 +1,8 @@
 """End a run: give back what it holds, complete its row, and choose the exit code."""
 
+import logging
 from contextlib import suppress
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -11,6 +13,8 @@ from etl.job.stop import StopFlag
 from etl.job.tools import Job, Tools
 from etl.queue import attempts, refusals, runs, windows
 from etl.queue.leases import give_back_strays
+
+_log: Final = logging.getLogger(__name__)
 
 
 def leave(tools: Tools) -> None:
@@ -101,3 +105,12 @@ def judge(
     if job.strict and (counts.dead or counts.differences):
         return None, Exit.DATA
     return None, Exit.OK
+
+
+def say_unreadable(counts: Counts) -> None:
+    """Warn of what could not be stored as sent: by kind, with a count and an example."""
+    for kind, (count, sid) in counts.unreadable.items():
+        example = f" (for example {sid})" if sid else ""
+        kept = "it was left out" if kind.startswith("an item") else "what was sent is in extra"
+        often = "once" if count == 1 else f"{count:,} times"
+        _log.warning("%s: %s%s; %s.", kind, often, example, kept)

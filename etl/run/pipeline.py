@@ -57,7 +57,7 @@ from etl.job.stop import Interrupted, StopFlag
 from etl.job.tools import Job, Tools
 from etl.queue import attempts, runs, verifications, windows
 from etl.rollups import marks
-from etl.run.ending import end_badly, judge, leave, take_back
+from etl.run.ending import end_badly, judge, leave, say_unreadable, take_back
 from etl.run.rights import check_rights
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
         error = _go(tools, run_id, go) or _go(tools, run_id, roll_up)
     if isinstance(error, WriteRefused):
         take_back(tools)
+    say_unreadable(counts)
 
     def end(connection: Connection) -> RunReport:
         left = attempts.pending(connection, job.accounts)
