@@ -14,6 +14,7 @@ A SID's life, as ``attempt_queue.state``::
     pending, retry, refresh, dead --seen on a list page--> settled, refresh
 """
 
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -36,7 +37,7 @@ from sqlalchemy import (
 
 from etl.database.types import BigKey, Moment, Money, Now
 
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 """The schema's revision that this version of the program needs."""
 
 VERSION_TABLE: Final = "verify_etl_version"
@@ -55,8 +56,12 @@ IX_VERIFICATION: Final = "ix_attempts_verification_sid"
 metadata = MetaData()
 
 
-def _zero(name: str, kind: Any = BigInteger) -> Column[Any]:  # noqa: ANN401 - any integer type
-    return Column(name, kind, nullable=False, server_default=text("0"))
+def _zero(name: str, kind: Any = BigInteger, *, nullable: bool = False) -> Column[Any]:  # noqa: ANN401 - any integer type
+    return Column(name, kind, nullable=nullable, server_default=text("0"))
+
+
+# Of the queues. Others write NULL for a default; a run reads it so (``etl/queue/defaults.py``).
+_unset = partial(_zero, nullable=True)
 
 
 attempt_queue = Table(
@@ -67,26 +72,26 @@ attempt_queue = Table(
     # Compared exactly. Any text is accepted: the job parks nonsense, the inserter is not refused.
     Column("sid", String(64), nullable=False),
     # Whose credentials; '' is the only account.
-    Column("account", String(64), nullable=False, server_default=text("''")),
+    Column("account", String(64), server_default=text("''")),
     # pending, leased, retry, refresh, settled, dead; see the picture above.
-    Column("state", String(16), nullable=False, server_default=text("'pending'")),
+    Column("state", String(16), server_default=text("'pending'")),
     # retry, refresh: not before; leased: end of the lease.
-    _zero("due_at"),
+    _unset("due_at"),
     # When the API forgets it (created + retention); 0 = age unknown.
-    _zero("expires_at"),
+    _unset("expires_at"),
     # Fencing token, +1 at every claim.
-    _zero("claim_no"),
+    _unset("claim_no"),
     # Failures in a row; good fetches; leases that ran out in a row.
-    _zero("attempts", Integer),
-    _zero("fetches", Integer),
-    _zero("lost_leases", Integer),
+    _unset("attempts", Integer),
+    _unset("fetches", Integer),
+    _unset("lost_leases", Integer),
     # Why it rests: final, last_known, not_found, expired, malformed_sid, ...
     Column("outcome", String(32)),
     # For people.
     Column("leased_by", String(128)),
     Column("last_error", String(500)),
     Column("source", String(255)),
-    Column("enqueued_at", Moment, nullable=False, server_default=Now()),
+    Column("enqueued_at", Moment, server_default=Now()),
     Column("settled_at", Moment),
     CheckConstraint(
         "state IN ('pending', 'leased', 'retry', 'refresh', 'settled', 'dead')",
@@ -104,16 +109,16 @@ verification_queue = Table(
     Column("id", BigKey, primary_key=True, autoincrement=True),
     # A Verification's SID (VE...), for applications that keep no attempts' SIDs.
     Column("sid", String(64), nullable=False),
-    Column("account", String(64), nullable=False, server_default=text("''")),
+    Column("account", String(64), server_default=text("''")),
     # pending: to be listed, not before due_at; a worker that lists it moves due_at by two minutes.
     # listed: all its attempts are stored and final. missing: the API knows no attempt of it.
-    Column("state", String(16), nullable=False, server_default=text("'pending'")),
-    _zero("due_at"),
+    Column("state", String(16), server_default=text("'pending'")),
+    _unset("due_at"),
     # Lists in a row without an attempt; attempts on the last list.
-    _zero("tries", Integer),
-    _zero("found", Integer),
+    _unset("tries", Integer),
+    _unset("found", Integer),
     Column("source", String(255)),
-    Column("enqueued_at", Moment, nullable=False, server_default=Now()),
+    Column("enqueued_at", Moment, server_default=Now()),
     Column("listed_at", Moment),
     CheckConstraint(
         "state IN ('pending', 'listed', 'missing')", name="ck_verification_queue_state"

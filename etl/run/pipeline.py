@@ -42,6 +42,7 @@ from sqlalchemy import Connection, Engine
 from etl import __version__
 from etl.allowance import slots
 from etl.allowance.permits import Permits
+from etl.database.schema import attempt_queue, verification_queue
 from etl.database.times import Clock, clock
 from etl.database.transact import check_revision, transact
 from etl.errors import (
@@ -56,6 +57,7 @@ from etl.job.counts import Counts
 from etl.job.stop import Interrupted, StopFlag
 from etl.job.tools import Job, Tools
 from etl.queue import attempts, runs, verifications, windows
+from etl.queue.defaults import write_defaults
 from etl.rollups import marks
 from etl.run.ending import end_badly, judge, leave, say_unreadable, take_back
 from etl.run.rights import check_rights
@@ -333,6 +335,8 @@ def _begin(  # noqa: PLR0913, PLR0917 - what a run's row says
         check_revision(connection)
         check_rights(connection)
         now = clock(connection)
+        for table in (attempt_queue, verification_queue):
+            write_defaults(connection, table, now)
         latest = now + job.policy.latest
         attempts.set_down(connection, now, latest=latest)
         verifications.set_down(connection, now, latest=latest)

@@ -76,7 +76,7 @@ def test_the_recipe_names_all_our_tables() -> None:
     assert named == {*metadata.tables, schema.VERSION_TABLE}
 
 
-@pytest.mark.kinds("postgresql", "postgresql-15", "mariadb")
+@pytest.mark.kinds("postgresql", "second-postgresql", "mariadb")
 def test_our_tables_say_whose_they_are(engine: Engine) -> None:
     """Each table has a comment that names this program, Alembic's own one too."""
     found = {

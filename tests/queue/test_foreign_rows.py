@@ -249,3 +249,31 @@ def test_slots_that_somebody_deleted_end_the_run(engine: Engine, world: World) -
         report = run_here(engine, box, allowance=(20, 1_000))
     assert report.exit_code == 0
     assert_loaded(engine, world, world.sids())
+
+
+def test_null_is_the_default(engine: Engine) -> None:
+    """A row that has NULL wherever there is a default is read as one that names no column."""
+    world = World(size=4)
+    sids = [*world.sids()]
+    spared = {"id", "sid"}
+    names = [column.name for column in q.c if column.name not in spared]
+    with engine.begin() as connection:
+        for number, sid in enumerate(sids):
+            # All of them, then each of the keys alone.
+            null = names if not number else [("account", "state", "expires_at")[number - 1]]
+            connection.execute(insert(q), [{"sid": sid} | dict.fromkeys(null)])
+        connection.execute(
+            insert(verification_queue).values(
+                sid=f"VE{1:032x}", account=None, state=None, due_at=None, tries=None, found=None,
+                source=None, enqueued_at=None,
+            )
+        )  # fmt: skip
+    with Sandbox(world, limit=0) as box:
+        report = run_here(engine, box)
+    assert (report.exit_code, report.pending) == (0, 0)
+    assert_loaded(engine, world, sids)
+    with engine.connect() as connection:
+        assert (
+            connection.execute(select(q.c.enqueued_at).where(q.c.enqueued_at.is_(None))).all() == []
+        )
+        assert connection.execute(select(verification_queue.c.tries)).scalar_one() == 1
