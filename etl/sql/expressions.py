@@ -22,7 +22,8 @@ IS_UNDELIVERED: Final = (
 
 def flag(condition: str) -> str:
     """Turn a condition into true or false, never NULL."""
-    return f"CASE WHEN {condition} THEN TRUE ELSE FALSE END"
+    # Not TRUE and FALSE: DuckDB, which reads views of an SQLite file, would make both 0.
+    return f"CASE WHEN {condition} THEN 1 = 1 ELSE 1 = 0 END"
 
 
 def sums(*names: str) -> Sequence[str]:

@@ -27,7 +27,7 @@ REVISIONS = [
     "0002: Add roll-ups.",
     "0003: Keep milliseconds on SQLite.",
     "0004: Say whose tables these are.",
-    "0005: Take NULL for a default.",
+    "0005: Take NULL for a default in the queues.",
 ]
 VIEWS = f"views: {', '.join(report.view for report in REPORTS)}"
 TABLES = [name for name in schema.metadata.tables if name != "report_views"]
