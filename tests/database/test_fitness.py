@@ -11,6 +11,7 @@ from etl.database.engine import open_engine
 from etl.database.schema import VERSION_TABLE
 from etl.errors import ConfigError, Exit, SchemaError
 from etl.migrate.upgrade import current, upgrade, upgrade_sql
+from etl.rollups.tables import metadata
 from etl.sandbox import Sandbox, World
 from tests.support.harness import NOW, command, environment, fill
 from tests.support.in_process import run_here
