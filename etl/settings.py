@@ -202,10 +202,10 @@ def read_file(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         # Not `from error`: newer Pythons attach the whole document to it.
         msg = f"the settings file {path} is not TOML: {error}."
-        raise ConfigError(msg, hint="config/ holds examples.") from None
+        raise ConfigError(msg, hint="Run: verify-etl config example") from None
     except UnicodeDecodeError:
         msg = f"the settings file {path} is not UTF-8 text."
-        raise ConfigError(msg, hint="config/ holds examples.") from None
+        raise ConfigError(msg, hint="Run: verify-etl config example") from None
 
 
 def load(
@@ -249,7 +249,7 @@ def load(
     # Raised out here, so that no pydantic error is attached: it holds the values.
     raise ConfigError(
         "the settings are not usable: " + "; ".join(problems) + ".",
-        hint="config/example.toml lists every setting.",
+        hint="Run: verify-etl config example",
     )
 
 

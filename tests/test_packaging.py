@@ -94,7 +94,9 @@ def test_contents(built: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     scripts = {path.relative_to(ROOT) for path in (ROOT / "migrations").rglob("*.*")}
     expected = {f"etl/{path}" for path in scripts if "__pycache__" not in path.parts}
-    assert expected | {"etl/py.typed", "etl/cli/commands/db.py"} <= names
+    texts = {f"etl/{path.relative_to(ROOT)}" for path in (ROOT / "docs").glob("*.md")}
+    texts |= {f"etl/{path.relative_to(ROOT)}" for path in (ROOT / "config").glob("*.toml")}
+    assert expected | texts | {"etl/py.typed", "etl/cli/commands/db.py"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"etl"}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -114,6 +116,10 @@ def test_the_wheel_runs_anywhere(installed: Path, tmp_path: Path) -> None:
     shown = run(command, "db", "current", cwd=Path("/"), DATABASE_URL=url)
     assert shown == f"{schema.REVISION}\n"
     run(installed, "-m", "etl", "db", "check", cwd=Path("/"), DATABASE_URL=url)
+    example = run(command, "config", "example", cwd=Path("/"))
+    assert example == (ROOT / "config" / "example.toml").read_text(encoding="utf-8")
+    reports = run(command, "help", "reports", cwd=Path("/"))
+    assert reports == (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
 
 
 def test_the_wheel_needs_no_development_package(installed: Path) -> None:
@@ -137,7 +143,7 @@ def test_a_missing_driver_is_said(installed: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (78, "")
-    assert "pip install 'verify-attempts-etl[postgres]'" in ran.stderr
+    assert "pip install 'psycopg[binary]'" in ran.stderr
     assert "secret" not in ran.stderr
 
 

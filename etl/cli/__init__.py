@@ -21,11 +21,13 @@ from etl.cli.exits import StdoutClosed, ended, words_of_exits
 
 _COMMANDS: Final = {
     "backfill": "Enqueue attempt SIDs from files, `-` being standard input.",
+    "config": "Show an example of the settings.",
     "db": "Build, show and check the tables.",
     "demo": "Show the whole job; no account is needed.",
     "discover": "Load every attempt of a window; no queue is needed.",
     "doctor": "Say what is wrong, and what mends it.",
     "export": "Write the attempts to Parquet files by day.",
+    "help": "Print the documentation of a topic.",
     "plan": "Show what run would do, and what it would cost.",
     "prune": "Take settled rows out of the queue.",
     "reconcile": "Compare the rows with Twilio's own counts.",

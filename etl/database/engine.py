@@ -70,10 +70,8 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
             msg, hint="Write postgresql:// or mariadb:// without a driver."
         ) from error
     except ImportError as error:
-        # Of a driver that somebody named, we have no extra.
-        extra = driver.extra if driver.name == parsed.drivername else "all"
         msg = f"the driver for {parsed.get_backend_name()} is not installed."
-        raise ConfigError(msg, hint=f"Run: pip install 'verify-attempts-etl[{extra}]'") from error
+        raise ConfigError(msg, hint=f"Run: pip install '{driver.package}'") from error
     driver.listen(engine)
     event.listen(engine, "handle_error", _hide_values)
     return engine

@@ -92,7 +92,7 @@ def arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
         import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         msg = "Parquet needs pyarrow, which is not installed."
-        raise ConfigError(msg, hint="Run: pip install 'verify-attempts-etl[parquet]'") from error
+        raise ConfigError(msg, hint="Run: pip install pyarrow") from error
     return pa
 
 

@@ -11,7 +11,6 @@ statement: they do it under a named lock. The next upgrade mends one that was cu
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +28,8 @@ from etl.database.engine import READ_ONLY, parse_url
 from etl.database.errors import classify, explain
 from etl.database.fitness import check_encoding, mend_engines
 from etl.database.schema import VERSION_TABLE, report_views
-from etl.errors import SchemaError, StorageError
+from etl.errors import SchemaError
+from etl.installed import folder
 from etl.migrate.views import detach, drop_views, refuse_taken, renew, written
 from etl.rollups.tables import metadata
 
@@ -37,16 +37,8 @@ MEND: Final = "Run: verify-etl db upgrade"
 
 
 def script_location() -> Path:
-    """Return the folder of the scripts: inside the package (wheel), or beside it (checkout).
-
-    Raises ``StorageError`` when the installation has neither.
-    """
-    package = Path(str(resources.files("etl")))
-    for folder in (package / "migrations", package.parent / "migrations"):
-        if (folder / "env.py").is_file():
-            return folder
-    msg = f"the migration scripts are missing from the installation in {package}."
-    raise StorageError(msg, hint="Install verify-attempts-etl again.")
+    """Return the folder of the scripts; raise ``StorageError`` when the installation has none."""
+    return folder("migrations", holds="env.py", what="migration scripts")
 
 
 def head() -> str:

@@ -55,7 +55,7 @@ def read(path: Path) -> list[Fee]:
         raise ConfigError(msg, hint="Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, csv.Error, ValueError) as error:
         msg = f"the file of fees {path} cannot be read: {error}."
-        raise ConfigError(msg, hint="config/fees.example.toml shows the form.") from error
+        raise ConfigError(msg, hint="Run: verify-etl config example fees") from error
     return _checked(found, path)
 
 
@@ -96,7 +96,7 @@ def _checked(entries: Sequence[Mapping[str, Any]], path: Path) -> list[Fee]:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         said = "; ".join(problems[:_SHOWN] + more) or "it holds no fee"
         msg = f"the file of fees {path} is not usable: {said}."
-        raise ConfigError(msg, hint="config/fees.example.toml shows the form.")
+        raise ConfigError(msg, hint="Run: verify-etl config example fees")
     return list(fees.values())
 
 

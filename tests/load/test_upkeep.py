@@ -202,7 +202,7 @@ def test_a_healthy_doctor(engine: Engine, database_url: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "check", "code", "mend"),
     [
-        ({"VERIFY_ETL_CONCURRENCY": "many"}, "configuration", Exit.CONFIG, "config/example.toml"),
+        ({"VERIFY_ETL_CONCURRENCY": "many"}, "configuration", Exit.CONFIG, "config example"),
         ({"TWILIO_AUTH_TOKEN": ""}, "credentials", Exit.CONFIG, "TWILIO_API_KEY"),
         ({"TWILIO_AUTH_TOKEN": "wrong"}, "API", Exit.CREDENTIALS, "TWILIO_AUTH_TOKEN"),
         ({"VERIFY_ETL_API_URL": "http://127.0.0.1:9"}, "API", Exit.UNREACHABLE, "network"),

@@ -61,7 +61,7 @@ class Finding:
 
 @click.command()
 @click.option("--offline", is_flag=True, help="Send no request to the API.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (docs/cli.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (help cli).")
 @click.pass_obj
 def doctor(context: Context, *, offline: bool, as_json: bool) -> None:
     """Check configuration, credentials, database, schema and clocks; say what mends each problem.

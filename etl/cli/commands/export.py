@@ -27,7 +27,7 @@ _DAY_MS = 86_400_000
 @click.option("--until", type=Since(), help="To when; a day begun is exported whole.")
 @click.option("--full", is_flag=True, help="Write every day anew, changed or not.")
 @WITH_DESTINATION
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/export.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (help export).")
 @click.pass_obj
 def export(
     context: Context,

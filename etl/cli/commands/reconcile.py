@@ -35,7 +35,7 @@ from etl.run.pipeline import RunReport
 )  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit with 65 if anything differs.")
 @max_seconds_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (help cli).")
 @click.pass_obj
 def reconcile(
     context: Context,

@@ -25,13 +25,13 @@ _log = logging.getLogger(__name__)
     help="The attempts' age, such as 30d.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Count; change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts (docs/cli.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts (help cli).")
 @click.pass_obj
 def redact(context: Context, *, age: int, dry_run: bool, as_json: bool) -> None:
     """Remove personal data of old attempts: whom they were sent to.
 
     The destination becomes NULL; its prefix and country stay. Of all else stays what is known to
-    be harmless (docs/redact.md): statuses, codes, prices, SIDs. In the queue, and in the history of runs, errors and
+    be harmless (verify-etl help redact): statuses, codes, prices, SIDs. In the queue, and in the history of runs, errors and
     odd texts of that age go. What is fetched again brings its destination back, so an age beyond
     the API's 30 days is for good.
 

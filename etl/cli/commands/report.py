@@ -86,7 +86,7 @@ def fees(context: Context, *, file: str, as_json: bool) -> None:
 
     \b
     Example:
-      verify-etl report fees config/fees.example.toml
+      verify-etl report fees fees.toml
     """
     found = price_list.read(Path(file))
 

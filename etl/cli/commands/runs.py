@@ -25,7 +25,7 @@ _SPARE = ("seconds", "requests", "command", "final", "fetched")
     "--limit", type=click.IntRange(min=1, max=100_000), default=20, show_default=True,
     help="The newest so many.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (docs/cli.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (help cli).")
 @click.pass_obj
 def runs(context: Context, *, limit: int, as_json: bool) -> None:
     """Show the history of runs, the newest first: what each did and how it ended.

@@ -21,7 +21,7 @@ _SHOWN_RUNS = 3
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (help cli).")
 @click.pass_obj
 def status(context: Context, *, as_json: bool) -> None:
     """Show the queue by state, what is next to be lost, the time left, and the last runs.

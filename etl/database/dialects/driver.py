@@ -30,8 +30,8 @@ class Driver(ABC):
     name: ClassVar[str]
     """The driver that a plain scheme means, in SQLAlchemy's words."""
 
-    extra: ClassVar[str] = "all"
-    """The extra of our package that installs it."""
+    package: ClassVar[str] = ""
+    """What installs it."""
 
     busy: ClassVar[str] = "the database is busy ({said})"
     """What to say when another transaction is in the way."""

@@ -73,7 +73,7 @@ class MariadbDriver(Driver):
     """Open MariaDB."""
 
     name = "mariadb+pymysql"
-    extra = "mysql"
+    package = "PyMySQL"
 
     def address(self, url: URL) -> URL:
         return url.update_query_dict({"charset": "utf8mb4"})

@@ -96,7 +96,7 @@ class PostgresqlDriver(Driver):
     """Open PostgreSQL."""
 
     name = "postgresql+psycopg"
-    extra = "postgres"
+    package = "psycopg[binary]"
 
     def options(self) -> dict[str, Any]:
         arguments = {"connect_timeout": 10, "client_encoding": "utf8", "prepare_threshold": None}
