@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -173,6 +173,14 @@ class Settings(BaseModel):
         if bool(self.api_key) != bool(self.api_secret.get_secret_value()):
             pair = ("api_key", "api_secret")
             yield pair, "api_key and api_secret go together: set both or neither"
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what no message may show."""
+        proxy = urlsplit(self.proxy.get_secret_value()).password or ""
+        return (
+            self.auth_token.get_secret_value(), self.api_secret.get_secret_value(),
+            proxy, unquote(proxy),
+        )  # fmt: skip
 
     def credentials(self) -> tuple[str, str, str]:
         """Return user, password and the *name* of the credential in use. The key wins.

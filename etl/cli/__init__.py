@@ -100,8 +100,23 @@ class _Lazy(click.Group):
         """Run the command; click's own answer to a closed pipe would be exit code 1."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            # Of an option that takes no value, click does not say whose it is.
+            error.ctx = error.ctx or _innermost(ctx)
+            raise
         except BrokenPipeError as error:
             raise StdoutClosed from error
+
+
+def _innermost(context: click.Context) -> click.Context:
+    """Find the command that the arguments lead to."""
+    words = iter([*context._protected_args, *context.args])  # noqa: SLF001 - click has no other
+    while isinstance(context.command, click.Group):
+        below = context.command.get_command(context, next(words, ""))
+        if below is None:
+            break
+        context = click.Context(below, info_name=below.name, parent=context)
+    return context
 
 
 @click.group(

@@ -34,9 +34,7 @@ class Context:
         from etl.settings import load
 
         settings = load(flags, file=Path(self.config) if self.config else None)
-        messages.hide(
-            (settings.auth_token.get_secret_value(), settings.api_secret.get_secret_value())
-        )
+        messages.hide(settings.secrets())
         return settings
 
     @contextmanager

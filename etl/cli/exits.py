@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import logging
 import os
 import re
@@ -60,9 +61,10 @@ def ended(action: Callable[[], object]) -> int:
         code = _failed(error, error)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         said = StorageError(
             f"Reading or writing{where} failed: {error.strerror or error}.",
-            hint="Check the path, its permissions and the disk's space.",
+            hint="Make room on the disk." if full else "Check the path and its permissions.",
         )
         code = _failed(said, error)
     except Exception as error:  # noqa: BLE001 - what nobody foresaw still gets its sentence

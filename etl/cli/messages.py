@@ -8,25 +8,29 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 SHORTEST_SECRET: Final = 4
 """Shorter ones would also match in ordinary words."""
 
 _secrets: set[str] = set()
 _ADDRESS: Final = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
+_OPTION: Final = re.compile(r"(?i)([?&][\w-]*(?:password|passwd|pwd|secret|token)=)[^&\s]+")
 
 
 def hide(secrets: Iterable[str]) -> None:
     """Never write these."""
-    _secrets.update(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+    long = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
+    # In addresses they are percent-encoded, in either way.
+    _secrets.update(long, map(quote_plus, long), (quote(secret, safe="") for secret in long))
 
 
 def without_secrets(text: str) -> str:
-    """Replace secrets, and the password of any URL, by ``***``."""
+    """Replace secrets, and what an address names as one, by ``***``."""
     # The longest first: one may be the start of another.
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    return _ADDRESS.sub(r"\1:***@", text)
+    return _OPTION.sub(r"\1***", _ADDRESS.sub(r"\1:***@", text))
 
 
 def causes(error: BaseException) -> Iterator[str]:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from etl.database.dialects import DIALECTS, dialect
+from etl.database.address import parse_url
+from etl.database.dialects import dialect
 from etl.database.dialects.sqlite_driver import IS_READ_ONLY
 from etl.database.errors import hide_values
 from etl.errors import ConfigError, SchemaError
@@ -20,34 +21,6 @@ READ_ONLY: Final = {IS_READ_ONLY: True}
 """Execution options of a connection that will not write: SQLite then takes no write lock."""
 
 CAREFUL: Final = "verify_etl_careful"
-
-
-def parse_url(url: str) -> URL:
-    """Read a database address; plain schemes mean psycopg 3 and PyMySQL.
-
-    Raises ``ConfigError``. Its message never shows the address, which may hold a password.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        # ValueError: a '/' or '@' in the password makes its rest the port, which is quoted.
-        msg = "DATABASE_URL is not a database address."
-        raise ConfigError(
-            msg,
-            hint="Write sqlite:///FILE, postgresql://USER@HOST/NAME or mariadb://USER@HOST/NAME.",
-        ) from None
-    if "@" in (parsed.host or ""):
-        # The rest of the password would be the host, which the driver's error would quote.
-        msg = "DATABASE_URL has an @ in its password or user."
-        raise ConfigError(msg, hint="Write it as %40 (and / as %2F, : as %3A, % as %25).")
-    scheme = "postgresql" if parsed.drivername == "postgres" else parsed.drivername
-    if scheme in DIALECTS:
-        scheme = dialect(scheme).driver.name
-    parsed = parsed.set(drivername=scheme)
-    if parsed.get_backend_name() not in DIALECTS:
-        msg = f"DATABASE_URL names {parsed.get_backend_name()!r}, which is not supported."
-        raise ConfigError(msg, hint="Use SQLite, PostgreSQL, MariaDB or MySQL.")
-    return parsed
 
 
 def open_engine(url: str, *, create: bool = True) -> Engine:
@@ -64,11 +37,6 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
     driver = kind.driver
     try:
         engine = create_engine(driver.address(parsed), hide_parameters=True, **driver.options())
-    except NoSuchModuleError as error:
-        msg = f"DATABASE_URL names a driver that does not exist: {parsed.drivername}."
-        raise ConfigError(
-            msg, hint="Write postgresql:// or mariadb:// without a driver."
-        ) from error
     except ImportError as error:
         msg = f"the driver for {parsed.get_backend_name()} is not installed."
         raise ConfigError(msg, hint=f"Run: pip install '{driver.package}'") from error

@@ -11,9 +11,10 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from etl.database.dialects.driver import Fault
+from etl.database.dialects import DIALECTS
+from etl.database.dialects.driver import Driver, Fault
 from etl.database.names import driver_of, names_of, replace_words
-from etl.database.schema import VERSION_TABLE
+from etl.database.schema import KEYED, VERSION_TABLE
 from etl.errors import ConfigError, DatabaseBusy, EtlError, SchemaError, StorageError, WriteRefused
 
 _BUILDS: Final = re.compile(r"\s*(?:CREATE|ALTER|DROP|COMMENT|GRANT|REVOKE)\b")
@@ -32,7 +33,10 @@ def classify(error: DBAPIError) -> Fault:
     error = first(error)
     driver = driver_of(error.orig)
     if driver is not None:
-        return driver.fault(error)
+        fault = driver.fault(error)
+        # Others' tables may have keys that are taken, too: of their triggers' making.
+        own = fault is Fault.REFUSED and driver.taken_key(error.orig) in KEYED
+        return Fault.KEYS if own else fault
     return Fault.LOST if error.connection_invalidated else Fault.REFUSED
 
 
@@ -73,34 +77,57 @@ def _quotable(error: DBAPIError) -> bool:
 
 def explain(error: DBAPIError, doing: str) -> EtlError:
     """Say a database's error in words, without any value of a row."""
-    fault = classify(error)
-    error = first(error)
+    fault, error = classify(error), first(error)
+    driver = driver_of(error.orig)
     said = (str(error.orig).strip().splitlines() or [fault.value])[0]
     if not _quotable(error):
         said = names_of(error)
-    driver = driver_of(error.orig)
-    if fault is Fault.BUSY and driver is not None:
-        why = driver.busy.format(said=said)
-        return DatabaseBusy(f"While {doing}, {why}.", hint="Nothing is lost; run it again.")
-    if fault is Fault.LOST:
-        if driver is not None and driver.stood_still(error.orig):
-            why, hint = "ended the session, which had stood still", ""
-        else:
-            why, hint = "could not be reached", "check DATABASE_URL and "
-        return DatabaseBusy(
-            f"While {doing}, the database {why} ({said}).",
-            hint=f"Nothing is lost; {hint}run it again.",
-        )
+    if fault is Fault.KEYS and driver is not None:
+        return keys_taken(driver.taken_key(error.orig) or "", doing)
+    if driver is not None and (mend := driver.mend(error.orig)):
+        return mend.error(f"While {doing}, {mend.why.format(said=said)}.", hint=mend.hint)
+    if fault in {Fault.BUSY, Fault.LOST}:
+        return _passing(error, fault, driver, doing, said)
     if fault in {Fault.STORAGE, Fault.OTHER}:
         file = driver.unopened(error.orig) if driver else None
         return _storage_error(doing, said, file, known=fault is Fault.STORAGE)
     if fault is Fault.SCHEMA:
         return _schema_error(doing, said)
+    return _refusal(fault, doing, said)
+
+
+def _refusal(fault: Fault, doing: str, said: str) -> EtlError:
     if fault is Fault.CONFIG:
         return ConfigError(
             f"While {doing}, the database refused the login ({said}).", hint="Check DATABASE_URL."
         )
     return WriteRefused(f"While {doing}, the database refused it: {said}.", hint=MEND_REFUSALS)
+
+
+def _passing(
+    error: DBAPIError, fault: Fault, driver: Driver | None, doing: str, said: str
+) -> DatabaseBusy:
+    if fault is Fault.BUSY and driver is not None:
+        why = driver.busy.format(said=said)
+        return DatabaseBusy(f"While {doing}, {why}.", hint="Nothing is lost; run it again.")
+    if driver is not None and driver.stood_still(error.orig):
+        why, hint = "ended the session, which had stood still", ""
+    else:
+        why, hint = "could not be reached", "check DATABASE_URL and "
+    return DatabaseBusy(
+        f"While {doing}, the database {why} ({said}).",
+        hint=f"Nothing is lost; {hint}run it again.",
+    )
+
+
+def keys_taken(table: str, doing: str) -> StorageError:
+    """Say that a table's new keys are taken, and what mends it."""
+    return StorageError(
+        f"While {doing}, the sequence of {table}.id was found behind its table: it gives keys that "
+        "are taken. A restore leaves it so.",
+        hint="Run: verify-etl db upgrade (or, as the tables' owner: "
+        f"{DIALECTS['postgresql'].catch_up(table)}). Nothing is lost.",
+    )
 
 
 def _schema_error(doing: str, said: str) -> SchemaError:

@@ -308,3 +308,8 @@ rollup_marks = Table(
 
 for _table in metadata.tables.values():
     _table.comment = COMMENT
+
+KEYED: Final = tuple(
+    name for name, table in metadata.tables.items() if table.primary_key.columns.keys() == ["id"]
+)
+"""The tables whose keys the database makes."""

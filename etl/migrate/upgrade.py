@@ -27,7 +27,7 @@ from etl.database.dialects.driver import Fault
 from etl.database.engine import READ_ONLY, parse_url
 from etl.database.errors import classify, explain
 from etl.database.fitness import check_encoding, mend_engines
-from etl.database.schema import VERSION_TABLE, report_views
+from etl.database.schema import KEYED, VERSION_TABLE, report_views
 from etl.errors import SchemaError
 from etl.installed import folder
 from etl.migrate.views import detach, drop_views, refuse_taken, renew, written
@@ -69,8 +69,8 @@ def check(found: str | None) -> None:
 def upgrade(engine: Engine) -> list[str]:
     """Bring the database to ``head``, and its views to this version's text; return what was done.
 
-    The list has a line for each revision, one for views made, and one for views dropped. What is
-    not ours stays untouched. Raises ``SchemaError`` for others' tables or views of our names, an
+    The list has a line for each revision, one for views made, one for views dropped, and one for
+    sequences that were behind. What is not ours stays untouched. Raises ``SchemaError`` for others' tables or views of our names, an
     unknown revision, a view that others need, or a refused statement. Raises ``DatabaseBusy`` when
     the database stays locked.
     """
@@ -91,7 +91,16 @@ def upgrade(engine: Engine) -> list[str]:
         done = [f"{step.revision}: {step.doc}" for step in reversed(steps)]
         mended = mend_engines(connection, [VERSION_TABLE, *metadata.tables])
         done += [f"engine InnoDB: {', '.join(mended)}"] if mended else []
-        return done + renew(connection, everything=bool(steps))
+        return done + renew(connection, everything=bool(steps)) + _catch_up(connection)
+
+
+def _catch_up(connection: Connection) -> list[str]:
+    """Let sequences go on after their tables' newest keys. A restore leaves them behind."""
+    kind = dialect(connection)
+    behind = kind.sequences_behind(connection, KEYED)
+    for table in behind:
+        connection.exec_driver_sql(kind.catch_up(table))
+    return [f"sequences: {', '.join(behind)}"] if behind else []
 
 
 def upgrade_sql(url: str) -> str:

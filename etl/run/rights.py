@@ -9,9 +9,10 @@ from sqlalchemy import (
 )
 
 from etl.database.dialects import dialect
-from etl.database.errors import GRANT
+from etl.database.errors import GRANT, keys_taken
 from etl.database.fitness import check_encoding, check_engines, check_visible
 from etl.database.schema import (
+    KEYED,
     VERSION_TABLE,
     api_slots,
     attempt_changes,
@@ -46,8 +47,9 @@ _COUNTED: Final = (attempt_queue, attempt_changes, sweeps, rollup_marks, sync_ru
 def check_rights(connection: Connection) -> None:
     """Write no row into each table, as part of a run's start.
 
-    Tables that hide rows, keep no locks or no UTF-8 are refused, too. A missing right then shows before any request is spent. SQLite has no rights, only a file that
-    can be written or not. There the run's own row shows it.
+    A missing right then shows before any request is spent. Tables that hide rows, and those without
+    locks or UTF-8, are refused, too. SQLite has no rights, only a file that can be written or not.
+    There the run's own row shows it.
     """
     if dialect(connection).is_file:
         return
@@ -69,3 +71,10 @@ def check_rights(connection: Connection) -> None:
     for name in dialect(connection).unusable_sequences(connection, counted):
         msg = f"permission denied for sequence {name}."
         raise SchemaError(msg, hint=GRANT)
+    check_sequences(connection)
+
+
+def check_sequences(connection: Connection) -> None:
+    """Raise ``StorageError`` where new rows would get keys that are taken, as after a restore."""
+    for table in dialect(connection).sequences_behind(connection, KEYED):
+        raise keys_taken(table, "looking at the keys")

@@ -114,7 +114,7 @@ def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
 
 def _database(engine: Engine) -> Iterator[Finding]:
     reading = engine.execution_options(**READ_ONLY)
-    address = engine.url.render_as_string(hide_password=True)
+    address = messages.without_secrets(engine.url.render_as_string(hide_password=True))
     clocks: list[int] = []
 
     def look() -> None:

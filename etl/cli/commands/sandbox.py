@@ -9,12 +9,13 @@ from etl.cli.types import DURATION
 from etl.errors import StorageError
 from etl.job.stop import StopFlag
 from etl.sandbox import Fault, Sandbox, World
+from etl.sandbox.world import MAX_SIZE
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: any free port.")
 @click.option(
-    "--size", type=click.IntRange(min=0), default=1000, show_default=True,
+    "--size", type=click.IntRange(0, MAX_SIZE), default=1000, show_default=True,
     help="How many attempts it holds.",
 )  # fmt: skip
 @click.option(

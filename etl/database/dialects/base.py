@@ -314,6 +314,14 @@ class Dialect(Spelling):
     def mend_storage(self, connection: Connection, table: str) -> None:
         """Give a table of ours storage that has transactions."""
 
+    def sequences_behind(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
+        """Name the tables whose sequences give keys that are taken, as after a restore."""
+        return ()
+
+    def catch_up(self, table: str) -> str:
+        """Write the statement that lets a table's sequence go on after its newest key."""
+        raise NotImplementedError
+
     @abstractmethod
     def migrating(
         self, connection: Connection, tables: Collection[str]

@@ -3,12 +3,15 @@
 # ruff: noqa: ARG002 - not every database needs all that it is given
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, NamedTuple
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
+
+from etl.errors import ConfigError, DatabaseBusy, EtlError, StorageError
 
 
 class Fault(Enum):
@@ -20,8 +23,19 @@ class Fault(Enum):
     SCHEMA = "schema"
     CONFIG = "config"
     REFUSED = "refused"
+    # A key that the database made is there already, or it can make no more.
+    KEYS = "keys"
     # Nobody foresaw it: the run's, not the row's.
     OTHER = "other"
+
+
+class Mend(NamedTuple):
+    """Say why the database refused something, and what helps, where its own words mislead."""
+
+    error: type[EtlError]
+    why: str
+    """It may name ``{said}``, the database's own words."""
+    hint: str
 
 
 class Driver(ABC):
@@ -41,7 +55,7 @@ class Driver(ABC):
         """Give the options of ``create_engine``."""
 
     def address(self, url: URL) -> URL:
-        """Complete an address."""
+        """Complete an address; raise ``ConfigError`` for what it cannot have."""
         return url
 
     def listen(self, engine: Engine) -> None:
@@ -78,6 +92,14 @@ class Driver(ABC):
         """Say whether an error quotes the statement."""
         return False
 
+    def mend(self, cause: Any) -> Mend | None:  # noqa: ANN401 - the driver's
+        """Say what helps against an error; None where its kind says enough."""
+        return None
+
+    def taken_key(self, cause: Any) -> str | None:  # noqa: ANN401 - the driver's
+        """Name the table for which the database makes keys that are taken, or none any more."""
+        return None
+
     def stood_still(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
         """Say whether the server names our silence as its reason."""
         return False
@@ -85,6 +107,40 @@ class Driver(ABC):
     def unopened(self, cause: Any) -> str | None:  # noqa: ANN401 - the driver's
         """Name the file that could not be opened, '' if it has no name; None for other errors."""
         return None
+
+
+TOO_LONG: Final = Mend(
+    DatabaseBusy,
+    "the database is busy, and ended a statement that took longer than it allows ({said})",
+    "Nothing is lost. Ask for less (a later --since), or raise {limit} for this user.",
+)
+READ_ONLY_SERVER: Final = Mend(
+    StorageError,
+    "the database was found to take no writes: it is a standby, or its sessions are read-only"
+    " ({said})",
+    "Let DATABASE_URL name the primary.",
+)
+NO_DATABASE: Final = Mend(
+    ConfigError, "there was no such database ({said})", "Create it, or correct DATABASE_URL."
+)
+
+
+def refuse_old(name: str, found: tuple[int, ...], oldest: tuple[int, ...]) -> None:
+    """Refuse a version that cannot run our statements."""
+    if found < oldest:
+        have, need = (".".join(map(str, version)) for version in (found, oldest))
+        msg = f"the database is {name} {have}, and this program needs {name} {need} or later."
+        raise ConfigError(msg, hint=f"Upgrade {name}, or use another database in DATABASE_URL.")
+
+
+def refuse_unknown(url: URL, known: Collection[str], instead: Mapping[str, str]) -> None:
+    """Refuse options of an address that its driver does not know; say what to write ``instead``."""
+    for name in url.query:
+        if name not in known:
+            near = instead.get(name) or next(iter(get_close_matches(name, known, n=1)), "")
+            msg = f"DATABASE_URL has an option that is not understood: {name}."
+            hint = f"Write {near} in its place." if near else "Leave it out."
+            raise ConfigError(msg, hint=hint)
 
 
 def code_of(cause: Any) -> Any:  # noqa: ANN401 - any driver's

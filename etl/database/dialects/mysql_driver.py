@@ -4,13 +4,25 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from etl.database import bounds
-from etl.database.dialects.driver import Driver, Fault, code_of
+from etl.database.dialects.driver import (
+    NO_DATABASE,
+    READ_ONLY_SERVER,
+    TOO_LONG,
+    Driver,
+    Fault,
+    Mend,
+    code_of,
+    refuse_old,
+    refuse_unknown,
+)
+from etl.errors import ConfigError
 
 _FAULTS: Final = {
     1213: Fault.BUSY, 1205: Fault.BUSY, 1020: Fault.BUSY, 1040: Fault.BUSY, 1203: Fault.BUSY,
@@ -21,11 +33,12 @@ _FAULTS: Final = {
     1021: Fault.STORAGE, 1114: Fault.STORAGE, 1290: Fault.STORAGE, 1836: Fault.STORAGE,
     1792: Fault.STORAGE, 1030: Fault.STORAGE, 1036: Fault.STORAGE, 1026: Fault.STORAGE,
     1180: Fault.STORAGE,
+    1153: Fault.CONFIG, 1665: Fault.CONFIG,
     1158: Fault.LOST, 1159: Fault.LOST, 1160: Fault.LOST, 1161: Fault.LOST,
     1064: Fault.SCHEMA, 1146: Fault.SCHEMA, 1054: Fault.SCHEMA, 1142: Fault.SCHEMA, 1143: Fault.SCHEMA,
     1044: Fault.CONFIG, 1045: Fault.CONFIG, 1049: Fault.CONFIG, 1698: Fault.CONFIG,
     # Wrong values, constraints, limits, and what a trigger says: the row's own fault.
-    1048: Fault.REFUSED, 1062: Fault.REFUSED, 1153: Fault.REFUSED, 1264: Fault.REFUSED,
+    1048: Fault.REFUSED, 1062: Fault.REFUSED, 1264: Fault.REFUSED,
     1265: Fault.REFUSED, 1292: Fault.REFUSED, 1300: Fault.REFUSED, 1364: Fault.REFUSED,
     1366: Fault.REFUSED, 1406: Fault.REFUSED, 1451: Fault.REFUSED, 1452: Fault.REFUSED,
     1644: Fault.REFUSED, 1690: Fault.REFUSED, 3140: Fault.REFUSED, 3819: Fault.REFUSED,
@@ -40,6 +53,24 @@ _FAULTS: Final = {
 _CLASSES: Final = {
     "02": Fault.REFUSED, "21": Fault.REFUSED, "22": Fault.REFUSED, "23": Fault.REFUSED,
     "44": Fault.REFUSED, "45": Fault.REFUSED,
+}  # fmt: skip
+_SLOW: Final = TOO_LONG._replace(
+    hint=TOO_LONG.hint.format(limit="max_statement_time (MySQL: max_execution_time)")
+)
+_MENDS: Final = {
+    1969: _SLOW, 3024: _SLOW,
+    1290: READ_ONLY_SERVER, 1792: READ_ONLY_SERVER, 1836: READ_ONLY_SERVER,
+    1049: NO_DATABASE,
+    1153: Mend(
+        ConfigError,
+        "a statement was larger than the server's max_allowed_packet allows ({said})",
+        "Raise it, in the server's configuration too: SET GLOBAL max_allowed_packet = 16777216",
+    ),
+    1665: Mend(
+        ConfigError,
+        "the server's binary log was found to write statements, not rows ({said})",
+        "Change it, in the server's configuration too: SET GLOBAL binlog_format = 'ROW'",
+    ),
 }  # fmt: skip
 _QUOTES_THE_STATEMENT: Final = 1064
 _COLUMN: Final = r"'(?P<column>[^']+)'"
@@ -63,6 +94,14 @@ _NAMES: Final = {
     3819: re.compile(r"Check constraint '(?P<constraint>[^']+)' is violated"),
     4025: re.compile(r"CONSTRAINT `(?P<constraint>[^`]+)` failed for `[^`]*`\.`(?P<table>[^`]+)`$"),
 }  # fmt: skip
+OLDEST: Final = {"MariaDB": (10, 6, 0), "MySQL": (8, 0, 17)}
+"""Older ones have no ``SKIP LOCKED``, or no collation that compares exactly."""
+_TLS: Final = ("ssl_capath", "ssl_cipher", "ssl_check_hostname", "use_unicode")
+"""Options that SQLAlchemy reads for PyMySQL."""
+_MODES: Final = ("ssl-mode", "ssl_mode", "sslmode", "sslMode")
+_INSTEAD: Final = dict.fromkeys(("ssl", "tls", "useSSL", "requireSSL"), "ssl-mode=REQUIRED")
+_PACKAGES: Final = ("cryptography", "PyNaCl")
+"""What PyMySQL needs for caching_sha2_password and sha256_password, and for ed25519."""
 _PATIENT: Final = "verify_etl_patient"
 _PATIENT_ANSWER_S: Final = 86_400
 _THEIRS: Final = "verify_etl_server_settings"
@@ -76,7 +115,18 @@ class MariadbDriver(Driver):
     package = "PyMySQL"
 
     def address(self, url: URL) -> URL:
+        from pymysql.connections import Connection as Opened  # noqa: PLC0415 - an extra
+
+        if "host" in url.query:
+            msg = "DATABASE_URL names several hosts, and only PostgreSQL's can."
+            raise ConfigError(msg, hint="Name one host.")
+        url = _with_tls(url)
+        refuse_unknown(url, {*signature(Opened).parameters, *_TLS}, _INSTEAD)
         return url.update_query_dict({"charset": "utf8mb4"})
+
+    def listen(self, engine: Engine) -> None:
+        super().listen(engine)
+        event.listen(engine, "do_connect", _log_in)
 
     def options(self) -> dict[str, Any]:
         answer_s = bounds.ANSWER_S
@@ -88,6 +138,8 @@ class MariadbDriver(Driver):
         }  # fmt: skip
 
     def connected(self, connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
+        name, found = _version(connection.get_server_info())
+        refuse_old(name, found, OLDEST[name])
         with connection.cursor() as cursor:
             # What is looked at would be cut, too.
             cursor.execute(f"SET SESSION sql_select_limit = {_UNBOUNDED}")
@@ -117,6 +169,9 @@ class MariadbDriver(Driver):
         sqlstate = getattr(error.orig, "sqlstate", None) or ""
         return _FAULTS.get(code_of(error.orig)) or _CLASSES.get(sqlstate[:2], Fault.OTHER)
 
+    def mend(self, cause: Any) -> Mend | None:  # noqa: ANN401 - the driver's
+        return _MENDS.get(code_of(cause))
+
     def names(self, cause: Any) -> tuple[str, Mapping[str, str | None]]:  # noqa: ANN401 - the driver's
         code = code_of(cause)
         # A trigger's SIGNAL, whatever number it carries, is in its author's words.
@@ -131,6 +186,50 @@ class MariadbDriver(Driver):
     def stood_still(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
         # MariaDB only closes the connection.
         return bool(code_of(cause) == _SESSION_ENDED)
+
+
+def _version(said: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``8.0.36``, ``10.11.6-MariaDB`` and ``5.5.5-10.4.32-MariaDB``."""
+    name = "MariaDB" if "MariaDB" in said else "MySQL"
+    numbers = re.findall(r"\d+\.\d+\.\d+", said)
+    # MariaDB used to put a version before its own, for replicas of old.
+    number = numbers[1] if said.startswith("5.5.5-") and len(numbers) > 1 else numbers[0]
+    return name, tuple(map(int, number.split(".")))
+
+
+def _with_tls(url: URL) -> URL:
+    """Turn the mode that hosts print into PyMySQL's options: ``?ssl-mode=REQUIRED``."""
+    for name in _MODES:
+        if (given := url.query.get(name)) is None:
+            continue
+        mode = str(given).lower().replace("_", "-")
+        url = url.difference_update_query([name])
+        if mode in {"verify-ca", "verify-identity", "verify-full"} and "ssl_ca" not in url.query:
+            msg = f"DATABASE_URL asks for {name}={given}, and names no certificate to verify with."
+            raise ConfigError(msg, hint="Add &ssl_ca=FILE.")
+        if mode in {"required", "require", "verify-ca"}:
+            return url.update_query_dict({"ssl_check_hostname": "false"})
+        if mode in {"disabled", "disable"}:
+            return url.update_query_dict({"ssl_disabled": "true"})
+        if mode not in {"preferred", "prefer", "verify-identity", "verify-full"}:
+            msg = f"DATABASE_URL has a {name} that is not understood."
+            raise ConfigError(msg, hint="Write ssl-mode=REQUIRED.")
+    return url
+
+
+def _log_in(dialect: Any, _record: object, args: Any, options: Any) -> Any:  # noqa: ANN401 - the driver's
+    """Connect, and name the package that a way of logging in needs."""
+    if isinstance(password := options.get("password"), str):
+        # It would be sent as Latin-1, which has few of all characters.
+        options["password"] = password.encode()
+    try:
+        return dialect.connect(*args, **options)
+    except (RuntimeError, ImportError) as error:
+        package = next((each for each in _PACKAGES if each.lower() in str(error).lower()), None)
+        if package is None:
+            raise
+        msg = f"this user's way of logging in needs {package}, which is not installed."
+        raise ConfigError(msg, hint=f"Run: pip install {package}") from error
 
 
 class MysqlDriver(MariadbDriver):

@@ -101,6 +101,12 @@ WHERE t.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_sch
 ORDER BY t.relname
 """)
 
+# One that never gave a key has no last value.
+_BEHIND: Final = """
+SELECT t FROM ({keys}) keys CROSS JOIN LATERAL pg_get_serial_sequence(t, 'id') AS name
+WHERE has_sequence_privilege(name, 'USAGE, SELECT')
+AND newest > COALESCE(pg_sequence_last_value(CAST(name AS regclass)), 0)"""
+
 
 class _PostgresqlSpelling(Spelling):
     """Spell SQL for PostgreSQL."""
@@ -273,6 +279,14 @@ ON CONFLICT (sid) DO NOTHING"""
 
     def hidden(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
         return connection.execute(_HIDDEN, {"tables": [*tables]}).scalars().all()
+
+    def sequences_behind(self, connection: Connection, tables: Sequence[str]) -> Sequence[str]:
+        # The newest key is read first: meanwhile others draw more, and insert them later.
+        each = " UNION ALL ".join(f"SELECT '{t}' AS t, MAX(id) AS newest FROM {t}" for t in tables)
+        return connection.execute(text(_BEHIND.format(keys=each))).scalars().all()
+
+    def catch_up(self, table: str) -> str:
+        return f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), MAX(id)) FROM {table}"
 
     @contextmanager
     def migrating(self, connection: Connection, tables: Collection[str]) -> Iterator[None]:

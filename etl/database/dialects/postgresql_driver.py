@@ -14,11 +14,20 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from etl.database import bounds
-from etl.database.dialects.driver import Driver, Fault
+from etl.database.dialects.driver import (
+    NO_DATABASE,
+    READ_ONLY_SERVER,
+    TOO_LONG,
+    Driver,
+    Fault,
+    Mend,
+    refuse_old,
+    refuse_unknown,
+)
 
 _FAULTS: Final = {
     "40001": Fault.BUSY, "40P01": Fault.BUSY, "55P03": Fault.BUSY, "53300": Fault.BUSY,
@@ -45,6 +54,27 @@ _REFUSES_THE_LOGIN: Final = (
     "no such database",
     "unsupported startup parameter",
 )
+_DUPLICATE: Final = "23505"
+_NO_MORE: Final = "2200H"
+_SEQUENCE: Final = re.compile(r'sequence "(\w+)_id_seq"')
+OLDEST: Final = (14, 0)
+"""Older ones have no ``date_bin``."""
+_UNPREPARED: Final = ("pgbouncer", "prepare_threshold", "prepareThreshold", "statement_cache_size")
+"""Options that other programs need under a pooler."""
+_INSTEAD: Final = {
+    **dict.fromkeys(("ssl", "ssl-mode", "ssl_mode", "sslMode", "tls"), "sslmode=require"),
+    **dict.fromkeys(
+        ("schema", "currentSchema", "search_path"), "options=-csearch_path%3D and the schema"
+    ),
+}
+_ABSENT: Final = re.compile(r'database "[^"]*" does not exist')
+_MENDS: Final = {
+    "57014": TOO_LONG._replace(hint=TOO_LONG.hint.format(limit="statement_timeout")),
+    "25006": READ_ONLY_SERVER._replace(
+        hint="Let DATABASE_URL name the primary, or add ?target_session_attrs=read-write to its hosts."
+    ),
+    "3D000": NO_DATABASE,
+}
 _FUNCTION: Final = re.compile(r'function "?([\w$.]+)')
 
 # A peer that vanished without a word is noticed within a minute, not after the kernel's two hours.
@@ -98,11 +128,22 @@ class PostgresqlDriver(Driver):
     name = "postgresql+psycopg"
     package = "psycopg[binary]"
 
+    def address(self, url: URL) -> URL:
+        from psycopg import pq  # noqa: PLC0415 - an extra
+
+        # None of our statements is prepared for longer than a transaction.
+        url = url.difference_update_query(_UNPREPARED)
+        known = {each.keyword.decode() for each in pq.Conninfo.get_defaults()}
+        refuse_unknown(url, known, _INSTEAD)
+        return url
+
     def options(self) -> dict[str, Any]:
         arguments = {"connect_timeout": 10, "client_encoding": "utf8", "prepare_threshold": None}
         return {"connect_args": {**arguments, **_KEEPALIVE}}
 
     def connected(self, connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
+        version = connection.info.server_version
+        refuse_old("PostgreSQL", (version // 10_000, version % 10_000), OLDEST)
         waits = connection.wait
         connection.wait = lambda steps, *args, **options: waits(
             _answered(connection, steps, record.info), *args, **options
@@ -161,6 +202,19 @@ class PostgresqlDriver(Driver):
         context = getattr(getattr(cause, "diag", None), "context", None)
         found = _FUNCTION.search(context or "")
         return found and found[1]
+
+    def mend(self, cause: Any) -> Mend | None:  # noqa: ANN401 - the driver's
+        if cause.sqlstate is None and _ABSENT.search(str(cause)):
+            return NO_DATABASE
+        return _MENDS.get(cause.sqlstate)
+
+    def taken_key(self, cause: Any) -> str | None:  # noqa: ANN401 - the driver's
+        if cause.sqlstate == _NO_MORE:
+            found = _SEQUENCE.search(str(cause))
+            return found and found[1]
+        table = cause.diag.table_name
+        is_key = cause.sqlstate == _DUPLICATE and cause.diag.constraint_name == f"{table}_pkey"
+        return table if is_key else None
 
     def stood_still(self, cause: Any) -> bool:  # noqa: ANN401 - the driver's
         return cause.sqlstate in _SESSION_ENDED

@@ -16,15 +16,21 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from etl.database.dialects.driver import Driver, Fault
+from etl.database.dialects.driver import Driver, Fault, refuse_old, refuse_unknown
+from etl.errors import ConfigError
 
 IS_READ_ONLY: Final = "verify_etl_read_only"
 """The execution option of a connection that will not write: it takes no write lock."""
 
+OLDEST: Final = (3, 34)
+"""Older ones lack ``RANGE`` with an offset and ``UPDATE ... FROM``."""
+_KNOWN: Final = {
+    "uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements",
+}  # fmt: skip
 _BUSY_TIMEOUT_MS: Final = 10_000
 # Room for the leaves of the indexes on SIDs that one page of attempts touches; with the default of
 # 2 MB a transaction writes them out and reads them back before its end.
@@ -66,6 +72,16 @@ class SqliteDriver(Driver):
 
     name = "sqlite"
     busy = "the database is locked by another process"
+
+    def address(self, url: URL) -> URL:
+        refuse_old("SQLite", sqlite3.sqlite_version_info, OLDEST)
+        if url.host:
+            msg = "DATABASE_URL names a host, and SQLite has files."
+            hint = "Write sqlite:///FILE with three slashes, or four before an absolute path."
+            raise ConfigError(msg, hint=hint)
+        if not (url.database or "").startswith("file:"):
+            refuse_unknown(url, _KNOWN, {})
+        return url
 
     def options(self) -> dict[str, Any]:
         return {"json_deserializer": _any_json}
