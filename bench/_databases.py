@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from etl.database.engine import open_engine, parse_url
+from etl.database.address import parse_url
+from etl.database.engine import open_engine
 from etl.migrate.upgrade import upgrade
 
 

@@ -98,7 +98,7 @@ def run_from_the_alembic_command() -> None:
 
 def _configured_dialect() -> str:
     from etl import settings  # noqa: PLC0415 - only the alembic command needs them
-    from etl.database.engine import parse_url  # noqa: PLC0415 - only the alembic command needs them
+    from etl.database.address import parse_url  # noqa: PLC0415 - only the alembic command needs them
 
     url = settings.load().database_url.get_secret_value()
     return parse_url(url).get_backend_name()

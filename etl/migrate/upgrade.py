@@ -21,10 +21,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, select
 from sqlalchemy.exc import DBAPIError
 
+from etl.database.address import parse_url
 from etl.database.bounds import PATIENT
 from etl.database.dialects import dialect
 from etl.database.dialects.driver import Fault
-from etl.database.engine import READ_ONLY, parse_url
+from etl.database.engine import READ_ONLY
 from etl.database.errors import classify, explain
 from etl.database.fitness import check_encoding, mend_engines
 from etl.database.schema import KEYED, VERSION_TABLE, report_views

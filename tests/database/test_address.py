@@ -7,8 +7,9 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import Engine, text
 
+from etl.database.address import parse_url
 from etl.database.dialects import mysql_driver, postgresql_driver, sqlite_driver
-from etl.database.engine import open_engine, parse_url
+from etl.database.engine import open_engine
 from etl.database.transact import transact
 from etl.errors import ConfigError
 from tests.support.harness import command

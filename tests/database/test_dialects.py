@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import Engine, func, insert, select
 
 from etl.database import bulk
+from etl.database.address import parse_url
 from etl.database.dialects import DIALECTS, dialect
-from etl.database.engine import open_engine, parse_url
+from etl.database.engine import open_engine
 from etl.database.names import driver_of
 from etl.database.schema import attempt_queue as q
 

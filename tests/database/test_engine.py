@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
+from etl.database.address import parse_url
 from etl.database.dialects import dialect
 from etl.database.dialects.sqlite_driver import wal_is_safe
-from etl.database.engine import READ_ONLY, open_engine, parse_url
+from etl.database.engine import READ_ONLY, open_engine
 from etl.database.schema import REVISION
 from etl.database.schema import attempt_queue as q
 from etl.database.times import clock, moment, moment_ms

@@ -33,7 +33,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from etl.database.engine import open_engine, parse_url
+from etl.database.address import parse_url
+from etl.database.engine import open_engine
 from etl.database.schema import VERSION_TABLE
 from etl.migrate.upgrade import head, upgrade
 from etl.migrate.views import written

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from sqlalchemy import URL
 
-from etl.database.engine import parse_url
+from etl.database.address import parse_url
 
 _COMMIT = b"COMMIT\x00"
 

@@ -138,8 +138,8 @@ class MariadbDriver(Driver):
         }  # fmt: skip
 
     def connected(self, connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's
-        name, found = _version(connection.get_server_info())
-        refuse_old(name, found, OLDEST[name])
+        name, version = _version(connection.get_server_info())
+        refuse_old(name, version, OLDEST[name])
         with connection.cursor() as cursor:
             # What is looked at would be cut, too.
             cursor.execute(f"SET SESSION sql_select_limit = {_UNBOUNDED}")
