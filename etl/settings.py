@@ -8,7 +8,8 @@ shows them, nor the database address's password.
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import unquote, urlsplit
@@ -25,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from etl import addresses
 from etl.errors import ConfigError
 from etl.final import Policy
 
@@ -37,6 +39,8 @@ ENVIRONMENT: Final = {
     "api_secret": "TWILIO_API_SECRET",
     "database_url": "DATABASE_URL",
     "api_url": "VERIFY_ETL_API_URL",
+    "region": "TWILIO_REGION",
+    "edge": "TWILIO_EDGE",
     "allowance": "VERIFY_ETL_ALLOWANCE",
     "allowance_window": "VERIFY_ETL_ALLOWANCE_WINDOW",
     "concurrency": "VERIFY_ETL_CONCURRENCY",
@@ -50,11 +54,20 @@ ENVIRONMENT: Final = {
 }
 """The setting's name in a file -> its name in the environment."""
 
+FILE_NAME: Final = "VERIFY_ETL_CONFIG"
+"""Names the file of settings in the environment, as ``-c`` does."""
+
+SECRET: Final = ("auth_token", "api_secret")
+"""What is never shown. Other addresses are shown without their passwords."""
+
+_OURS: Final = "VERIFY_ETL_"
+# The program's own tests are told of their servers by these.
+_OF_TESTS: Final = "VERIFY_ETL_TEST_"
+
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 # Ten years. Anything longer is a slip, and must fit every database with an epoch added.
 _LONGEST_MS: Final = 3650 * _UNITS["d"]
 _DURATION: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)", re.ASCII)
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _ACCOUNT_SID: Final = re.compile(r"AC[0-9a-fA-F]{32}", re.ASCII)
 
 
@@ -75,34 +88,14 @@ def parse_duration(value: object) -> int:
     return milliseconds
 
 
-def _check_api_url(url: str) -> str:
-    # urlsplit's ValueError (a bad port, a bad address) may quote the address.
-    msg = "write https://HOST, or http:// to this machine only"
-    try:
-        parts = urlsplit(url)
-        port_is_legal = parts.port is None or parts.port > 0
-    except ValueError:
-        raise ValueError(msg) from None
-    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    extra = parts.username or parts.password or parts.query or parts.fragment
-    if not secure or not parts.hostname or extra or not port_is_legal:
-        raise ValueError(msg)
-    return url
-
-
 def _check_proxy(proxy: SecretStr) -> SecretStr:
-    # It may hold a password, so it is not repeated.
-    if not proxy.get_secret_value():
-        return proxy
-    msg = "write http://HOST:PORT"
-    try:
-        parts = urlsplit(proxy.get_secret_value())
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        raise ValueError(msg) from None
-    if not usable:
-        raise ValueError(msg)
+    addresses.check_proxy(proxy.get_secret_value())
     return proxy
+
+
+def _check_database(url: SecretStr) -> SecretStr:
+    addresses.check_database(url.get_secret_value())
+    return url
 
 
 def _check_account_sid(sid: str) -> str:
@@ -139,8 +132,12 @@ class Settings(BaseModel):
     auth_token: SecretStr = SecretStr("")
     api_key: str = ""
     api_secret: SecretStr = SecretStr("")
-    database_url: SecretStr = SecretStr(DEFAULT_DATABASE_URL)
-    api_url: Annotated[str, AfterValidator(_check_api_url)] = DEFAULT_API_URL
+    database_url: Annotated[SecretStr, AfterValidator(_check_database)] = SecretStr(
+        DEFAULT_DATABASE_URL
+    )
+    api_url: Annotated[str, AfterValidator(addresses.check_api)] = DEFAULT_API_URL
+    region: Annotated[str, AfterValidator(addresses.check_label)] = ""
+    edge: Annotated[str, AfterValidator(addresses.check_label)] = ""
     allowance: Annotated[Count, Field(ge=0, le=100_000)] = 100
     allowance_window: Annotated[Duration, Field(gt=0)] = 60_000
     concurrency: Annotated[Count, Field(ge=1, le=256)] = 16
@@ -151,6 +148,11 @@ class Settings(BaseModel):
     page_size: Annotated[Count, Field(ge=1, le=1000)] = 1000
     proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] = SecretStr("")
     ca_bundle: str = ""
+
+    @property
+    def api_address(self) -> str:
+        """Return where requests go: the API's address in the region, if one is set."""
+        return addresses.in_region(self.api_url, self.region, self.edge) or self.api_url
 
     @property
     def policy(self) -> Policy:
@@ -170,6 +172,13 @@ class Settings(BaseModel):
         if self.price_grace < self.settle_after:
             pair = ("price_grace", "settle_after")
             yield pair, "price_grace must not be shorter than settle_after"
+        for name in ("settle_after", "price_grace"):
+            if getattr(self, name) > self.retention:
+                yield (name, "retention"), f"{name} must not be longer than retention"
+        if addresses.in_region(self.api_url, self.region, self.edge) is None:
+            name = "region" if self.region else "edge"
+            text = f"{name} ({ENVIRONMENT[name]}) goes with hosts of Twilio's: unset it, or api_url"
+            yield (name, "api_url"), text
         if bool(self.api_key) != bool(self.api_secret.get_secret_value()):
             pair = ("api_key", "api_secret")
             yield pair, "api_key and api_secret go together: set both or neither"
@@ -201,12 +210,15 @@ class Settings(BaseModel):
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file of settings. Raises ``ConfigError`` if it cannot be read."""
+    """Read a TOML file of settings; relative paths in it are relative to the file.
+
+    Raises ``ConfigError`` if it cannot be read.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         msg = f"the settings file {path} cannot be read: {error.strerror}."
-        raise ConfigError(msg, hint="Check the path after -c.") from error
+        raise ConfigError(msg, hint=f"Check the path after -c, or in {FILE_NAME}.") from error
     except tomllib.TOMLDecodeError as error:
         # Not `from error`: newer Pythons attach the whole document to it.
         msg = f"the settings file {path} is not TOML: {error}."
@@ -214,6 +226,20 @@ def read_file(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         msg = f"the settings file {path} is not UTF-8 text."
         raise ConfigError(msg, hint="Run: verify-etl config example") from None
+    url, bundle = values.get("database_url"), values.get("ca_bundle")
+    if isinstance(url, str):
+        values["database_url"] = addresses.beside(path, url)
+    if isinstance(bundle, str) and bundle:
+        values["ca_bundle"] = str(path.parent / bundle)
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Hold the settings, and where each that was given came from."""
+
+    settings: Settings
+    origin: Mapping[str, str]
 
 
 def load(
@@ -222,28 +248,29 @@ def load(
     environ: Mapping[str, str] | None = None,
     file: Path | None = None,
 ) -> Settings:
-    """Merge flag > environment > file > default into ``Settings``.
+    """Merge flag > environment > file > default into ``Settings``; see ``resolve``."""
+    return resolve(flags, environ=environ, file=file).settings
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Resolved:
+    """Merge flag > environment > file > default, and keep where each setting came from.
 
     Flags that are None and empty environment variables count as not given. Raises ``ConfigError``
     with every problem and its source.
     """
     environ = os.environ if environ is None else environ
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    if file is not None:
-        values.update(read_file(file))
-        origin.update(dict.fromkeys(values, str(file)))
-    for name, variable in ENVIRONMENT.items():
-        if environ.get(variable, "").strip():
-            values[name] = environ[variable].strip()
-            origin[name] = variable
-    for name, value in (flags or {}).items():
-        if value is not None:
-            values[name] = value
-            origin[name] = "--" + name.replace("_", "-")
-    problems: list[str] = []
+    values, origin = _merged(flags or {}, environ, file)
+    problems = list(_unknown(environ))
+    unreadable: set[str] = set()
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
+        if not problems:
+            return Resolved(settings, origin)
     except ValidationError as error:
         problems += _problems(error, origin)
         unreadable = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
@@ -261,11 +288,57 @@ def load(
     )
 
 
+def _merged(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the value of each setting that was given, and where it came from."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    if file is None and (named := environ.get(FILE_NAME, "").strip()):
+        file = Path(named)
+    if file is not None:
+        values.update(read_file(file))
+        origin.update(dict.fromkeys(values, str(file)))
+    for name, variable in ENVIRONMENT.items():
+        if environ.get(variable, "").strip():
+            values[name] = environ[variable].strip()
+            origin[name] = variable
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = value
+            origin[name] = "--" + name.replace("_", "-")
+    return values, origin
+
+
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    """Say which variables look like ours and are none, with the name that was meant."""
+    known = {*ENVIRONMENT.values(), FILE_NAME}
+    for variable in sorted(environ):
+        spelled = variable.upper()
+        ours = spelled.startswith(_OURS) and not spelled.startswith(_OF_TESTS)
+        if ours and variable not in known and environ[variable].strip():
+            # Twilio's names and DATABASE_URL have no prefix of ours.
+            setting = spelled.removeprefix(_OURS).lower()
+            near = ENVIRONMENT.get(setting) or _near(spelled, known)
+            yield f"{variable}: there is no such setting{_meant(near)}"
+
+
+def _near(name: str, known: Collection[str]) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a slip
+
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def _meant(near: str | None) -> str:
+    return f"; did you mean {near}?" if near else ""
+
+
 def _problems(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         name = ".".join(map(str, detail["loc"]))
         text = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
-            text = "there is no such setting"
+            setting = {variable: name for name, variable in ENVIRONMENT.items()}.get(name.upper())
+            text = "there is no such setting" + _meant(setting or _near(name.lower(), ENVIRONMENT))
         where = f" (from {origin[name]})" if name in origin else ""
         yield f"{name}{where}: {text}" if name else text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from twilio.rest import Client
 
 from etl.errors import ConfigError
 from etl.settings import ENVIRONMENT, Settings, load, parse_duration, read_file
@@ -128,6 +129,127 @@ def test_contradiction() -> None:
         load(environ={"VERIFY_ETL_PRICE_GRACE": "1h"})
 
 
+@pytest.mark.parametrize("name", ["settle_after", "price_grace"])
+def test_nothing_settles_after_it_is_forgotten(name: str) -> None:
+    """What the API has forgotten cannot be looked at: neither wait is longer than its memory."""
+    given = {"VERIFY_ETL_RETENTION": "5d", "VERIFY_ETL_PRICE_GRACE": "5d"}
+    assert load(environ=given).price_grace == 5 * 86_400_000
+    given["VERIFY_ETL_PRICE_GRACE"] = given[f"VERIFY_ETL_{name.upper()}"] = "6d"
+    with pytest.raises(ConfigError, match=f"{name} must not be longer than retention"):
+        load(environ=given)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("VERIFY_ETL_ALOWANCE", "VERIFY_ETL_ALLOWANCE"),
+        ("VERIFY_ETL_CONFIGURATION", "VERIFY_ETL_CONFIG"),
+        ("VERIFY_ETL_DATABASE_URL", "DATABASE_URL"),
+        ("VERIFY_ETL_AUTH_TOKEN", "TWILIO_AUTH_TOKEN"),
+        ("verify_etl_page_size", "VERIFY_ETL_PAGE_SIZE"),
+    ],
+)
+def test_an_unknown_variable_is_an_error(variable: str, meant: str) -> None:
+    """A slip in a name of ours is refused with the near name, beside all that is wrong, unquoted."""
+    with pytest.raises(ConfigError) as caught:
+        load(environ={variable: "hidden", "VERIFY_ETL_CONCURRENCY": "many"})
+    assert f"{variable}: there is no such setting; did you mean {meant}?" in str(caught.value)
+    assert "concurrency (from VERIFY_ETL_CONCURRENCY)" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    with pytest.raises(ConfigError):
+        load(environ={variable: "5"})
+    assert load(environ={variable: " "}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["alowance", "ALLOWANCE", "VERIFY_ETL_ALLOWANCE"])
+def test_an_unknown_name_in_a_file_is_an_error(tmp_path: Path, name: str) -> None:
+    """A file gets the same help, also with the environment's name in it."""
+    with pytest.raises(ConfigError, match="no such setting; did you mean allowance"):
+        load(environ={}, file=write(tmp_path, f"{name} = 5\n"))
+
+
+def test_what_is_not_ours_is_left_alone() -> None:
+    """Variables of other programs, and of this program's tests, are none of our settings."""
+    environ = {"VERIFY_ETL_TEST_SCALE": "1", "TWILIO_PHONE_NUMBER": "x", "VERIFY_OTHER": "x"}
+    assert load(environ=environ) == Settings()
+
+
+def test_the_file_is_named_in_the_environment(tmp_path: Path) -> None:
+    """VERIFY_ETL_CONFIG names the file, and ``-c`` wins over it."""
+    named = write(tmp_path, "allowance = 7\n")
+    other = tmp_path / "other.toml"
+    other.write_text("allowance = 8\n", encoding="utf-8")
+    environ = {"VERIFY_ETL_CONFIG": str(named)}
+    assert load(environ=environ).allowance == 7
+    assert load(environ=environ, file=other).allowance == 8
+    with pytest.raises(ConfigError, match=r"cannot be read.*VERIFY_ETL_CONFIG"):
+        load(environ={"VERIFY_ETL_CONFIG": str(tmp_path / "none.toml")})
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("sqlite:///q.db", "sqlite:///{0}/q.db"),
+        ("sqlite:///data/q.db?timeout=5", "sqlite:///{0}/data/q.db?timeout=5"),
+        ("sqlite:///../q.db", "sqlite:///{0}/../q.db"),
+        ("sqlite+pysqlite:///q.db", "sqlite+pysqlite:///{0}/q.db"),
+        ("sqlite:///file:q.db?mode=ro&uri=true", "sqlite:///file:{0}/q.db?mode=ro&uri=true"),
+        ("sqlite:////var/q.db", "sqlite:////var/q.db"),
+        ("sqlite:///file:/var/q.db?uri=true", "sqlite:///file:/var/q.db?uri=true"),
+        ("postgresql://u@h/name", "postgresql://u@h/name"),
+    ],
+)
+def test_a_path_in_a_file_is_relative_to_it(tmp_path: Path, written: str, read: str) -> None:
+    """The database of a settings file is the same from every folder; the environment's is not."""
+    file = write(tmp_path, f'database_url = "{written}"\nca_bundle = "own.pem"\n')
+    found = load(environ={}, file=file)
+    assert found.database_url.get_secret_value() == read.format(tmp_path)
+    assert found.ca_bundle == str(tmp_path / "own.pem")
+    given = load(environ={"DATABASE_URL": written, "VERIFY_ETL_CA_BUNDLE": "x.pem"}, file=file)
+    assert (given.database_url.get_secret_value(), given.ca_bundle) == (written, "x.pem")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:", "sqlite:///", "sqlite:///:memory:", "sqlite+pysqlite://",
+     "sqlite:///file::memory:?cache=shared&uri=true", "sqlite:///file:q?mode=memory&uri=true"],
+)  # fmt: skip
+def test_a_database_in_memory_is_refused(url: str, tmp_path: Path) -> None:
+    """A job that must last keeps nothing in memory, whoever says so."""
+    for given in ({"environ": {"DATABASE_URL": url}},
+                  {"environ": {}, "file": write(tmp_path, f'database_url = "{url}"')}):  # fmt: skip
+        with pytest.raises(ConfigError, match="in memory is gone when the command ends"):
+            load(**given)  # type: ignore[arg-type]  # two kinds of values
+
+
+@pytest.mark.parametrize("region", ["", "ie1", "au1"])
+@pytest.mark.parametrize("edge", ["", "dublin", "sydney"])
+@pytest.mark.parametrize(
+    "url",
+    ["https://verify.twilio.com", "https://verify.us2.twilio.com",
+     "https://verify.ashburn.us2.twilio.com"],
+)  # fmt: skip
+def test_region_and_edge_name_the_host(region: str, edge: str, url: str) -> None:
+    """The host is the one that Twilio's own client asks."""
+    client = Client("AC1", "x", region=region or None, edge=edge or None, environment={})
+    environ = {"TWILIO_REGION": region, "TWILIO_EDGE": edge, "VERIFY_ETL_API_URL": url}
+    assert load(environ=environ).api_address == client.get_hostname(url)
+
+
+def test_a_host_that_has_no_region_is_not_asked(tmp_path: Path) -> None:
+    """A region is never ignored for a host of somebody else's; this machine is asked as it is."""
+    environ = {"TWILIO_REGION": "ie1", "VERIFY_ETL_API_URL": "https://gateway.example.com"}
+    with pytest.raises(ConfigError, match=r"region \(TWILIO_REGION\) goes with hosts of Twilio's"):
+        load(environ=environ)
+    with pytest.raises(ConfigError, match="TWILIO_EDGE"):
+        load({"region": ""}, environ={**environ, "TWILIO_EDGE": "dublin"})
+    assert load(environ={**environ, "VERIFY_ETL_API_URL": "http://127.0.0.1:1"}).api_address == (
+        "http://127.0.0.1:1"
+    )
+    with pytest.raises(ConfigError, match=r"region.*write a name such as ie1"):
+        load(environ={"TWILIO_REGION": "evil.example.com/"})
+
+
 @pytest.mark.parametrize(
     "url",
     ["https://verify.twilio.com", "https://host:8443", "http://127.0.0.1:8000", "http://[::1]:1",
@@ -232,7 +354,7 @@ def test_examples_load(path: Path) -> None:
     assert [
         secret
         for secret in secrets
-        if secret.get_secret_value() not in {"", "sqlite:///verify-attempts.db"}
+        if secret.get_secret_value().rpartition("/")[2] not in {"", "verify-attempts.db"}
     ] == []
 
 
@@ -240,6 +362,8 @@ def test_the_example_is_complete() -> None:
     """config/example.toml names every setting with its default, and its name in the environment."""
     path = ROOT / "config" / "example.toml"
     assert set(read_file(path)) == set(Settings.model_fields)
-    assert load(environ={}, file=path) == Settings()
+    assert load(environ={}, file=path) == Settings(
+        database_url=SecretStr(f"sqlite:///{path.parent}/verify-attempts.db")
+    )
     text = path.read_text(encoding="utf-8")
     assert [name for name in ENVIRONMENT.values() if name not in text] == []

@@ -61,7 +61,7 @@ def open_api(settings: Settings) -> Api:
     """Build the client for the configured account; raise ``ConfigError`` without credentials."""
     user, password, name = settings.credentials()
     return Api(
-        settings.api_url,
+        settings.api_address,
         user=user,
         password=password,
         credential_name=name,

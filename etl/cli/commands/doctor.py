@@ -178,7 +178,7 @@ def _api(settings: "Settings", engines: list[Engine]) -> Finding:
         with closing(open_api(settings)) as api:
             api.page(page_size=1, after=now - timedelta(hours=1), before=now)
 
-    return _check("API", ask, f"{settings.api_url} accepts the credentials.")
+    return _check("API", ask, f"{settings.api_address} accepts the credentials.")
 
 
 def _take_slot(engine: Engine, settings: "Settings") -> None:
