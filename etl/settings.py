@@ -168,13 +168,16 @@ class Settings(BaseModel):
             raise ValueError("; ".join(problems))
         return self
 
-    def _conflicts(self) -> Iterator[tuple[tuple[str, str], str]]:
+    def _conflicts(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if self.price_grace < self.settle_after:
             pair = ("price_grace", "settle_after")
             yield pair, "price_grace must not be shorter than settle_after"
         for name in ("settle_after", "price_grace"):
             if getattr(self, name) > self.retention:
                 yield (name, "retention"), f"{name} must not be longer than retention"
+        if self.settle_after <= self.retention < self.settle_after + self.refresh_round:
+            text = "settle_after and refresh_round together must not be longer than retention"
+            yield ("settle_after", "refresh_round", "retention"), text
         if addresses.in_region(self.api_url, self.region, self.edge) is None:
             name = "region" if self.region else "edge"
             text = f"{name} ({ENVIRONMENT[name]}) goes with hosts of Twilio's: unset it, or api_url"

@@ -134,6 +134,8 @@ def test_nothing_settles_after_it_is_forgotten(name: str) -> None:
     """What the API has forgotten cannot be looked at: neither wait is longer than its memory."""
     given = {"VERIFY_ETL_RETENTION": "5d", "VERIFY_ETL_PRICE_GRACE": "5d"}
     assert load(environ=given).price_grace == 5 * 86_400_000
+    with pytest.raises(ConfigError, match="settle_after and refresh_round together"):
+        load(environ={**given, "VERIFY_ETL_SETTLE_AFTER": "119.5h"})
     given["VERIFY_ETL_PRICE_GRACE"] = given[f"VERIFY_ETL_{name.upper()}"] = "6d"
     with pytest.raises(ConfigError, match=f"{name} must not be longer than retention"):
         load(environ=given)

@@ -21,7 +21,8 @@ from etl.cli.exits import StdoutClosed, ended, words_of_exits
 
 _COMMANDS: Final = {
     "backfill": "Enqueue attempt SIDs from files, `-` being standard input.",
-    "config": "Show an example of the settings.",
+    "check": "Print one line for a monitor; exit with 65 if something is wrong.",
+    "config": "Show the settings, where they come from, and an example.",
     "db": "Build, show and check the tables.",
     "demo": "Show the whole job; no account is needed.",
     "discover": "Load every attempt of a window; no queue is needed.",
@@ -124,7 +125,9 @@ def _innermost(context: click.Context) -> click.Context:
     epilog=words_of_exits(),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("-c", "--config", type=click.Path(), help="A TOML file of settings.")
+@click.option(
+    "-c", "--config", type=click.Path(), help="A TOML file of settings, as VERIFY_ETL_CONFIG."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say more, tracebacks included.")
 @click.option("-q", "--quiet", is_flag=True, help="Speak only of trouble.")
 @click.option(

@@ -51,47 +51,76 @@ class Status:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Say what the queue still takes: requests, SIDs lost before their turn, what would save them.
+
+    ``at_most``: the run would first ask a Summary, and may then need fewer requests.
+    """
+
+    most: int
+    least: int
+    most_minutes: float
+    least_minutes: float
+    lost: int
+    needed: int
+    at_most: bool
+
+
+def look_ahead(
+    connection: Connection, *, allowance: Allowance, retention: int, page_size: int, now: int
+) -> Outlook:
+    """Plan a run now, and see which SIDs the API would forget before their turn."""
+    accounts = accounts_of(allowance.account)
+    waiting = read_waiting(connection, accounts=accounts, retention=retention, now=now, due=True)
+    density = read_density(
+        connection, waiting, account=allowance.account, retention=retention, now=now
+    )
+    made = plan(waiting, density, page_size=page_size, now=now)
+    leased = select(func.count()).where(q.c.account.in_(accounts), q.c.state == State.LEASED)
+    flying = int(connection.execute(leased).scalar_one())
+    most, least, used = made.most + flying, made.least + flying, taken(connection, allowance, now)
+    longest = minutes(most, allowance, used)
+    ends = _ends(connection, accounts, _listed(made, retention), (now, now + int(longest * 60_000)))
+    lost, needed = forecast(ends, allowance, now)
+    return Outlook(
+        most, least, longest, minutes(least, allowance, used), lost, needed, bool(made.ask)
+    )
+
+
 def read(
     connection: Connection, *, allowance: Allowance, retention: int, page_size: int, now: int
 ) -> Status:
     """Read the status in one transaction, without writing.
 
     The forecast covers what waits or is due for the allowance's account. It is the plan of a run
-    now, and one request for each SID in flight. All else covers the whole queue. ``at_most``: the
-    run would first ask a Summary, and may then need fewer requests.
+    now, and one request for each SID in flight. All else covers the whole queue.
     """
     accounts = accounts_of(allowance.account)
     counts = _count(connection)
-    waiting = read_waiting(connection, accounts=accounts, retention=retention, now=now, due=True)
-    density = read_density(
-        connection, waiting, account=allowance.account, retention=retention, now=now
+    ahead = look_ahead(
+        connection, allowance=allowance, retention=retention, page_size=page_size, now=now
     )
-    made = plan(waiting, density, page_size=page_size, now=now)
-    flying = sum(counts.get((name, State.LEASED), 0) for name in accounts)
-    left, used = made.most + flying, taken(connection, allowance, now)
-    until = now + int(minutes(left, allowance, used) * 60_000)
-    ends = _ends(connection, accounts, _listed(made, retention), (now, until))
-    lost, needed = forecast(ends, allowance, now)
     stored, final, unpriced = _count_attempts(connection)
     return Status(
         states={
             state.value: sum(n for (_, of), n in counts.items() if of == state) for state in State
         },
-        dead=_dead(connection),
+        dead=count_dead(connection),
         verifications=verifications.states(connection),
         attempts=stored,
         final=final,
         unpriced=unpriced,
         oldest_pending=_oldest(connection),
         next_to_be_lost=_next_to_be_lost(connection, accounts, now),
-        next_due=_iso(_first_due(connection)),
-        requests_left=left,
-        minutes_left=minutes(left, allowance, used),
-        least_requests_left=made.least + flying,
-        least_minutes_left=minutes(made.least + flying, allowance, used),
-        at_most=bool(made.ask),
-        lost_before_turn=lost,
-        needed_allowance=needed,
+        next_due=iso(_first_due(connection)),
+        requests_left=ahead.most,
+        minutes_left=ahead.most_minutes,
+        least_requests_left=ahead.least,
+        least_minutes_left=ahead.least_minutes,
+        at_most=ahead.at_most,
+        lost_before_turn=ahead.lost,
+        needed_allowance=ahead.needed,
         allowance={"requests": allowance.requests, "window_s": allowance.window_ms / 1000},
         runs=[as_dict(row) for row in runs.latest(connection, 5)],
     )
@@ -179,7 +208,7 @@ def _oldest(connection: Connection) -> str | None:
     """Return when the oldest pending row was enqueued; ids are given in that order."""
     first = select(func.min(q.c.id)).where(q.c.state == State.PENDING).scalar_subquery()
     enqueued_at = dialect(connection).as_written(q.c.enqueued_at)
-    return _iso(connection.execute(select(enqueued_at).where(q.c.id == first)).scalar())
+    return iso(connection.execute(select(enqueued_at).where(q.c.id == first)).scalar())
 
 
 def _next_to_be_lost(connection: Connection, accounts: Sequence[str], now: int) -> str | None:
@@ -194,7 +223,7 @@ def _next_to_be_lost(connection: Connection, accounts: Sequence[str], now: int) 
         for account in accounts
         for state in live
     ]
-    return _iso(min((end for end in soonest if end is not None), default=None))
+    return iso(min((end for end in soonest if end is not None), default=None))
 
 
 def _first_due(connection: Connection) -> int | None:
@@ -205,17 +234,20 @@ def _first_due(connection: Connection) -> int | None:
     return min((at for at in due if at is not None), default=None)
 
 
-def _dead(connection: Connection) -> dict[str, int]:
+def count_dead(connection: Connection, *, since: int | None = None) -> dict[str, int]:
+    """Count the dead rows by outcome: all, or those that died at ``since`` (ms) or later."""
+    died = () if since is None else (q.c.settled_at >= moment(since),)
     statement = (
         select(q.c.outcome, func.count().label("n"))
-        .where(q.c.state == State.DEAD)
+        .where(q.c.state == State.DEAD, *died)
         .group_by(q.c.outcome)
         .order_by(q.c.outcome)
     )
     return {row.outcome or "": int(row.n) for row in connection.execute(statement)}
 
 
-def _iso(value: Any) -> str | None:  # noqa: ANN401 - milliseconds or a driver's time
+def iso(value: Any) -> str | None:  # noqa: ANN401 - milliseconds or a driver's time
+    """Write a time of ours or of a driver's as ISO 8601, UTC; None for what is no time."""
     ms = value if isinstance(value, int) else moment_ms(value)
     # Others write these times, and not all are of this calendar.
     with suppress(ValueError, OverflowError, OSError):
@@ -235,8 +267,8 @@ def as_dict(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of sync_runs
         "version": row.version,
         "worker": row.worker,
         "asked": _asked(row.asked),
-        "started_at": _iso(row.started_at),
-        "ended_at": _iso(row.ended_at),
+        "started_at": iso(row.started_at),
+        "ended_at": iso(row.ended_at),
         "seconds": took,
         "exit_code": row.exit_code,
         "did": row.did,
@@ -249,6 +281,6 @@ def _asked(options: object) -> object:
     if not isinstance(options, dict):
         return options
     bounds = {
-        name: _iso(options[name]) for name in ("start", "end") if isinstance(options.get(name), int)
+        name: iso(options[name]) for name in ("start", "end") if isinstance(options.get(name), int)
     }
     return {**options, **bounds}

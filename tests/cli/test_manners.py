@@ -258,6 +258,7 @@ def test_the_documented_keys_are_the_real_ones(tmp_path: Path) -> None:
         "redact": ["redact", "--older-than", "30d"], "db current": ["db", "current"],
         "db check": ["db", "check"], "reconcile": ["reconcile", "--since", "2d"],
         "export": ["export", "-o", str(tmp_path / "export")], "report": ["report"],
+        "check": ["check"], "config show": ["config", "show"],
         "report fees": ["report", "fees", str(ROOT / "config" / "fees.example.toml")],
         "report html": ["report", "html", "-o", str(tmp_path / "page.html")],
     }  # fmt: skip
