@@ -1,5 +1,6 @@
 """Send one request for one thing, and return its answer."""
 
+import math
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ class Summary:
 class Api:
     """Send requests to one origin with one credential, from any number of threads.
 
-    Times are seconds. ``window_s`` is the allowance's window and only used in messages. Raises
+    Times are seconds. No request goes on past ``ends_at`` (monotonic). ``window_s`` is the allowance's window and only used in messages. Raises
     ``ConfigError`` if an address, a proxy or certificates cannot be used. Every method that sends
     raises the package's errors.
     """
@@ -112,6 +113,7 @@ class Api:
         self._context = tls_context(ca_bundle) if ca_bundle else None
         self._limits = Limits(connect_s, read_s, total_s, idle_s)
         self._proxy = through
+        self.ends_at = math.inf
         self._wires: list[Wire] = []
         # The connections that nobody uses, the last used at the end.
         self._idle: list[Wire] = []
@@ -218,7 +220,7 @@ class Api:
         headers, limit = (self._many, PAGE_BYTES) if page else (self._one, RECORD_BYTES)
         try:
             with self._wire() as wire:
-                answer = wire.get(target, headers=headers, limit=limit)
+                answer = wire.get(target, headers=headers, limit=limit, ends_at=self.ends_at)
         except EtlError as error:
             error.message = f"GET {path}: {error.message}"
             raise

@@ -32,22 +32,29 @@ class Limits:
 class TotalDeadline:
     """Hold the deadlines of the current request, shared by a wire and its one connection."""
 
-    __slots__ = ("ends_at", "heard", "limits", "sent", "used_at")
+    __slots__ = ("ends_at", "heard", "limits", "sent", "shortened", "used_at")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.ends_at = 0.0
         self.used_at = 0.0
-        self.sent = False
+        self.sent = self.shortened = False
         # Whether the other side, or a proxy, has been listened to.
         self.heard = False
 
-    def start(self) -> float:
-        """Start the deadline of one request; return now."""
+    def start(self, ends_at: float) -> float:
+        """Start the deadline of one request, which may not go on past ``ends_at``; return now."""
         now = monotonic()
-        self.ends_at = now + self.limits.total_s
+        self.ends_at = min(now + self.limits.total_s, ends_at)
+        self.shortened = ends_at <= self.ends_at
         self.sent = self.heard = False
         return now
+
+    def name(self) -> str:
+        """Say which deadline ends the request."""
+        if self.shortened:
+            return "the time limit of the run"
+        return f"the total deadline of {self.limits.total_s:g} s"
 
     def left(self) -> float:
         """Return the seconds left. Raises ``TimeoutError`` if there are none."""

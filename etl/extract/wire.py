@@ -118,14 +118,17 @@ class Wire(HTTPAdapter):
         self._pool.close()
         super().close()
 
-    def get(self, target: str, *, headers: Mapping[str, str], limit: int) -> HttpAnswer:
+    def get(
+        self, target: str, *, headers: Mapping[str, str], limit: int, ends_at: float
+    ) -> HttpAnswer:
         """Send one GET for ``target`` (path and query) and read at most ``limit`` decoded bytes.
 
+        It ends at its total deadline, and at ``ends_at`` (monotonic) in any case.
         Raises ``Unreachable`` if the request could not be sent, ``TransientFailure`` if the answer
         did not arrive whole and in time, ``BodyTooLarge``, or ``BadBody`` for an unrequested
         encoding. No message quotes what the server sent.
         """
-        sent_at = self._clock.start()
+        sent_at = self._clock.start(ends_at)
         with self._sorted():
             response = self._pool.urlopen(
                 "GET",
@@ -180,8 +183,7 @@ class Wire(HTTPAdapter):
             msg = f"the answer's headers are larger than any of the API's ({names})."
             return BodyTooLarge(msg)
         if monotonic() >= self._clock.ends_at:
-            total = self._clock.limits.total_s
-            names = f"{names}, ended by the total deadline of {total:g} s"
+            names = f"{names}, ended by {self._clock.name()}"
         if self._clock.sent:
             return TransientFailure(f"no whole answer came: {names}.")
         return Unreachable(f"{self._origin} cannot be reached: {names}.", hint=self._hint)

@@ -104,6 +104,7 @@ class Threads:
             try:
                 reply = self._tools.api.attempt(task.lease.sid)
             except (TransientFailure, BadBody) as error:
+                self._refuse_late(error)
                 result.last = error
                 sent = not isinstance(error, Unreachable)
                 self._breaker.failed(str(error), reached=sent, probe=task.probe)
@@ -140,6 +141,12 @@ class Threads:
             self._note(result, error)
             return
         self._read(task, reply, result)
+
+    def _refuse_late(self, error: EtlError) -> None:
+        """Let a request that the time limit ended tell of neither its row nor the API."""
+        if self._tools.stop.late():
+            msg = "The time limit passed."
+            raise NoSlot(msg) from error
 
     def _note(self, result: Result, error: EtlError) -> None:
         if isinstance(error, NoSlot):

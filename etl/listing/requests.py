@@ -59,6 +59,9 @@ class Requests:
         try:
             answer = call()
         except (TransientFailure, BadBody) as error:
+            if self._tools.stop.late():
+                # The time limit ended it: that tells nothing of the API.
+                raise Interrupted from error
             breaker.failed(str(error))
             raise
         except EtlError:

@@ -75,6 +75,9 @@ Watch: TypeAlias = Callable[[Counts], None]
 SUM_LEAST: Final = 2
 """It sums this many days in any case, one more than a day brings. So a daily job catches up."""
 
+ANSWER_LATE_S: Final = 1.0
+"""A request that is under way at the time limit may take so much longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
@@ -195,6 +198,8 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
     counts = Counts()
     if job.max_seconds is not None:
         stop.deadline = counts.started + job.max_seconds
+        # What is under way may be answered, but not for as long as an answer may drip.
+        api.ends_at = stop.deadline + ANSWER_LATE_S
     tools = Tools(
         engine=engine,
         api=api,
