@@ -1,6 +1,7 @@
 """Carry out what sends requests: open what it needs, show how it goes, print what came of it."""
 
 import json
+import logging
 import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from etl.run.opening import Opened
     from etl.run.pipeline import RunReport
     from etl.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 _ALSO = {
     "retry": "to retry",
@@ -96,6 +99,13 @@ def carry_out(
         printing(report.as_dict())
     else:
         context.conclude(summary(report), report.as_dict())
+    if dead := report.counts["dead"]:
+        # For cron, too: it reads stderr, and runs with -q.
+        _log.error(
+            "%s of this run %s dead. By reason: verify-etl status. To try again: verify-etl retry",
+            counted(dead, "SID"),
+            "is" if dead == 1 else "are",
+        )
     exit_with(report)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from etl.database.engine import open_engine
 from etl.errors import Exit
 from etl.sandbox import Sandbox, World
-from tests.support.harness import environment, verify_etl
+from tests.support.harness import environment, fill, verify_etl
 
 WORLD = World(size=30)
 
@@ -181,3 +182,31 @@ def test_backfill_and_run_say_two_lines(env: dict[str, str]) -> None:
     first, second = done.stdout.splitlines()
     assert first.startswith("30 lines: 30 SIDs enqueued")
     assert second.startswith("Run 1: 30 stored")
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--strict"], Exit.DATA)])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_dead_rows_reach_cron(
+    env: dict[str, str], words: list[str], form: list[str], code: int
+) -> None:
+    """A run that found dead SIDs says so on stderr even with -q, whatever its exit code."""
+    engine = open_engine(env["DATABASE_URL"])
+    fill(engine, [WORLD.sid(0), "nonsense", "VLnope"])
+    engine.dispose()
+    done = verify_etl("-q", "run", *words, *form, env=env)
+    assert done.returncode == code
+    assert done.stderr == (
+        "2 SIDs of this run are dead. By reason: verify-etl status. "
+        "To try again: verify-etl retry\n"
+    )
+    again = verify_etl("-q", "run", *words, env=env)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+
+
+def test_a_wrong_token_reaches_cron(env: dict[str, str]) -> None:
+    """Refused credentials are said with -q, each time."""
+    verify_etl("backfill", "-", env=env, stdin=WORLD.sid(0))
+    for _ in range(2):
+        done = verify_etl("-q", "run", env={**env, "TWILIO_AUTH_TOKEN": "wrong"})
+        assert (done.returncode, done.stdout) == (Exit.CREDENTIALS, "")
+        assert "TWILIO_AUTH_TOKEN" in done.stderr
