@@ -31,7 +31,7 @@ from etl.database.fitness import check_encoding, mend_engines
 from etl.database.schema import KEYED, VERSION_TABLE, report_views
 from etl.errors import SchemaError
 from etl.installed import folder
-from etl.migrate.views import detach, drop_views, refuse_taken, renew, written
+from etl.migrate.views import broken, detach, drop_views, refuse_taken, renew, written
 from etl.rollups.tables import metadata
 
 MEND: Final = "Run: verify-etl db upgrade"
@@ -67,11 +67,19 @@ def check(found: str | None) -> None:
         raise SchemaError(msg, hint=f"{MEND}.")
 
 
-def upgrade(engine: Engine) -> list[str]:
+def check_views(engine: Engine) -> list[str]:
+    """Name the views that are missing or cannot be read."""
+    with _in_words("reading the views"), engine.connect() as connection:
+        connection.execution_options(**READ_ONLY)
+        return list(broken(connection))
+
+
+def upgrade(engine: Engine, *, views: bool = False) -> list[str]:
     """Bring the database to ``head``, and its views to this version's text; return what was done.
 
-    The list has a line for each revision, one for views made, one for views dropped, and one for
-    sequences that were behind. What is not ours stays untouched. Raises ``SchemaError`` for others' tables or views of our names, an
+    With ``views`` all of them are made again. The list has a line for each revision, one for views
+    made, one for views dropped, and one for sequences that were behind. What is not ours stays
+    untouched. Raises ``SchemaError`` for others' tables or views of our names, an
     unknown revision, a view that others need, or a refused statement. Raises ``DatabaseBusy`` when
     the database stays locked.
     """
@@ -92,7 +100,7 @@ def upgrade(engine: Engine) -> list[str]:
         done = [f"{step.revision}: {step.doc}" for step in reversed(steps)]
         mended = mend_engines(connection, [VERSION_TABLE, *metadata.tables])
         done += [f"engine InnoDB: {', '.join(mended)}"] if mended else []
-        return done + renew(connection, everything=bool(steps)) + _catch_up(connection)
+        return done + renew(connection, everything=views or bool(steps)) + _catch_up(connection)
 
 
 def _catch_up(connection: Connection) -> list[str]:

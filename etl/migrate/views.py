@@ -14,6 +14,8 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from etl.database.dialects import dialect
+from etl.database.dialects.driver import Fault
+from etl.database.errors import classify
 from etl.database.schema import report_views
 from etl.errors import SchemaError
 from etl.migrate.grants import read_rights, restore
@@ -54,8 +56,42 @@ def detach(connection: Connection) -> None:
         _replace(connection, name, f" AS TABLE {name}")
 
 
+def broken(connection: Connection) -> dict[str, str]:
+    """Select nothing from each view; return those that cannot be read or are missing, and why.
+
+    A view breaks when its maker's account is dropped (MariaDB and MySQL, error 1449), or when
+    somebody changed what it reads.
+    """
+    found = {}
+    standing = _ours(connection)
+    for name, _ in create_statements(connection.dialect.name):
+        if name not in standing:
+            found[name] = "missing"
+            continue
+        try:
+            with connection.begin_nested():
+                connection.exec_driver_sql(f"SELECT * FROM {name} LIMIT 0")  # noqa: S608 - our own name
+        except DBAPIError as error:
+            if classify(error) not in {Fault.SCHEMA, Fault.OTHER}:
+                raise
+            if "denied" in str(error.orig):
+                # It is there; that this user may not read it is the owner's wish.
+                continue
+            found[name] = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+    return found
+
+
+def check(connection: Connection) -> None:
+    """Raise ``SchemaError`` unless every view can be read."""
+    if found := broken(connection):
+        name, why = next(iter(found.items()))
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        msg = f"the view {name} cannot be read ({why}){more}."
+        raise SchemaError(msg, hint="Run: verify-etl db upgrade --views")
+
+
 def renew(connection: Connection, *, everything: bool) -> list[str]:
-    """Replace views whose text changed, or all; make missing ones, drop those the code lost.
+    """Replace views whose text changed or that are broken, or all; drop those the code lost.
 
     Return what was done, in lines. Raises ``SchemaError`` when another view depends on one whose
     columns change.
@@ -64,13 +100,12 @@ def renew(connection: Connection, *, everything: bool) -> list[str]:
     comments = dict(comment_statements(connection.dialect.name))
     rows = _digests(connection)
     standing = _ours(connection)
+    unread = wanted if everything else broken(connection)
     gone = [name for name in rows if name not in wanted]
     _drop(connection, [name for name in gone if name in standing])
     _forget(connection, gone)
     made = [
-        name
-        for name, create in wanted.items()
-        if everything or name not in standing or rows[name] != _digest(create)
+        name for name, create in wanted.items() if name in unread or rows[name] != _digest(create)
     ]
     if dialect(connection).views_by_name:
         _drop(connection, [name for name in made if name in standing])

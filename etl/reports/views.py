@@ -32,9 +32,10 @@ def comment_statements(dialect_name: str) -> list[tuple[str, str]]:
 
 
 def _create(report: Report, dialect_name: str) -> str:
-    sql = report.select(Scope(dialect(dialect_name))).sql()
+    speaks = dialect(dialect_name)
+    sql = report.select(Scope(speaks)).sql()
     comment = fill(_says(report), WIDTH, initial_indent="-- ", subsequent_indent="-- ")
-    return f"CREATE VIEW {report.view} AS\n{comment}\n{sql}"
+    return f"{speaks.create_view} {report.view} AS\n{comment}\n{sql}"
 
 
 def _says(report: Report) -> str:

@@ -26,7 +26,7 @@ def test_from_nothing_to_head(empty_database_url: str, tmp_path: Path) -> None:
         # One that is there, and empty, as a server's is.
         Path(url.removeprefix("sqlite:///")).touch()
     code, out, said = verify_etl("db", "check", "--json", url=url, cwd=tmp_path)
-    assert (code, json.loads(out)) == (78, {"current": None, "head": head})
+    assert (code, json.loads(out)) == (78, {"current": None, "head": head, "broken_views": []})
     assert "verify-etl db upgrade" in said
     assert verify_etl("db", "current", url=url, cwd=tmp_path) == (0, "none\n", "")
     views = ", ".join(report.view for report in REPORTS)
@@ -49,7 +49,9 @@ def test_sql_connects_to_nothing(url: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["current"], ["check"], ["check", "--json"], ["rollups"]])
+@pytest.mark.parametrize(
+    "words", [["current"], ["current", "--json"], ["check"], ["check", "--json"], ["rollups"]]
+)
 def test_looking_makes_no_file(words: list[str], tmp_path: Path) -> None:
     """A path that is mistyped is said, and no database is made there."""
     code, out, said = verify_etl("db", *words, url="sqlite:///mistyped.db", cwd=tmp_path)

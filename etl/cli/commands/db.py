@@ -10,6 +10,7 @@ from etl.cli.context import Context
 from etl.cli.words import counted
 from etl.database.bounds import PATIENT
 from etl.database.transact import check_revision, transact
+from etl.errors import SchemaError
 from etl.migrate import upgrade as schema
 from etl.rollups import refresh
 
@@ -28,9 +29,12 @@ def db() -> None:
 
 @db.command()
 @click.option("--sql", is_flag=True, help="Print the SQL of the whole schema; connect to nothing.")
+@click.option("--views", is_flag=True, help="Make every view again, even one that looks right.")
 @click.pass_obj
-def upgrade(context: Context, *, sql: bool) -> None:
+def upgrade(context: Context, *, sql: bool, views: bool) -> None:
     """Bring the tables and views to what this version needs; do nothing when they are.
+
+    A view that is missing or cannot be read is made again in any case.
 
     What other programs have in the same database stays untouched. With --sql the kind of database
     is read off DATABASE_URL (mysql:// is MySQL, mariadb:// is MariaDB).
@@ -39,6 +43,7 @@ def upgrade(context: Context, *, sql: bool) -> None:
     Example:
       verify-etl db upgrade
       verify-etl db upgrade --sql > schema.sql
+      verify-etl db upgrade --views
     """
     settings = context.settings()
     if sql:
@@ -46,7 +51,7 @@ def upgrade(context: Context, *, sql: bool) -> None:
         click.echo(schema.upgrade_sql(url), nl=False)
         return
     with context.database(settings, create=True) as engine:
-        done = schema.upgrade(engine)
+        done = schema.upgrade(engine, views=views)
         if days := refresh.refresh(engine, policy=settings.policy):
             done.append(f"roll-ups: {counted(days, 'day')}")
     for line in done:
@@ -92,29 +97,34 @@ def current(context: Context, *, as_json: bool) -> None:
     Example:
       verify-etl db current --json
     """
-    found = _current(context, as_json=as_json)
-    if not as_json:
-        click.echo(found or "none")
+    with context.database(context.settings()) as engine:
+        found = schema.current(engine)
+    click.echo(json.dumps(_revisions(found)) if as_json else found or "none")
 
 
 @db.command()
-@click.option("--json", "as_json", is_flag=True, help='Print {"current": …, "head": …}.')
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print {"current": …, "head": …, "broken_views": […]}.'
+)
 @click.pass_obj
 def check(context: Context, *, as_json: bool) -> None:
-    """Exit with 78 unless the tables are those of this version.
+    """Exit with 78 unless the tables are those of this version and every view can be read.
 
     \b
     Example:
       verify-etl db check && verify-etl run
     """
-    found = _current(context, as_json=as_json)
+    with context.database(context.settings()) as engine:
+        found = schema.current(engine)
+        broken = schema.check_views(engine) if found == schema.head() else []
+    if as_json:
+        click.echo(json.dumps({**_revisions(found), "broken_views": broken}))
     schema.check(found)
+    if broken:
+        msg = f"views are missing or cannot be read: {', '.join(broken)}."
+        raise SchemaError(msg, hint="Run: verify-etl db upgrade --views")
     _log.info("The schema is at %s, as this version needs it.", found)
 
 
-def _current(context: Context, *, as_json: bool) -> str | None:
-    with context.database(context.settings()) as engine:
-        found = schema.current(engine)
-    if as_json:
-        click.echo(json.dumps({"current": found, "head": schema.head()}))
-    return found
+def _revisions(found: str | None) -> dict[str, str | None]:
+    return {"current": found, "head": schema.head()}

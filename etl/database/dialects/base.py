@@ -147,6 +147,9 @@ class Dialect(Spelling):
     views_by_name: ClassVar[bool] = True
     """Whether others' views and grants name our views, and so outlive a DROP."""
 
+    create_view: ClassVar[str] = "CREATE VIEW"
+    """How a view is created that asks for its reader's rights, or for its owner's if that is all."""
+
     comments_on_views: ClassVar[bool] = False
     """Whether a view's comment is a statement of its own."""
 
