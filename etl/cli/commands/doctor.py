@@ -1,18 +1,17 @@
 """``verify-etl doctor``: say what is wrong, and how to mend it."""
 
 import json
-import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from etl import __version__
 from etl.allowance import slots
 from etl.allowance.permits import Permits
 from etl.allowance.slots import Allowance
@@ -34,15 +33,11 @@ from etl.errors import (
     Throttled,
     TransientFailure,
 )
-from etl.queue import runs
+from etl.run.checks import CHECKS
 from etl.run.opening import open_api
-from etl.run.rights import check_rights
 
 if TYPE_CHECKING:
     from etl.settings import Settings
-
-ROOM = 1 << 18
-"""Bytes that must fit on the disk."""
 
 CLOCKS_APART_MS = 10_000
 """Clocks further apart than this make tables and logs hard to compare."""
@@ -66,7 +61,7 @@ class Finding:
 def doctor(context: Context, *, offline: bool, as_json: bool) -> None:
     """Check configuration, credentials, database, schema and clocks; say what mends each problem.
 
-    One real request goes to the API, out of the allowance. Exits with the code that `run` would
+    What a run does is tried and taken back. One real request goes to the API, out of the allowance. Exits with the code that `run` would
     end with.
 
     \b
@@ -107,12 +102,16 @@ def findings(context: Context, *, offline: bool) -> Iterator[Finding]:
         if not engines:
             yield opened
         for engine in engines:
-            yield from _database(engine)
+            reached = yield from _database(engine)
+            if not reached:
+                # It was said; the request to the API goes uncounted.
+                engines = []
         if not offline and credentials.ok:
             yield _api(resolved, engines)
 
 
-def _database(engine: Engine) -> Iterator[Finding]:
+def _database(engine: Engine) -> Generator[Finding, None, bool]:
+    """Check the database; return whether it answers."""
     reading = engine.execution_options(**READ_ONLY)
     address = messages.without_secrets(engine.url.render_as_string(hide_password=True))
     clocks: list[int] = []
@@ -125,7 +124,7 @@ def _database(engine: Engine) -> Iterator[Finding]:
     reached = _check("database", look, f"{address} answers.")
     yield reached
     if not reached.ok:
-        return
+        return False
     yield _check(
         "encoding",
         lambda: transact(reading, check_encoding, doing="reading the database's encoding"),
@@ -138,34 +137,26 @@ def _database(engine: Engine) -> Iterator[Finding]:
     )
     yield schema
     if schema.ok:
-        yield _check("writing", lambda: _write(engine), "rows can be written.")
-    apart = f"the database's clock is {abs(clocks[0]) / 1000:.1f} s"
-    apart += " ahead of this machine's." if clocks[0] > 0 else " behind this machine's."
-    if abs(clocks[0]) < CLOCKS_APART_MS:
-        yield Finding("clock", ok=True, message=apart)
-    else:
-        mend = "On both machines, run: timedatectl set-ntp true"
-        yield Finding("clock", ok=False, message=apart, mend=mend, exit_code=Exit.CONFIG)
+        failed = set()
+        for check in CHECKS:
+            if check.needs in failed:
+                continue
+            tried = _check(check.name, partial(check.act, engine), check.good)
+            failed |= set() if tried.ok else {check.name}
+            yield tried
+    yield _clock(engine, clocks[0])
+    return True
 
 
-def _write(engine: Engine) -> None:
-    """Write as many bytes as a batch of rows, and take them back before the commit.
-
-    A transaction that is rolled back whole may never touch the disk, so this one commits. Servers
-    make room in the file for each row at once. SQLite writes what its cache cannot hold.
-    """
-
-    def work(connection: Connection) -> None:
-        check_rights(connection)
-        with dialect(connection).small_cache(connection), connection.begin_nested() as taken_back:
-            runs.begin(
-                connection, command="doctor", account="", version=__version__, worker="doctor",
-                # At random, for it is compressed.
-                asked={"room": secrets.token_hex(ROOM // 2)}, now=clock(connection),
-            )  # fmt: skip
-            taken_back.rollback()
-
-    transact(engine, work, doing="writing a row", patience_s=0)
+def _clock(engine: Engine, ahead_ms: int) -> Finding:
+    if dialect(engine).clock is None:
+        return Finding("clock", ok=True, message="the database's clock is this machine's.")
+    apart = f"the database's clock is {abs(ahead_ms) / 1000:.1f} s"
+    apart += " ahead of this machine's." if ahead_ms > 0 else " behind this machine's."
+    if abs(ahead_ms) < CLOCKS_APART_MS:
+        return Finding("clock", ok=True, message=apart)
+    mend = "On both machines, run: timedatectl set-ntp true"
+    return Finding("clock", ok=False, message=apart, mend=mend, exit_code=Exit.CONFIG)
 
 
 def _api(settings: "Settings", engines: list[Engine]) -> Finding:
