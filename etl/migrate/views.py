@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from etl.database.dialects import dialect
 from etl.database.dialects.driver import Fault
 from etl.database.errors import classify
+from etl.database.names import names_of
 from etl.database.schema import report_views
 from etl.errors import SchemaError
 from etl.migrate.grants import read_rights, restore
@@ -77,7 +78,7 @@ def broken(connection: Connection) -> dict[str, str]:
             if "denied" in str(error.orig):
                 # It is there; that this user may not read it is the owner's wish.
                 continue
-            found[name] = (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+            found[name] = names_of(error)
     return found
 
 
