@@ -15,7 +15,7 @@ from etl.cli.types import AGE, Since
 from etl.cli.words import counted
 from etl.database.times import clock
 from etl.database.transact import check_revision, transact
-from etl.errors import Exit
+from etl.errors import Exit, sentence
 from etl.final import DAY_MS
 from etl.queue import health
 from etl.queue.health import Health
@@ -78,7 +78,7 @@ def check(
     elif wrong:
         click.echo(" ".join(f"{each.message} {each.mend}" for each in wrong))
     elif not context.quiet:
-        click.echo(f"All is well: {_waiting(found, now)}, the last good run {_ago(found, now)}.")
+        click.echo(f"All is well: {_waiting(found, now)}, {_ran(found, now)}.")
     raise click.exceptions.Exit(code)
 
 
@@ -91,12 +91,12 @@ def problems(
         said = f"{'Up to ' if found.ahead.at_most else ''}{sids} forgotten before their turn."
         yield Problem("lost", said, "See: verify-etl status")
     if found.ran_at is None or now - found.ran_at > last_run:
-        said = f"The last good run {_ago(found, now)}."
+        said = sentence(_ran(found, now))
         if found.last_error:
             said += f" The last one ended: {found.last_error}"
         yield Problem("last_run", said, "See: verify-etl runs")
     if found.waiting_since is not None and now - found.waiting_since > max_age:
-        yield Problem("waiting", f"{_waiting(found, now).capitalize()}.", "Run: verify-etl run")
+        yield Problem("waiting", sentence(_waiting(found, now)), "Run: verify-etl run")
     if dead := sum(found.dead.values()):
         why = ", ".join(f"{count:,} {of or 'no reason given'}" for of, count in found.dead.items())
         when = f" since {iso(since)}" if since is not None else ""
@@ -107,13 +107,13 @@ def problems(
 def _waiting(found: Health, now: int) -> str:
     if found.waiting_since is None:
         return "nothing waits"
-    return f"the first SID waits since {span(max(now - found.waiting_since, 0) / 1000)}"
+    return f"the SID that waits longest has waited {span(max(now - found.waiting_since, 0) / 1000)}"
 
 
-def _ago(found: Health, now: int) -> str:
+def _ran(found: Health, now: int) -> str:
     if found.ran_at is None:
-        return "is still to come"
-    return f"ended {span(max(now - found.ran_at, 0) / 1000)} ago"
+        return "no run has ended well yet"
+    return f"the last good run ended {span(max(now - found.ran_at, 0) / 1000)} ago"
 
 
 def _document(found: Health, wrong: list[Problem], code: Exit) -> dict[str, Any]:
