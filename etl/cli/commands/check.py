@@ -76,7 +76,7 @@ def check(
     if as_json:
         click.echo(json.dumps(_document(found, wrong, code)))
     elif wrong:
-        click.echo(" ".join(f"{each.message} {each.mend}" for each in wrong))
+        click.echo(". ".join(f"{each.message} {each.mend}" for each in wrong))
     elif not context.quiet:
         click.echo(f"All is well: {_waiting(found, now)}, {_ran(found, now)}.")
     raise click.exceptions.Exit(code)
