@@ -221,7 +221,7 @@ def test_a_database_in_memory_is_refused(url: str, tmp_path: Path) -> None:
     for given in ({"environ": {"DATABASE_URL": url}},
                   {"environ": {}, "file": write(tmp_path, f'database_url = "{url}"')}):  # fmt: skip
         with pytest.raises(ConfigError, match="in memory is gone when the command ends"):
-            load(**given)  # type: ignore[arg-type]  # two kinds of values
+            load(**given)
 
 
 @pytest.mark.parametrize("region", ["", "ie1", "au1"])

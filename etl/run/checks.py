@@ -5,7 +5,7 @@ To check one more thing, write a function that raises what is wrong, and give it
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
 
@@ -98,11 +98,8 @@ def _write_row(connection: Connection, table: Table, sid: str, *, removes: bool)
     assert key is not None  # noqa: S101 - one row was inserted
     which = [column == value for column, value in zip(table.primary_key, key, strict=True)]
     names = list(row)
-    found: Mapping[str, Any] = (
-        connection.execute(select(*(table.c[name] for name in names)).where(*which))
-        .mappings()
-        .one()
-    )
+    kept = select(*(table.c[name] for name in names)).where(*which)
+    found = connection.execute(kept).mappings().one()
     wrong = [name for name in names if _plain(found[name]) != _plain(row[name])]
     if wrong:
         msg = f"{table.name}.{wrong[0]} does not keep what is written to it."

@@ -73,7 +73,7 @@ def shown(settings: Settings, name: str) -> str | int:
         value = settings.api_address
     if isinstance(value, SecretStr):
         return messages.without_secrets(value.get_secret_value())
-    return duration(value) if name in _DURATIONS else value  # type: ignore[no-any-return]
+    return duration(value) if name in _DURATIONS else value
 
 
 def came_from(found: Resolved, name: str) -> str:
