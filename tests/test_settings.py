@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from twilio.rest import Client
+from twilio.rest import Client  # type: ignore[import-untyped]
 
 from etl.errors import ConfigError
 from etl.settings import ENVIRONMENT, Settings, load, parse_duration, read_file
