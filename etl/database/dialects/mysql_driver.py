@@ -266,7 +266,7 @@ _RULES: Final = {
     "character_set_results": "utf8mb4",
     "time_zone": "'+00:00'",
     # All of it: a mode may turn '' into NULL, || into OR, and a column's name into a text.
-    "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    "sql_mode": "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
     # These cut what is read, or refuse to read much; the second takes the first one's bound away.
     "max_join_size": _UNBOUNDED,
     "sql_big_selects": "1",
