@@ -1,9 +1,10 @@
-"""Bound how long one of our sessions may hold others up.
+"""Bound how long one of our transactions may hold others up.
 
 A worker can freeze, or its machine vanish. Its locks, such as the allowance's gate, then last as
 long as the server keeps the session: hours by default. The next worker asks for 30 s, 10 s at a
-time. So the server ends a silent session within 15 to 20 s. Lower settings of the server's owner
-stay. Settings that a server does not know are left out.
+time. So the server ends a silent session within 15 to 20 s. PostgreSQL has the bounds of each
+transaction, MariaDB and MySQL of each session. Lower settings of the server's owner stay. Settings
+that a server does not know are left out.
 """
 
 from typing import Final
