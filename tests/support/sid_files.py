@@ -33,3 +33,11 @@ def entries(path: Path | str) -> list[Entry | BadLine]:
         found = list(read(source))
         assert found == list(read(source))
     return found
+
+
+def parse(folder: Path, data: bytes | str) -> list[tuple[int, str]]:
+    """Write a file, read it, and give line and SID, or line and '!' for a bad one."""
+    path = folder / "file"
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    found = entries(path)
+    return [(item.line, item.sid if isinstance(item, Entry) else "!") for item in found]
