@@ -3,7 +3,7 @@
 from alembic import command
 from sqlalchemy import Engine
 
-from etl.migrate import upgrade
+from etl.migrate import upgrade, views
 
 
 def test_old_times_keep_their_milliseconds(sqlite: Engine) -> None:
@@ -16,7 +16,7 @@ def test_old_times_keep_their_milliseconds(sqlite: Engine) -> None:
             "CREATE TRIGGER theirs AFTER INSERT ON attempt_queue BEGIN"
             " INSERT INTO seen VALUES (new.sid); END"
         )
-        upgrade.detach(connection)
+        views.detach(connection)
         config.attributes["connection"] = connection
         command.downgrade(config, "0002")
         connection.exec_driver_sql("INSERT INTO attempt_queue (sid) VALUES ('VL1')")

@@ -16,7 +16,7 @@ from etl.database import schema
 from etl.database.engine import open_engine
 from etl.database.times import moment_ms
 from etl.errors import DatabaseBusy, SchemaError, StorageError
-from etl.migrate import upgrade, views
+from etl.migrate import upgrade
 from etl.reports import REPORTS
 from tests.support.databases import differences
 from tests.support.harness import PATIENCE_S
