@@ -20,7 +20,7 @@ def run(engine: Engine, *statements: str) -> None:
     """Run statements as somebody else would."""
     with engine.begin() as connection:
         for statement in statements:
-            connection.exec_driver_sql(statement)
+            connection.execute(text(statement))
 
 
 def check(url: str) -> tuple[int, list[str], str]:
