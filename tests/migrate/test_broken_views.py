@@ -85,7 +85,7 @@ def test_a_view_that_reads_what_is_not_there_is_made_again(
     engine: Engine, database_url: str
 ) -> None:
     """SQLite creates a view on anything; a column that is missing shows when it is read."""
-    run(engine, "DROP VIEW v_attempts", "CREATE VIEW v_attempts AS SELECT nothing FROM attempts")
+    run(engine, "DROP VIEW v_attempts", "CREATE VIEW v_attempts AS SELECT no_column FROM attempts")
     assert check(database_url)[:2] == (78, ["v_attempts"])
     assert upgrade.upgrade(engine) == ["views: v_attempts"]
     readable(engine)
