@@ -103,21 +103,17 @@ class _Lazy(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             # Of an option that takes no value, click does not say whose it is.
-            error.ctx = error.ctx or _innermost(ctx)
+            error.ctx = error.ctx or _asked(ctx)
             raise
         except BrokenPipeError as error:
             raise StdoutClosed from error
 
 
-def _innermost(context: click.Context) -> click.Context:
-    """Find the command that the arguments lead to."""
-    words = iter([*context._protected_args, *context.args])  # noqa: SLF001 - click has no other
-    while isinstance(context.command, click.Group):
-        below = context.command.get_command(context, next(words, ""))
-        if below is None:
-            break
-        context = click.Context(below, info_name=below.name, parent=context)
-    return context
+def _asked(context: click.Context) -> click.Context:
+    """Find the command that the arguments name first."""
+    name = context.invoked_subcommand
+    command = name and context.command.get_command(context, name)  # type: ignore[attr-defined]
+    return click.Context(command, info_name=name, parent=context) if command else context
 
 
 @click.group(

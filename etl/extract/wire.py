@@ -247,7 +247,7 @@ def _chain(error: BaseException) -> str:
 
 
 def _name(error: BaseException) -> str:
-    name = type(error).__name__
+    name = "damaged gzip" if isinstance(error, zlib.error) else type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{name} ({error.verify_message})"
     return f"{name} ({error.reason})" if isinstance(error, ssl.SSLError) and error.reason else name

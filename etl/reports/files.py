@@ -1,5 +1,6 @@
 """Replace a file only when the new one is whole."""
 
+import errno
 import os
 import shutil
 import sys
@@ -37,8 +38,7 @@ def replaced(output: str) -> Iterator[IO[bytes]]:
             return
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        msg = f"{output} cannot be written: {error.strerror}."
-        raise StorageError(msg, hint="Check the folder and its permissions.") from error
+        raise _unwritten(output, error) from None
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -46,10 +46,16 @@ def replaced(output: str) -> Iterator[IO[bytes]]:
         part.chmod(S_IMODE(mode))
         part.replace(path)
     except OSError as error:
-        msg = f"{output} cannot be written: {error.strerror}."
-        raise StorageError(msg, hint="Check the disk's space.") from error
+        raise _unwritten(output, error) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _unwritten(output: str, error: OSError) -> StorageError:
+    """Name the file that was asked for: the one beside it is ours, and gone."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    hint = "Make room on the disk." if full else "Check the folder and its permissions."
+    return StorageError(f"{output} cannot be written: {error.strerror}.", hint=hint)
 
 
 @contextmanager

@@ -107,6 +107,13 @@ def test_a_sequence_that_falls_behind_under_way_parks_no_row(
     fill(engine, world.sids())
     restore(engine, table)
     upgrade(engine)
+    if table == "attempt_changes":
+        for held in world.sids():
+            execute(
+                engine,
+                "INSERT INTO attempts (sid, channel, first_fetched_at, fetched_at, is_final) "
+                f"VALUES ('{held}', 'old', 1, 1, false)",
+            )
     at = "1, false" if broken == "behind" else str(2**63 - 1)
     # A trigger that acts as the first row is settled: the start has looked at the sequences.
     execute(
@@ -118,13 +125,6 @@ def test_a_sequence_that_falls_behind_under_way_parks_no_row(
         engine,
         "CREATE TRIGGER back BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION back()",
     )
-    if table == "attempt_changes":
-        for held in world.sids():
-            execute(
-                engine,
-                "INSERT INTO attempts (sid, channel, first_fetched_at, fetched_at, is_final) "
-                f"VALUES ('{held}', 'old', 1, 1, false)",
-            )
     report = run_here(engine, box)
     assert isinstance(report.error, StorageError), report.error
     assert f"{table}.id" in str(report.error)
