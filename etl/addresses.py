@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_VERSION: Final = re.compile(r"/v\d+(?:/|$)")
 _TWILIO: Final = re.compile(r"(\w+)(?:\.([\w-]+))??(?:\.([\w-]+))?\.twilio\.com", re.ASCII)
 """A host of Twilio's: product, edge, region. One word between is the region."""
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
@@ -30,6 +31,10 @@ def check_api(url: str) -> str:
     secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
     extra = parts.username or parts.password or parts.query or parts.fragment
     if not secure or not parts.hostname or extra or not port_is_legal:
+        raise ValueError(msg)
+    if _VERSION.search(parts.path):
+        # Every request would have it twice, and every SID would be unknown.
+        msg = "leave out the path from /v2 on: it is added to each request"
         raise ValueError(msg)
     return url
 

@@ -92,7 +92,9 @@ def upgrade(engine: Engine, *, views: bool = False) -> list[str]:
             _refuse_unknown(found)
         refuse_taken(connection)
         steps = list(_scripts().iterate_revisions("head", found or "base"))
-        if steps:
+        if not steps:
+            _refuse_gaps(connection)
+        else:
             detach(connection)
             config = _config()
             config.attributes["connection"] = connection
@@ -101,6 +103,16 @@ def upgrade(engine: Engine, *, views: bool = False) -> list[str]:
         mended = mend_engines(connection, [VERSION_TABLE, *metadata.tables])
         done += [f"engine InnoDB: {', '.join(mended)}"] if mended else []
         return done + renew(connection, everything=views or bool(steps)) + _catch_up(connection)
+
+
+def _refuse_gaps(connection: Connection) -> None:
+    """Refuse a schema of the newest revision that lacks tables: no revision makes them again."""
+    present = {*inspect(connection).get_table_names(), report_views.name}
+    gone = [table.name for table in metadata.sorted_tables if table.name not in present]
+    if gone:
+        msg = f"the schema is at {head()}, but its tables are gone: {', '.join(gone)}."
+        hint = f"Restore them. To begin anew, drop our other tables and {VERSION_TABLE}, then: "
+        raise SchemaError(msg, hint=f"{hint}verify-etl db upgrade")
 
 
 def _catch_up(connection: Connection) -> list[str]:

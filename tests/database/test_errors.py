@@ -1,5 +1,6 @@
 """Check how the drivers' errors are sorted and said."""
 
+import re
 import sqlite3
 import threading
 import traceback
@@ -154,3 +155,31 @@ def test_a_refused_row_is_said_by_names(engine: Engine) -> None:
     assert (careful, caught.value.exit_code) == ([False, True], 78)
     told = "".join(traceback.format_exception(caught.value))
     assert "s3cret" not in told.replace('values(sid="s3cret")', "")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said", "mend"),
+    [
+        (_postgresql("25006"), StorageError, "takes? no writes", "name the primary"),
+        (_mysql(1290), StorageError, "takes? no writes", "name the primary"),
+        (_postgresql("57014"), DatabaseBusy, "took longer than it allows", "statement_timeout"),
+        (_mysql(1969), DatabaseBusy, "took longer than it allows", "max_statement_time"),
+        (_mysql(1153), ConfigError, "max_allowed_packet", "SET GLOBAL max_allowed_packet"),
+        (_mysql(1665), ConfigError, "binary log", "binlog_format = 'ROW'"),
+        (_mysql(1049), ConfigError, "no such database", "Create it"),
+        (
+            DBAPIError("", None, psycopg.OperationalError('FATAL: database "x" does not exist')),
+            ConfigError,
+            "no such database",
+            "Create it",
+        ),
+    ],
+)
+def test_the_mend_is_the_one_that_helps(
+    error: DBAPIError, kind: type[EtlError], said: str, mend: str
+) -> None:
+    """What a server's owner has set is called that, with the setting to change."""
+    found = explain(error, "testing")
+    assert type(found) is kind
+    assert re.search(said, found.message)
+    assert mend in found.hint

@@ -28,6 +28,7 @@ from etl.errors import (
     ConfigError,
     EtlError,
     Exit,
+    NotFound,
     SchemaError,
     StorageError,
     Throttled,
@@ -209,12 +210,16 @@ def _code(error: EtlError) -> Exit:
     """Return the exit code of a run that gets only such answers."""
     if isinstance(error, BadBody | ApiContractBroken):
         return Exit.PROTOCOL
+    if isinstance(error, NotFound):
+        # A list is never missing, its address is wrong.
+        return Exit.CONFIG
     if isinstance(error, TransientFailure) and not isinstance(error, Throttled):
         return Exit.UNREACHABLE
     return error.exit_code
 
 
 _MEND = {
+    Exit.CONFIG: "Check VERIFY_ETL_API_URL: there is no list at this address.",
     Exit.UNREACHABLE: "Check the network, VERIFY_ETL_API_URL and VERIFY_ETL_PROXY.",
     Exit.PROTOCOL: "Check VERIFY_ETL_API_URL and VERIFY_ETL_PROXY: this is not Twilio's answer.",
     Exit.TRY_LATER: "Wait a minute, then run: verify-etl doctor",
