@@ -266,7 +266,8 @@ def test_api_urls(url: str) -> None:
     "url",
     ["http://verify.twilio.com", "http://127.0.0.1.example.com", "https://", "verify.twilio.com",
      "https://user:hidden@host", "https://host?x=1", "https://host#x", "ftp://host", "http://[::1",
-     "https://host:99999", "https://host:hidden"],
+     "https://host:99999", "https://host:hidden", "https://verify.twilio.com/v2",
+     "https://verify.twilio.com/v2/Attempts"],
 )  # fmt: skip
 def test_refused_api_urls(url: str) -> None:
     """Credentials are sent to no other machine in the clear, and the address is not repeated."""

@@ -80,6 +80,20 @@ def test_modes_of_hosted_mysql_work(engine: Engine, mode: str) -> None:
     opened.dispose()
 
 
+@pytest.mark.kinds("mariadb")
+def test_encryption_that_is_asked_for_is_had_or_said(engine: Engine) -> None:
+    """With `ssl-mode=REQUIRED` nobody logs in to a server without TLS in the clear."""
+    with engine.connect() as connection:
+        has_tls = connection.exec_driver_sql("SELECT @@have_ssl = 'YES'").scalar_one()
+    opened = open_engine(with_options(engine, "ssl-mode=REQUIRED"))
+    if has_tls:
+        login(opened)
+    else:
+        with pytest.raises(ConfigError, match="no encrypted connection"):
+            login(opened)
+    opened.dispose()
+
+
 @pytest.mark.kinds("second-postgresql")
 def test_several_hosts_are_tried_in_turn(engine: Engine) -> None:
     """The first host refuses, the second one answers."""
@@ -165,7 +179,8 @@ def test_ed25519_logs_in_or_names_its_package(
 ) -> None:
     """MariaDB's plugin works with PyNaCl, and without it the package is named."""
     user = f"u{(engine.url.database or '')[-20:]}"
-    execute(engine, "INSTALL SONAME 'auth_ed25519'") if not _has_plugin(engine) else None
+    if not _has_plugin(engine):
+        execute(engine, "INSTALL SONAME 'auth_ed25519'")
     execute(engine, f"CREATE USER {user}@'%' IDENTIFIED VIA ed25519 USING PASSWORD('p€ss')")
     execute(engine, f"GRANT ALL ON `{engine.url.database}`.* TO {user}@'%'")
     url = engine.url.set(username=user, password="p€ss").render_as_string(hide_password=False)

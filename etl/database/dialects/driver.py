@@ -137,7 +137,9 @@ def refuse_unknown(url: URL, known: Collection[str], instead: Mapping[str, str])
     """Refuse options of an address that its driver does not know; say what to write ``instead``."""
     for name in url.query:
         if name not in known:
-            near = instead.get(name) or next(iter(get_close_matches(name, known, n=1)), "")
+            near = instead.get(name) or next(
+                iter(get_close_matches(name, known, n=1, cutoff=0.8)), ""
+            )
             msg = f"DATABASE_URL has an option that is not understood: {name}."
             hint = f"Write {near} in its place." if near else "Leave it out."
             raise ConfigError(msg, hint=hint)

@@ -33,7 +33,7 @@ _FAULTS: Final = {
     1021: Fault.STORAGE, 1114: Fault.STORAGE, 1290: Fault.STORAGE, 1836: Fault.STORAGE,
     1792: Fault.STORAGE, 1030: Fault.STORAGE, 1036: Fault.STORAGE, 1026: Fault.STORAGE,
     1180: Fault.STORAGE,
-    1153: Fault.CONFIG, 1665: Fault.CONFIG,
+    1153: Fault.CONFIG, 2026: Fault.CONFIG, 1665: Fault.CONFIG,
     1158: Fault.LOST, 1159: Fault.LOST, 1160: Fault.LOST, 1161: Fault.LOST,
     1064: Fault.SCHEMA, 1146: Fault.SCHEMA, 1054: Fault.SCHEMA, 1142: Fault.SCHEMA, 1143: Fault.SCHEMA,
     1044: Fault.CONFIG, 1045: Fault.CONFIG, 1049: Fault.CONFIG, 1698: Fault.CONFIG,
@@ -61,6 +61,11 @@ _MENDS: Final = {
     1969: _SLOW, 3024: _SLOW,
     1290: READ_ONLY_SERVER, 1792: READ_ONLY_SERVER, 1836: READ_ONLY_SERVER,
     1049: NO_DATABASE,
+    2026: Mend(
+        ConfigError,
+        "no encrypted connection came about ({said})",
+        "Let the server offer TLS, check ssl_ca, or leave ssl-mode out of DATABASE_URL.",
+    ),
     1153: Mend(
         ConfigError,
         "a statement was larger than the server's max_allowed_packet allows ({said})",
