@@ -31,6 +31,7 @@ def with_options(engine: Engine, options: str) -> str:
     ("url", "part", "write"),
     [
         ("sqlite://verify.db", "names a host", "sqlite:///FILE"),
+        ("sqlite:///x.db?password=s3cret", "or a user", "sqlite:///FILE"),
         ("sqlite:///x.db?mode=ro", "not understood: mode", "Leave it out"),
         ("postgresql://u@h/d?schema=s3cret", "not understood: schema", "options=-csearch_path"),
         ("postgresql://u@h/d?ssl=true", "not understood: ssl.", "sslmode=require"),

@@ -75,8 +75,8 @@ class SqliteDriver(Driver):
 
     def address(self, url: URL) -> URL:
         refuse_old("SQLite", sqlite3.sqlite_version_info, OLDEST)
-        if url.host:
-            msg = "DATABASE_URL names a host, and SQLite has files."
+        if url.host or url.username or url.password:
+            msg = "DATABASE_URL names a host or a user, and SQLite has neither."
             hint = "Write sqlite:///FILE with three slashes, or four before an absolute path."
             raise ConfigError(msg, hint=hint)
         if not (url.database or "").startswith("file:"):
