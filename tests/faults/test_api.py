@@ -91,7 +91,7 @@ def hasten(engine: Engine) -> None:
         ("reset_body", TRANSIENT, "ConnectionResetError"),
         ("short", TRANSIENT, "IncompleteRead"),
         ("cut_chunks", TRANSIENT, "IncompleteRead"),
-        ("bad_gzip", TRANSIENT, "no whole answer came: error"),
+        ("bad_gzip", TRANSIENT, "no whole answer came: damaged gzip"),
         ("drip_headers:0.05", TRANSIENT, "total deadline of 0.4 s"),
         ("drip_body:0.05", TRANSIENT, "total deadline of 0.4 s"),
         ("hang:30", TRANSIENT, "TimeoutError"),
