@@ -126,7 +126,9 @@ class MariadbDriver(Driver):
             msg = "DATABASE_URL names several hosts, and only PostgreSQL's can."
             raise ConfigError(msg, hint="Name one host.")
         url = _with_tls(url)
-        refuse_unknown(url, {*signature(Opened).parameters, *_TLS}, _INSTEAD)
+        # Its ``ssl`` is no text.
+        known = {*signature(Opened).parameters, *_TLS} - {"ssl"}
+        refuse_unknown(url, known, _INSTEAD)
         return url.update_query_dict({"charset": "utf8mb4"})
 
     def listen(self, engine: Engine) -> None:
