@@ -3,7 +3,8 @@
 from alembic import command
 from sqlalchemy import Engine
 
-from etl.migrate import upgrade, views
+from etl.migrate import upgrade
+from etl.migrate.views import detach
 
 
 def test_old_times_keep_their_milliseconds(sqlite: Engine) -> None:
@@ -16,7 +17,7 @@ def test_old_times_keep_their_milliseconds(sqlite: Engine) -> None:
             "CREATE TRIGGER theirs AFTER INSERT ON attempt_queue BEGIN"
             " INSERT INTO seen VALUES (new.sid); END"
         )
-        views.detach(connection)
+        detach(connection)
         config.attributes["connection"] = connection
         command.downgrade(config, "0002")
         connection.exec_driver_sql("INSERT INTO attempt_queue (sid) VALUES ('VL1')")
