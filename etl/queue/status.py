@@ -198,7 +198,13 @@ def _count(connection: Connection) -> dict[tuple[str, str], int]:
 def _count_attempts(connection: Connection) -> tuple[int, int, int]:
     one = (
         func.sum(case((attempts.c.is_final, 1), else_=0)),
-        func.sum(case((attempts.c.price_amount.is_(None), 1), else_=0)),
+        # As the reports: an amount without its currency is no price.
+        func.sum(
+            case(
+                (or_(attempts.c.price_amount.is_(None), attempts.c.price_currency.is_(None)), 1),
+                else_=0,
+            )
+        ),
     )
     row = connection.execute(select(func.count(), *one).select_from(attempts)).one()
     return int(row[0]), int(row[1] or 0), int(row[2] or 0)

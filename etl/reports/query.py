@@ -159,7 +159,7 @@ def binds(scope: Scope, sql: str) -> dict[str, Any]:
     ):
         values |= {f"{name}_{number}": value for number, value in enumerate(asked)}
     if scope.since is not None:
-        hour = math.ceil(scope.since / HOUR_S)
+        hour = math.floor(scope.since / HOUR_S)
         values["since"] = _moment(scope, scope.since)
         values["since_hour"] = hour
         values["lookback"] = _moment(scope, (hour - TRAILING_H) * HOUR_S)

@@ -11,7 +11,14 @@ from typing import Final
 from etl.database.schema import IX_CREATED, IX_VERIFICATION
 from etl.rollups import cubes
 from etl.rollups.read import IS_UNKNOWN_MARKED, Facts, Over, Times, Which, attempts, hidden, timed
-from etl.sql.expressions import IS_CONVERTED, IS_DELIVERED, IS_NOT_FINAL, IS_PRICED, IS_UNDELIVERED
+from etl.sql.expressions import (
+    IS_CONVERTED,
+    IS_DELIVERED,
+    IS_NOT_FINAL,
+    IS_PRICED,
+    IS_UNDELIVERED,
+    earlier,
+)
 from etl.sql.scope import Scope
 
 _KEYS: Final = {
@@ -43,10 +50,10 @@ def _counted(scope: Scope) -> Mapping[str, str]:
 
 
 def _costs(scope: Scope) -> Mapping[str, str]:
-    # A verification is paid for once: the converted attempt with the lowest SID counts.
+    # A verification is paid for once: its first converted attempt counts.
     other = (
         f"SELECT 1 FROM {scope.attempts} b WHERE b.verification_sid = a.verification_sid "
-        f"AND b.conversion_status = 'converted' AND b.sid < {scope.dialect.exact('a.sid')}"
+        f"AND b.conversion_status = 'converted' AND {earlier(scope.dialect, 'b', 'a')}"
     )
     once = f"a.conversion_status = 'converted' AND NOT EXISTS ({other})"
     millionths = scope.dialect.millionths("a.price_amount")

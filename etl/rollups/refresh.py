@@ -67,14 +67,14 @@ def refresh(  # noqa: PLR0913 - by whose policy and clock, and how long
     done = 0
     for day, taken in days.items():
         if stop(done):
+            _log.debug(
+                "%d days summed; what is left is read raw by reports until later runs, or"
+                " verify-etl db rollups, have summed it.",
+                done,
+            )
             break
         step = partial(_sum, day=day, ids=taken)
         done += transact(engine, step, doing=_DOING, patience_s=patience_s)
-    _log.debug(
-        "%d days summed; what is left is read raw by reports until later runs, or verify-etl db"
-        " rollups, have summed it.",
-        done,
-    )
     return done
 
 

@@ -100,21 +100,31 @@ def _value(name: str, sid: str, moved: str) -> str:
     """Give a field's value at the moment."""
     if name not in TRACKED:
         return f"r.{name}"
-    return _before(name, f"c.attempt_sid = {sid} AND c.seen_at > @as_of@", moved, "r")
+    return _before(name, f"n.attempt_sid = {sid} AND n.seen_at > @as_of@", moved, "r")
 
 
 def first_value(name: str, row: str) -> str:
     """Give a tracked field as the first fetch showed it."""
-    return _before(name, f"c.attempt_sid = {row}.sid", "", row)
+    return _before(name, f"n.attempt_sid = {row}.sid", "", row)
+
+
+def value_before(name: str, row: str, change: str) -> str:
+    """Give a tracked field as it was known until a change was seen."""
+    return _before(name, f"n.attempt_sid = {row}.sid AND n.seen_at >= {change}.seen_at", "", row)
+
+
+def value_after(name: str, row: str, change: str) -> str:
+    """Give a tracked field as it has been known since a change was seen."""
+    return _before(name, f"n.attempt_sid = {row}.sid AND n.seen_at > {change}.seen_at", "", row)
 
 
 def _before(name: str, changes: str, moved: str, row: str) -> str:
     """Give the old value of the earliest of these changes, else the row's value."""
-    found = f"FROM attempt_changes c WHERE {changes} AND c.field = '{name}'"
-    old = "CAST(c.old_value AS DECIMAL(18, 6))" if name == "price_amount" else "c.old_value"
+    found = f"FROM attempt_changes n WHERE {changes} AND n.field = '{name}'"
+    old = "CAST(n.old_value AS DECIMAL(18, 6))" if name == "price_amount" else "n.old_value"
     return (
         f"CASE WHEN {moved}EXISTS (SELECT 1 {found}) "
-        f"THEN (SELECT {old} {found} ORDER BY c.seen_at LIMIT 1) ELSE {row}.{name} END"
+        f"THEN (SELECT {old} {found} ORDER BY n.seen_at LIMIT 1) ELSE {row}.{name} END"
     )
 
 

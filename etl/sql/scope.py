@@ -106,11 +106,18 @@ class Scope:
 
     def only(self, service: str, channel: str, country: str) -> list[str]:
         """Keep the services, channels and countries asked for."""
+        return [*self.only_fixed(service, country), *self.only_channels(channel)]
+
+    def only_fixed(self, service: str, country: str) -> list[str]:
+        """Keep the services and countries asked for: what an attempt keeps for its whole life."""
         return [
             *_any_of(service, "service", len(self.services)),
-            *_any_of(channel, "channel", len(self.channels)),
             *_any_of(country, "country", len(self.countries)),
         ]
+
+    def only_channels(self, channel: str) -> list[str]:
+        """Keep the channels asked for."""
+        return _any_of(channel, "channel", len(self.channels))
 
     def rows(self) -> list[str]:
         """Keep the attempts asked for."""

@@ -160,17 +160,16 @@ def _from_ms(epoch_ms: int) -> datetime:
 
 def _credited(world: World) -> set[str]:
     """Give the SIDs of the converted attempts that stand for a successful verification."""
-    lowest: dict[str, str] = {}
+    first: dict[str, tuple[datetime, str]] = {}
     for row in filter(converted, world.rows):
         verification = row.verification_sid or row.sid
-        lowest[verification] = min(row.sid, lowest.get(verification, row.sid))
-    return set(lowest.values())
+        place = (row.date_created or datetime.max.replace(tzinfo=UTC), row.sid)
+        first[verification] = min(place, first.get(verification, place))
+    return {sid for _, sid in first.values()}
 
 
 def _fee(world: World, row: Made) -> Decimal | None:
-    if row.date_created is None:
-        return None
-    day = row.date_created.astimezone(UTC).date()
+    day = row.date_created.astimezone(UTC).date() if row.date_created else date.max
     fitting = [
         fee
         for fee in world.fees
@@ -179,8 +178,12 @@ def _fee(world: World, row: Made) -> Decimal | None:
         and fee.channel in {row.channel, ""}
         and fee.country in {row.country, ""}
     ]
+    # The newest counts, and the oldest where the day is not known.
+    order = 1 if row.date_created else -1
     best = max(
-        fitting, key=lambda f: (f.channel != "", f.country != "", f.valid_from), default=None
+        fitting,
+        key=lambda f: (f.channel != "", f.country != "", order * f.valid_from.toordinal()),
+        default=None,
     )
     return best.amount if best else None
 
@@ -197,7 +200,7 @@ def _costs(world: World, asked: Asked) -> list[tuple[dict[str, Any], dict[str, A
         known = [fee for fee in fees if fee is not None]
         total = add(map(price, rows))
         fee = add(known)
-        if fee is None and not conversions and keys["currency"] is not None:
+        if not conversions:
             fee = Decimal(0).quantize(SIXTH)
         both = None if total is None or fee is None or len(known) < len(fees) else total + fee
         if total is not None and not conversions:
@@ -248,10 +251,17 @@ def cost_daily(world: World, asked: Asked) -> Answer:
 
 def cost_per_conversion(world: World, asked: Asked) -> Answer:
     """Divide prices and fees by conversions."""
+    costs = _costs(world, asked)
+
+    def awaiting(keys: dict[str, Any]) -> int:
+        wanted = keys | {"currency": None}
+        return sum(found["conversions"] for other, found in costs if other == wanted)
+
     return [
         keys
         | {
             "attempts": len(found["rows"]),
+            "awaiting_price": awaiting(keys),
             "unpriced": len(found["rows"]) - found["priced"],
             "converted": sum(map(converted, found["rows"])),
             "conversions": found["conversions"],
@@ -264,7 +274,7 @@ def cost_per_conversion(world: World, asked: Asked) -> Answer:
             "cost_per_conversion": divide(found["both"], found["conversions"]),
         }
         | finality(found["rows"])
-        for keys, found in _costs(world, asked)
+        for keys, found in costs
     ]
 
 
@@ -273,9 +283,10 @@ def cost_per_conversion(world: World, asked: Asked) -> Answer:
 
 def _delivered(row: Made) -> bool | None:
     status = row.message_status or row.call_status
-    if status in {"delivered", "read", "received", "completed"}:
+    if status in {"delivered", "read", "completed"}:
         return True
-    if status in {"undelivered", "failed", "canceled", "busy", "no-answer"}:
+    undelivered = {"undelivered", "failed", "canceled", "busy", "no-answer", "partially_delivered"}
+    if status in undelivered:
         return False
     return None
 

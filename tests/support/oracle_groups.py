@@ -157,6 +157,15 @@ def _hour(at: datetime | None) -> datetime | None:
     return None if at is None else at.replace(minute=0, second=0, microsecond=0)
 
 
+def _touched(asked: Asked, hour: datetime | None) -> bool:
+    """Say whether a part of an hour is in the window; it is then shown whole."""
+    if hour is None:
+        return asked.since is None and asked.until is None
+    return (asked.since is None or hour + timedelta(hours=1) > asked.since) and (
+        asked.until is None or hour < asked.until
+    )
+
+
 def fraud_prefix_hourly(world: World, asked: Asked) -> Answer:
     """Compare each prefix's hours with the 168 before."""
     known = [row for row in world.rows if row.destination_prefix and asked.wants(row)]
@@ -170,7 +179,7 @@ def fraud_prefix_hourly(world: World, asked: Asked) -> Answer:
         },
     ):
         hour = keys["hour"]
-        if not asked.holds(hour):
+        if not _touched(asked, hour):
             continue
         before = [
             row
@@ -204,12 +213,14 @@ def repeat_destinations(world: World, asked: Asked) -> Answer:
 
     def key(row: Made) -> dict[str, Any]:
         day = {"day": asked.day(row.date_created)} if asked.kept(["day"]) else {}
-        return day | {"destination": row.destination, "country": row.country}
+        number = str(row.destination).replace("whatsapp:", "").replace("rcs:", "")
+        return day | {"destination": number}
 
     return [
         keys
         | conversion(rows)
         | {
+            "country": _only({row.country for row in rows} - {None}),
             "verifications": _different(row.verification_sid for row in rows),
             "channels": _different(row.channel for row in rows),
             "services": _different(row.service_sid for row in rows),
@@ -220,6 +231,10 @@ def repeat_destinations(world: World, asked: Asked) -> Answer:
         for keys, rows in grouped(known, key)
         if len(rows) > 1
     ]
+
+
+def _only(values: set[str | None]) -> str | None:
+    return values.pop() if len(values) == 1 else None
 
 
 def _different(values: Iterable[str | None]) -> int:

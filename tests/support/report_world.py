@@ -18,7 +18,10 @@ SERVICES: Final = ("VA" + "1" * 32, "VA" + "2" * 32, None)
 CHANNELS: Final = ("sms", "sms", "sms", "call", "whatsapp", "email", "carrier-pigeon", None)
 COUNTRIES: Final = {"US": "+155501", "CO": "+573003", "BR": "+15550", "GB": "+155501"}
 AMOUNTS: Final = ("0.005", "0.0725", "0.000001", "-0.0075", "123456.789012", "0", "0.333333")
-STATUSES: Final = ("delivered", "read", "undelivered", "failed", "sent", "canceled", None)
+STATUSES: Final = (
+    "delivered", "read", "undelivered", "failed", "sent", "canceled", "received",
+    "partially_delivered", None,
+)  # fmt: skip
 CALLS: Final = ("completed", "busy", "no-answer", "in-progress", None)
 ERRORS: Final = ("30003", "30008", "60410", "99999", None, None, None)
 
@@ -111,6 +114,8 @@ def _changes(random: Random, rows: Sequence[Made]) -> Iterator[Change]:
         "price_amount": (*(f"{Decimal(amount):.6f}" for amount in AMOUNTS), None),
         "conversion_status": ("converted", "unconverted", None),
         "message_status": STATUSES,
+        "channel": ("sms", "rcs", "whatsapp", None),
+        "price_currency": ("USD", "EUR", None),
     }
     for row in rows:
         for name, before in values.items():
@@ -201,7 +206,8 @@ def _destination(random: Random, channel: str | None) -> str | None:
         return None
     if channel == "email":
         return f"user{random.randrange(9)}@example.com"
-    return random.choice((f"+155501{random.randrange(40):02d}", "+573003003030"))
+    scheme = random.choice(("", "", "whatsapp:", "rcs:")) if channel != "call" else ""
+    return scheme + random.choice((f"+155501{random.randrange(40):02d}", "+573003003030"))
 
 
 def _queue(random: Random) -> list[Queued]:

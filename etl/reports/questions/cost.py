@@ -39,15 +39,24 @@ GROUP BY day, utc_day, service_sid, channel, country, currency
 
 
 def _fees(scope: Scope) -> str:
-    """Find each sum's fee, valid on its UTC day: the most specific, then the newest."""
+    """Find each sum's fee, valid on its UTC day: the most specific, then the newest.
+
+    Without a day the oldest counts: a fee that is known must not hide the sum of all.
+    """
     amount = scope.dialect.millionths("f.amount")
+
+    def best(where: str, order: str) -> str:
+        return f"""(SELECT {amount} FROM verification_fees f
+            WHERE f.currency = s.currency{where}
+              AND f.channel IN (s.channel, '') AND f.country IN (s.country, '')
+            ORDER BY f.channel = '', f.country = '', f.valid_from{order}
+            LIMIT 1)"""
+
+    dated = best(" AND f.valid_from <= s.utc_day", " DESC")
     return f"""
     SELECT s.*,
-        (SELECT {amount} FROM verification_fees f
-         WHERE f.currency = s.currency AND f.valid_from <= s.utc_day
-           AND f.channel IN (s.channel, '') AND f.country IN (s.country, '')
-         ORDER BY f.channel = '', f.country = '', f.valid_from DESC
-         LIMIT 1) AS fee_millionths
+        CASE WHEN s.utc_day IS NULL THEN {best("", "")}
+            ELSE {dated} END AS fee_millionths
     FROM sums s
     """
 
@@ -83,7 +92,7 @@ def _statement(scope: Scope, measures: Sequence[str]) -> Statement:
 
 
 # Without conversions the fee is 0. Without any known fee it is NULL.
-_FEE_KNOWN: Final = "currency IS NOT NULL AND (conversions = 0 OR without_fee < conversions)"
+_FEE_KNOWN: Final = "(conversions = 0 OR without_fee < conversions)"
 _ALL_KNOWN: Final = "without_fee = 0"
 _BOTH: Final = "(millionths + fee_millionths)"
 
@@ -118,6 +127,7 @@ def _per_conversion(scope: Scope) -> Statement:
             "attempts - priced AS unpriced",
             "converted",
             "conversions",
+            _awaiting(scope),
             "without_fee",
             f"{dialect.money('millionths')} AS price",
             f"CASE WHEN {_FEE_KNOWN} THEN {dialect.money('fee_millionths')} END AS fee",
@@ -127,6 +137,13 @@ def _per_conversion(scope: Scope) -> Statement:
             f"CASE WHEN {_ALL_KNOWN} THEN {per_both} END AS cost_per_conversion",
         ],
     )
+
+
+def _awaiting(scope: Scope) -> str:
+    """Count the conversions of the same keys whose price, and so whose currency, is not known."""
+    keys = ", ".join(scope.kept(BY_SLICE))
+    over = f"OVER ({f'PARTITION BY {keys}' if keys else ''})"
+    return f"SUM(CASE WHEN currency IS NULL THEN conversions ELSE 0 END) {over} AS awaiting_price"
 
 
 _UNPRICED: Final = Column("unpriced", ColumnKind.COUNT, "Attempts whose price is not known.")
@@ -146,7 +163,8 @@ COST_DAILY: Final = Report(
     counts=(
         "Sums the API's prices of attempts by the day they were made. Attempts without a price "
         "are counted in unpriced, and where no currency is known in a row of their own; the fee "
-        "for each successful verification comes from verification_fees, in the same currency."
+        "for each successful verification comes from verification_fees, in the same currency. "
+        "A verification's conversion counts on the day of its first converted attempt."
     ),
     columns=(
         *SLICE_COLUMNS, CURRENCY, ATTEMPTS,
@@ -172,10 +190,12 @@ COST_PER_CONVERSION: Final = Report(
     sentence="What a successful verification cost: the API's price, the fee, and both.",
     counts=(
         "Divides what all attempts cost, unconverted ones too, by the successful verifications "
-        "among them. A verification counts once, with its converted attempt."
+        "among them. A verification counts once, on the day of its first converted attempt. Those "
+        "in the row without a currency wait for a price; awaiting_price repeats them beside each."
     ),
     columns=(
         *SLICE_COLUMNS, CURRENCY, ATTEMPTS, _UNPRICED, CONVERTED, _CONVERSIONS,
+        Column("awaiting_price", ColumnKind.COUNT, "Conversions of the same keys that wait for a price: those of the row without a currency."),
         _WITHOUT_FEE,
         Column("price", ColumnKind.MONEY, "The sum of the prices, fees not included.", spare=2),
         Column("fee", ColumnKind.MONEY, "The fees that are known; NULL: none is.", spare=2),

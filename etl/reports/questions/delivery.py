@@ -13,15 +13,15 @@ from etl.reports.error_codes import meaning
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import CARRIERS, ERRORS
 from etl.rollups.read import read
-from etl.sql.expressions import conversion, finality, sums
+from etl.sql.expressions import DELIVERED, UNDELIVERED, conversion, finality, sums
 from etl.sql.scope import Scope, Statement
 
 _KNOWN: Final = "(SUM(delivered) + SUM(undelivered))"
 _DELIVERED: Final = Column(
-    "delivered", ColumnKind.COUNT, "Delivered, read, or a call completed.", spare=1
+    "delivered", ColumnKind.COUNT, f"Its status is {' or '.join(DELIVERED)}.", spare=1
 )
 _UNDELIVERED: Final = Column(
-    "undelivered", ColumnKind.COUNT, "Undelivered, failed, canceled, busy or not answered.", spare=1
+    "undelivered", ColumnKind.COUNT, f"Its status is {' or '.join(UNDELIVERED)}.", spare=1
 )
 
 

@@ -63,11 +63,11 @@ def _prefixes(scope: Scope) -> Statement:
 
 
 def _around(scope: Scope) -> Scope:
-    """Widen a window to whole hours, and by the week before it."""
+    """Widen a window to all hours that it touches, and by the week before it."""
     since, until = scope.since, scope.until
     return replace(
         scope,
-        since=None if since is None else (math.ceil(since / HOUR_S) - TRAILING_H) * HOUR_S,
+        since=None if since is None else (math.floor(since / HOUR_S) - TRAILING_H) * HOUR_S,
         until=None if until is None else math.ceil(until / HOUR_S) * HOUR_S,
         names=("lookback", "until_hour_end"),
     )
@@ -77,8 +77,8 @@ FRAUD_PREFIX_HOURLY: Final = Report(
     name="fraud-prefix-hourly",
     sentence="Each destination prefix by the hour, against its own 7 days before.",
     counts=(
-        "Counts attempts by UTC hour, prefix and country; the trailing columns count the 168 hours "
-        "before that hour. trailing_hourly divides by 168 however long the prefix is known. "
+        "Counts attempts by UTC hour, prefix and country. A window shows all hours that it touches, "
+        "each of them whole; the trailing columns count the 168 hours before that hour. trailing_hourly divides by 168 however long the prefix is known. "
         "Destinations without a prefix (e-mail) are left out."
     ),
     columns=(
@@ -98,11 +98,15 @@ FRAUD_PREFIX_HOURLY: Final = Report(
 )  # fmt: skip
 
 
+# One number, whichever channel it was reached by: whatsapp and rcs write their name before it.
+_PLAIN: Final = "REPLACE(REPLACE(d.destination, 'whatsapp:', ''), 'rcs:', '')"
+
+
 def _repeats(scope: Scope) -> Statement:
     facts = scope.source(
         [
             f"{scope.day('a.date_created')} AS day",
-            "d.destination",
+            f"{_PLAIN} AS destination",
             "d.country",
             "a.date_created",
             "a.verification_sid",
@@ -115,6 +119,7 @@ def _repeats(scope: Scope) -> Statement:
         [*scope.rows(), "d.destination IS NOT NULL"],
     )
     measures = [
+        "CASE WHEN COUNT(DISTINCT country) = 1 THEN MIN(country) END AS country",
         *conversion(scope.dialect),
         "COUNT(DISTINCT verification_sid) AS verifications",
         "COUNT(DISTINCT channel) AS channels",
@@ -123,7 +128,7 @@ def _repeats(scope: Scope) -> Statement:
         "MAX(date_created) AS last_at",
         *finality(),
     ]
-    keys = [*scope.kept(["day"]), "destination", "country"]
+    keys = [*scope.kept(["day"]), "destination"]
     body = scope.select(keys, measures, "facts") + "\nHAVING COUNT(*) > 1"
     return Statement((("facts", facts),), body)
 
@@ -132,13 +137,14 @@ REPEAT_DESTINATIONS: Final = Report(
     name="repeat-destinations",
     sentence="Numbers and addresses that were sent more than one attempt in a day.",
     counts=(
-        "Counts attempts by UTC day and destination, and shows those of two or more. Redacted "
-        "destinations are left out. Personal data."
+        "Counts attempts by the UTC day on which they were made and by destination, and shows those "
+        "of two or more. A number counts once, with and without whatsapp or rcs before it, whatever "
+        "country its attempts name. Redacted destinations are left out. Personal data."
     ),
     columns=(
         DAY,
         Column("destination", ColumnKind.TEXT, "Number or address: personal data."),
-        COUNTRY, *CONVERSION_COLUMNS,
+        Column("country", ColumnKind.TEXT, "ISO code; NULL for e-mail, or for several countries."), *CONVERSION_COLUMNS,
         Column("verifications", ColumnKind.COUNT, "How many verifications they belong to.", spare=1),
         Column("channels", ColumnKind.COUNT, "How many channels were used.", spare=2),
         Column("services", ColumnKind.COUNT, "How many services sent them.", spare=2),

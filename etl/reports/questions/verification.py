@@ -23,20 +23,16 @@ from etl.reports.columns import (
 from etl.reports.model import Column, ColumnKind, Report
 from etl.rollups.facts import STEPS
 from etl.rollups.read import SLICE, read
-from etl.sql.expressions import IS_CONVERTED, IS_NOT_FINAL, IS_PRICED, finality, flag, sums
+from etl.sql.expressions import IS_CONVERTED, IS_NOT_FINAL, IS_PRICED, earlier, finality, flag, sums
 from etl.sql.scope import Scope, Statement
 
 
 def _outcome(scope: Scope) -> Statement:
     dialect = scope.dialect
-    sid = dialect.exact("f.sid")
     first = f"""NOT EXISTS (
         SELECT 1 FROM {scope.attempts} e
         WHERE e.verification_sid = f.verification_sid
-          AND (e.date_created < f.date_created
-               OR (f.date_created IS NULL AND e.date_created IS NOT NULL)
-               OR ((e.date_created = f.date_created
-                    OR (e.date_created IS NULL AND f.date_created IS NULL)) AND e.sid < {sid})))"""
+          AND {earlier(dialect, "e", "f")})"""
     where = [
         "f.verification_sid IS NOT NULL",
         first,
@@ -86,7 +82,7 @@ VERIFICATION_OUTCOME: Final = Report(
     name="verification-outcome",
     sentence="Every verification in one row: attempts, channels tried, converted, price, duration.",
     counts=(
-        "One row for each verification. Prices in several currencies are not added up: price is "
+        "One row for each verification, on the day of its first attempt. Prices in several currencies are not added up: price is "
         "then NULL, and currencies says how many. Filter by first_at, which is indexed."
     ),
     columns=(
@@ -99,7 +95,11 @@ VERIFICATION_OUTCOME: Final = Report(
         Column("channel", ColumnKind.TEXT, "The channel tried first.", spare=2),
         COUNTRY,
         ATTEMPTS,
-        Column("channels", ColumnKind.TEXT, "The channels in the order they were tried."),
+        Column(
+            "channels",
+            ColumnKind.TEXT,
+            "The channels in the order they were tried; `?` is an unknown one.",
+        ),
         Column("channels_tried", ColumnKind.COUNT, "How many different channels.", spare=2),
         Column("converted", ColumnKind.FLAG, "An attempt of it converted."),
         Column("currency", ColumnKind.TEXT, "NULL when there is none, or more than one."),
