@@ -37,7 +37,7 @@ from sqlalchemy import (
 
 from etl.database.types import BigKey, Moment, Money, Now
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The schema's revision that this version of the program needs."""
 
 VERSION_TABLE: Final = "verify_etl_version"

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from etl.database.engine import READ_ONLY
+from etl.reports.questions.delivery import CARRIER_PERFORMANCE
+from etl.sql.expressions import DEFINITIONS, DELIVERED, UNDELIVERED
 from tests.support.describe import markdown
 from tests.support.report_world import make, store
 
@@ -26,6 +28,16 @@ def test_there_are_enough_questions() -> None:
 def test_the_page_describes_every_view() -> None:
     """The tables of columns are those of the registry."""
     assert PAGE.endswith(markdown().rstrip() + "\n")
+
+
+def test_the_page_defines_each_word() -> None:
+    """The definitions are those that the SQL is made of."""
+    rows = [f"| `{word}` | {meaning} |" for word, meaning in DEFINITIONS.items()]
+    assert "| word | means |\n| --- | --- |\n" + "\n".join(rows) + "\n\n" in PAGE
+    for statuses, word in ((DELIVERED, "delivered"), (UNDELIVERED, "undelivered")):
+        column = next(c for c in CARRIER_PERFORMANCE.columns if c.name == word)
+        assert column.meaning == f"Its status is {' or '.join(statuses)}."
+        assert all(status in DEFINITIONS[word] for status in statuses)
 
 
 def test_every_question_runs(reports: Engine) -> None:
