@@ -27,6 +27,7 @@ REVISIONS = [
     "0003: Keep milliseconds on SQLite.",
     "0004: Say whose tables these are.",
     "0005: Take NULL for a default in the queues.",
+    "0006: Sum all roll-ups anew.",
 ]
 VIEWS = f"views: {', '.join(report.view for report in REPORTS)}"
 TABLES = [name for name in schema.metadata.tables if name != "report_views"]
