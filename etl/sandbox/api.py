@@ -68,11 +68,13 @@ class Api:
         fixed_window: bool = False,
         send_retry_after: bool = False,
         track_sids: bool = False,
+        loose: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare answers: `limit` requests in any `window` seconds, 0 for no limit.
 
-        With `send_retry_after` a 429 says in whole seconds when to come back. `account_sid` becomes
+        With `loose` it takes filters that the specification does not have. With `send_retry_after`
+        a 429 says in whole seconds when to come back. `account_sid` becomes
         the world's. `clock` (seconds) measures the windows. Raises ValueError for an unknown order.
         """
         self.world = world
@@ -84,6 +86,7 @@ class Api:
         self.api_secret = derive("not-a-secret secret", world.seed)
         self.latency = latency
         self.send_retry_after = send_retry_after
+        self._loose = loose
         self.faults = Faults(world.seed)
         self.base = ""
         self._allowance = Limiter(limit, window, fixed=fixed_window, clock=clock)
@@ -201,7 +204,7 @@ class Api:
         lasting = self.world.static_at is not None and self._listing.plain
         if lasting and name in self._rendered:
             return self._rendered[name]
-        query = parse_query(request.query, self.world.size)
+        query = parse_query(request.query, self.world.size, call.kind, loose=self._loose)
         if call.kind == "list":
             body = encode(self._listing.page(query, request.query, base))
         else:

@@ -15,6 +15,18 @@ MAX_PAGE = 1000
 DEFAULT_PAGE = 50
 _TOKEN = re.compile(r"P([AB])([0-9a-f]{1,8})-([0-9a-f]{1,8})-([0-9a-f]{1,8})")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+# As the specification has them: lower case, and no other.
+_CHANNELS = {"sms", "call", "email", "whatsapp", "rbm"}
+_STATUSES = {"converted", "unconverted"}
+_SIDS = {
+    "VerifyServiceSid": re.compile(r"VA[0-9a-fA-F]{32}"),
+    "VerificationSid": re.compile(r"VE[0-9a-fA-F]{32}"),
+}
+_ONLY = {
+    "list": {"ChannelData.To", "VerificationSid", "Status"},
+    "summary": {"DestinationPrefix"},
+}
+"""The filters that one of the two knows, and the other ignores."""
 
 
 class BadRequest(ValueError):
@@ -77,15 +89,20 @@ class Query:
         )
 
 
-def parse_query(text: str, size: int) -> Query:
+def parse_query(text: str, size: int, kind: str = "list", *, loose: bool = False) -> Query:
     """Read a query string for a world of `size`. Raises BadRequest for senseless values.
 
     Times are inclusive (after) and exclusive (before), since the documentation does not say.
-    Unknown parameters are ignored.
+    Unknown parameters are ignored, and so are filters that this kind of request does not have. A
+    loose reader takes any channel and SID, in any case, and every filter for both kinds.
     """
     values = dict(parse_qsl(text, keep_blank_values=True))
+    if not loose:
+        others = set().union(*_ONLY.values()) - _ONLY[kind]
+        values = {name: value for name, value in values.items() if name not in others}
+        _check(values)
     status = values.get("Status", "").lower()
-    if status not in {"", "converted", "unconverted"}:
+    if status and status not in _STATUSES:
         _refuse("Status")
     page_size = _number(values, "PageSize", DEFAULT_PAGE)
     if not 1 <= page_size <= MAX_PAGE:
@@ -104,6 +121,16 @@ def parse_query(text: str, size: int) -> Query:
         page=_number(values, "Page", 0),
         token=_token(values, size),
     )
+
+
+def _check(values: dict[str, str]) -> None:
+    """Refuse what the specification's lists and patterns do not have; "" is no filter."""
+    for name, known in (("Channel", _CHANNELS), ("Status", _STATUSES)):
+        if values.get(name) and values[name] not in known:
+            _refuse(name)
+    for name, pattern in _SIDS.items():
+        if values.get(name) and pattern.fullmatch(values[name]) is None:
+            _refuse(name)
 
 
 def _same(wanted: str, given: Any) -> bool:  # noqa: ANN401 - overridden payloads hold anything

@@ -37,6 +37,22 @@ def _sqlite(code: int) -> DBAPIError:
 
 
 @pytest.mark.parametrize(
+    "cause",
+    [
+        psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
+        pymysql.err.OperationalError(1969, "Query execution was interrupted"),
+        pymysql.err.OperationalError(3024, "Query execution was interrupted"),
+        pymysql.err.OperationalError(2013, "Lost connection to server during query (timed out)"),
+    ],
+)
+def test_a_slow_statement_is_called_slow(cause: Exception) -> None:
+    """What was ended for its time reads so, whoever ended it, and not as a lost connection."""
+    found = explain(DBAPIError("", None, cause), "testing")
+    assert isinstance(found, DatabaseBusy)
+    assert str(found).startswith("While testing, a statement took too long (")
+
+
+@pytest.mark.parametrize(
     "error",
     [
         _postgresql("23505"), _postgresql("22001"), _postgresql("P0001"), _postgresql("44000"),

@@ -6,7 +6,7 @@ The oracle is a second database that was given only the fetches sent by the mome
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import combinations
 from typing import Any, Final
 
 import pytest
@@ -152,14 +152,15 @@ def test_the_first_moment_is_known(reports: Engine) -> None:
         assert len(_rows_by_sid(connection, AsOf(begun.timestamp()))) == 1
 
 
-def test_changes_add_up_to_what_moved(reports: Engine) -> None:
-    """The changes between two moments are the difference of the reports as of them."""
-    fetches = history.make(5, again=True, whims=False)
+@pytest.mark.parametrize("seed", [5, 6, 7])
+def test_changes_add_up_to_what_moved(reports: Engine, seed: int) -> None:
+    """For every slice and any two moments, the changes between are the difference of the reports."""
+    fetches = history.make(seed, again=True)
     _fill(reports, fetches)
     moments = sorted((*MOMENTS, _exact(fetches)))
     compared = 0
     with reports.connect() as connection:
-        for early, late in pairwise(AsOf(moment.timestamp()) for moment in moments):
+        for early, late in combinations([AsOf(moment.timestamp()) for moment in moments], 2):
             before, after = _stated(connection, early), _stated(connection, late)
             moved = Counter({key: after[key] - before[key] for key in {*after, *before}})
             assert moved == _ledger(connection, late, since=early)
@@ -167,27 +168,33 @@ def test_changes_add_up_to_what_moved(reports: Engine) -> None:
     assert compared > 100
 
 
+_SLICE: Final = ("day", "service_sid", "channel", "country")
+
+
 def _stated(connection: Connection, as_of: AsOf) -> Counter[tuple[Any, ...]]:
-    """Give attempts, conversions and amounts of money by day and country."""
+    """Give attempts, conversions and amounts of money by every key."""
     sums: Counter[tuple[Any, ...]] = Counter()
-    question = {"by": ("day", "country")}
+    question = {"by": _SLICE}
     for row in _read(connection, _named("conversion-daily"), question, as_of):
-        for what in ("attempts", "converted"):
-            sums[row["day"], row["country"], what] += row[what]
+        sums[*_keys(row), "converted"] += row["converted"]
     for row in _read(connection, _named("cost-daily"), question, as_of):
-        sums[row["day"], row["country"], row["currency"]] += row["total"] or 0
+        sums[*_keys(row), row["currency"], "attempts"] += row["attempts"]
+        sums[*_keys(row), row["currency"], "total"] += row["total"] or 0
     return sums
 
 
 def _ledger(connection: Connection, as_of: AsOf, *, since: AsOf) -> Counter[tuple[Any, ...]]:
     sums: Counter[tuple[Any, ...]] = Counter()
-    question = {"by": ("day", "country"), "seen_since": since.at}
+    question = {"by": _SLICE, "seen_since": since.at}
     for row in _read(connection, _named("changes-daily"), question, as_of):
-        slice_ = (row["day"], row["country"])
-        sums[*slice_, "attempts"] += row["attempts"]
-        sums[*slice_, "converted"] += row["converted_change"]
-        sums[*slice_, row["currency"]] += row["price_change"] or 0
+        sums[*_keys(row), "converted"] += row["converted_change"]
+        sums[*_keys(row), row["currency"], "attempts"] += row["attempts"]
+        sums[*_keys(row), row["currency"], "total"] += row["price_change"] or 0
     return sums
+
+
+def _keys(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _SLICE)
 
 
 def _named(name: str) -> Report:

@@ -245,7 +245,39 @@ def test_overrides_everywhere(box: Sandbox, twilio: Callable[..., Any]) -> None:
     verify = twilio(box)
     assert verify.verification_attempts(sid).fetch().channel == "pigeon"
     assert verify.verification_attempts(stranger).fetch().channel == "raven"
-    assert [a.sid for a in verify.verification_attempts.list(channel="pigeon")] == [sid]
+    listed = verify.verification_attempts.list()
+    assert [a.sid for a in listed if a.channel == "pigeon"] == [sid]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Channel=foo", "Channel=SMS", "Channel=sms%20", "Status=Converted",
+        "VerifyServiceSid=VA1", "VerifyServiceSid=VE" + "0" * 32, "VerificationSid=VA" + "0" * 32,
+    ],
+)  # fmt: skip
+def test_what_the_specification_refuses(
+    box: Sandbox, session: requests.Session, start: Callable[..., Sandbox], asked: str
+) -> None:
+    """Senseless filters are refused as the specification says, and taken by a loose sandbox."""
+    answer = session.get(f"{box.url}/v2/Attempts?{asked}")
+    assert (answer.status_code, answer.json()["code"]) == (400, 60200)
+    loose = start(loose=True)
+    assert session.get(f"{loose.url}/v2/Attempts?{asked}").status_code == 200
+
+
+def test_each_knows_its_own_filters(
+    box: Sandbox, session: requests.Session, start: Callable[..., Sandbox]
+) -> None:
+    """A summary ignores what only lists know, and a list what only summaries know."""
+    nobody = "VE" + "0" * 32
+    others = f"Status=converted&ChannelData.To=%2B999&VerificationSid={nobody}"
+    counted = session.get(f"{box.url}/v2/Attempts/Summary?{others}").json()
+    assert counted["total_attempts"] == box.world.size
+    prefix = "PageSize=1000&DestinationPrefix=%2B999"
+    assert len(session.get(f"{box.url}/v2/Attempts?{prefix}").json()["attempts"]) == box.world.size
+    loose = start(loose=True)
+    assert session.get(f"{loose.url}/v2/Attempts?{prefix}").json()["attempts"] == []
 
 
 def test_retention(start: Callable[..., Sandbox], twilio: Callable[..., Any]) -> None:

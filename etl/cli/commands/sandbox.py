@@ -31,6 +31,10 @@ from etl.sandbox.world import MAX_SIZE
 @click.option(
     "--latency", type=DURATION, default="0ms", show_default=True, help="Added to every answer."
 )
+@click.option(
+    "--loose", is_flag=True,
+    help="Take filters that Twilio refuses or ignores: any channel, any SID, all for both kinds.",
+)  # fmt: skip
 @click.option("--fault", "faults", multiple=True, help="Such as error:503:share=0.1; repeatable.")
 @click.option(
     "--sids", type=click.Path(dir_okay=False, allow_dash=True),
@@ -44,6 +48,7 @@ def sandbox(
     allowance: int,
     window: int,
     latency: int,
+    loose: bool,
     faults: tuple[str, ...],
     sids: str | None,
 ) -> None:
@@ -58,7 +63,9 @@ def sandbox(
     if sids is not None:
         _write(sids, world.sids())
     stop = StopFlag()
-    box = Sandbox(world, port=port, limit=allowance, window=window / 1000, latency=latency / 1000)
+    box = Sandbox(
+        world, port=port, limit=allowance, window=window / 1000, latency=latency / 1000, loose=loose
+    )
     for fault in parsed:
         box.faults.add(fault)
     try:

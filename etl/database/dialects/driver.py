@@ -111,7 +111,7 @@ class Driver(ABC):
 
 TOO_LONG: Final = Mend(
     DatabaseBusy,
-    "the database is busy, and ended a statement that took longer than it allows ({said})",
+    "a statement took too long ({said})",
     "Nothing is lost. Ask for less (a later --since), or raise {limit} for this user.",
 )
 READ_ONLY_SERVER: Final = Mend(

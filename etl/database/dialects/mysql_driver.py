@@ -111,6 +111,8 @@ _PATIENT: Final = "verify_etl_patient"
 _PATIENT_ANSWER_S: Final = 86_400
 _THEIRS: Final = "verify_etl_server_settings"
 _SESSION_ENDED: Final = 4031
+_LOST_IN_QUERY: Final = 2013
+"""PyMySQL says so, too, when it has waited for an answer as long as it may."""
 
 
 class MariadbDriver(Driver):
@@ -177,7 +179,9 @@ class MariadbDriver(Driver):
         return _FAULTS.get(code_of(error.orig)) or _CLASSES.get(sqlstate[:2], Fault.OTHER)
 
     def mend(self, cause: Any) -> Mend | None:  # noqa: ANN401 - the driver's
-        return _MENDS.get(code_of(cause))
+        code = code_of(cause)
+        waited = code == _LOST_IN_QUERY and "timed out" in str(cause)
+        return _SLOW if waited else _MENDS.get(code)
 
     def names(self, cause: Any) -> tuple[str, Mapping[str, str | None]]:  # noqa: ANN401 - the driver's
         code = code_of(cause)
