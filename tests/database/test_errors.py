@@ -178,8 +178,8 @@ def test_a_refused_row_is_said_by_names(engine: Engine) -> None:
     [
         (_postgresql("25006"), StorageError, "takes? no writes", "name the primary"),
         (_mysql(1290), StorageError, "takes? no writes", "name the primary"),
-        (_postgresql("57014"), DatabaseBusy, "took longer than it allows", "statement_timeout"),
-        (_mysql(1969), DatabaseBusy, "took longer than it allows", "max_statement_time"),
+        (_postgresql("57014"), DatabaseBusy, "a statement took too long", "statement_timeout"),
+        (_mysql(1969), DatabaseBusy, "a statement took too long", "max_statement_time"),
         (_mysql(1153), ConfigError, "max_allowed_packet", "SET GLOBAL max_allowed_packet"),
         (_mysql(1665), ConfigError, "binary log", "binlog_format = 'ROW'"),
         (_mysql(1049), ConfigError, "no such database", "Create it"),
