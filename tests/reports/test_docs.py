@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from etl.database.engine import READ_ONLY
+from etl.reports import REPORTS, Report
 from etl.reports.questions.delivery import CARRIER_PERFORMANCE
 from etl.sql.expressions import DEFINITIONS, DELIVERED, UNDELIVERED
 from tests.support.describe import markdown
@@ -38,6 +39,14 @@ def test_the_page_defines_each_word() -> None:
         column = next(c for c in CARRIER_PERFORMANCE.columns if c.name == word)
         assert column.meaning == f"Its status is {' or '.join(statuses)}."
         assert all(status in DEFINITIONS[word] for status in statuses)
+
+
+@pytest.mark.parametrize("report", [r for r in REPORTS if r.by], ids=lambda report: report.name)
+def test_each_help_names_the_day_that_counts(report: Report) -> None:
+    """What counts by day says whose day: that of the attempt, or of the first of several."""
+    assert re.search(r"day (they|on which (they|attempts)) were made|first (converted )?attempt|"
+                     r"day on which it became known|day, service, channel and country of their first",
+                     f"{report.counts}")  # fmt: skip
 
 
 def test_every_question_runs(reports: Engine) -> None:
