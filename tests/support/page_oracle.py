@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, date
+from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
@@ -16,8 +16,10 @@ NAMES: Final = {
     "GB": "United Kingdom (GB)", "sms": "SMS", "call": "Call", "whatsapp": "WhatsApp",
     "email": "E-mail", "VA" + "1" * 32: "VA111111…1111", "VA" + "2" * 32: "VA222222…2222",
 }  # fmt: skip
-DELIVERED: Final = {"delivered", "read", "received", "completed"}
-UNDELIVERED: Final = {"undelivered", "failed", "canceled", "busy", "no-answer"}
+DELIVERED: Final = {"delivered", "read", "completed"}
+UNDELIVERED: Final = {
+    "undelivered", "partially_delivered", "failed", "canceled", "busy", "no-answer",
+}  # fmt: skip
 LAST_STEP: Final = 6
 Rows = list[list[str]]
 
@@ -127,13 +129,15 @@ class Truth:
         }
 
     def _conversions(self) -> set[str]:
-        """Find the attempts that are paid for: of one verification, the lowest SID's."""
-        paid: dict[str, str] = {}
+        """Find the attempts that are paid for: of one verification, the first converted one."""
+        paid: dict[str, tuple[bool, datetime | None, str]] = {}
         for row in self._world.rows:
             if row.conversion_status == "converted":
                 key = row.verification_sid or row.sid
-                paid[key] = min(paid.get(key, row.sid), row.sid)
-        return set(paid.values())
+                at = row.date_created
+                place = (at is None, at, row.sid)
+                paid[key] = min(paid.get(key, place), place)
+        return {sid for _, _, sid in paid.values()}
 
     def _days(self) -> list[date]:
         first, last = self._asked.since.toordinal(), self._asked.until.toordinal()
