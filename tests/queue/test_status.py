@@ -17,6 +17,7 @@ from etl.queue import status
 from etl.sandbox import Sandbox, World
 from tests.support.harness import assert_loaded, environment, verify_etl
 from tests.support.queue_rows import queued
+from tests.support.report_world import make, store
 
 MINUTE, DAY = 60_000, 86_400_000
 HUNDRED = Allowance("AC", 100, MINUTE)
@@ -178,3 +179,16 @@ def _seconds(engine: Engine) -> float:
     started = time.process_time()
     read(engine)
     return time.process_time() - started
+
+
+def test_unpriced_means_what_reports_say(engine: Engine) -> None:
+    """The status counts as many attempts without a price as `freshness` does."""
+    with engine.begin() as connection:
+        store(connection, make(4, 60))
+    freshness = text("SELECT number FROM v_freshness WHERE measure = 'unpriced'")
+    with engine.connect() as connection:
+        unpriced = int(connection.execute(freshness).scalar_one())
+        half = text("SELECT COUNT(*) FROM attempts WHERE price_amount IS NOT NULL"
+                    " AND price_currency IS NULL")  # fmt: skip
+        assert int(connection.execute(half).scalar_one()) > 0
+    assert read(engine).unpriced == unpriced

@@ -54,6 +54,11 @@ QUESTIONS: Final = {
     "berlin": Asked(zone=BERLIN),
     "berlin-window": Asked(zone=BERLIN, channels=("sms",), by=("day",), since=SINCE, until=UNTIL),
     "kolkata": Asked(zone=KOLKATA, by=("day", "country")),
+    "kolkata-days": Asked(
+        zone=KOLKATA,
+        since=datetime(2026, 3, 24, tzinfo=KOLKATA),
+        until=datetime(2026, 3, 28, tzinfo=KOLKATA),
+    ),
     "lord-howe": Asked(zone=LORD_HOWE, by=("day",)),
 }
 
