@@ -98,7 +98,7 @@ def parse_query(text: str, size: int, kind: str = "list", *, loose: bool = False
     """
     values = dict(parse_qsl(text, keep_blank_values=True))
     if not loose:
-        others = set().union(*_ONLY.values()) - _ONLY[kind]
+        others = {name for names in _ONLY.values() for name in names} - _ONLY[kind]
         values = {name: value for name, value in values.items() if name not in others}
         _check(values)
     status = values.get("Status", "").lower()
