@@ -112,7 +112,7 @@ def test_limit_holds_with_many_threads(start: Callable[..., Sandbox]) -> None:
 
 def test_concurrency_is_counted(start: Callable[..., Sandbox]) -> None:
     """Requests in hand together are seen, and two for one SID apart from two for two."""
-    box = start(latency=0.2, track_sids=True)
+    box = start(latency=2.0, track_sids=True)
     sids = [box.world.sid(0), box.world.sid(0), box.world.sid(1)]
     seen: list[str] = []
 
