@@ -40,7 +40,7 @@ _COMMANDS: Final = {
     "sandbox": "Serve a local Verify Attempts API.",
     "status": "Show how the queue stands.",
 }
-"""Say in short what each command does; its module in ``commands`` bears its name."""
+"""Say in short what each command does; its module in ``commands`` bears its name, `_` for `-`."""
 
 # click would not go below 50 columns, and the terminal would then break the lines anywhere.
 _NARROW = 52
@@ -69,7 +69,8 @@ class _Lazy(click.Group):
         del ctx
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(f"etl.cli.commands.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(import_module(f"etl.cli.commands.{name}"), name)
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
 

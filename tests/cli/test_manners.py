@@ -240,8 +240,8 @@ def documented() -> dict[str, set[str]]:
     """Return the keys that docs/cli.md lists for each command."""
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     found: dict[str, set[str]] = {}
-    for name, body in re.findall(r"(?ms)^## ([a-z ]+) --json$(.*?)(?=^## |\Z)", text):
-        same = re.search(r"^The keys of `([a-z ]+) --json`", body, re.MULTILINE)
+    for name, body in re.findall(r"(?ms)^## ([a-z -]+) --json$(.*?)(?=^## |\Z)", text):
+        same = re.search(r"^The keys of `([a-z -]+) --json`", body, re.MULTILINE)
         first = re.findall(r"(?m)^\| (`[^|]+`) \|", body)
         keys = {key for cell in first for key in re.findall(r"`([a-z_]+)`", cell)}
         found[name] = found[same[1]] if same else keys
