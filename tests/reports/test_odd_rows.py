@@ -26,6 +26,7 @@ from etl.database.schema import (
 from etl.database.times import moment
 from etl.errors import EtlError
 from etl.reports import REPORTS
+from etl.reports.output import WRITERS
 from etl.sandbox import Sandbox, World
 from tests.support.harness import in_process
 
@@ -183,7 +184,7 @@ def test_what_no_column_should_hold_ends_no_command(
         for table in (*tables, attempt_changes):
             _spoil_table(connection, table)
     for report in REPORTS:
-        for form in ("csv", "json", "table", "parquet"):
+        for form in ("table", *WRITERS):
             run("report", report.name, "--format", form, "-o", tmp_path / "report")
     for words in (
         ("report", "conversion-daily", "--since", "5d", "--timezone", "Europe/Berlin"),

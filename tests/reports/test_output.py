@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Final
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from etl.reports import Column, ColumnKind
-from etl.reports.output import safe, write_csv, write_json, write_parquet
+from etl.reports.output import WRITERS, safe, write_csv, write_json, write_parquet
 from etl.reports.query import Row, Rows
 from etl.reports.table import draw
+from tests.support.harness import ROOT
 
 COLUMNS: Final = (
     Column("day", ColumnKind.DAY, ""),
@@ -148,6 +150,13 @@ def test_parquet_keeps_the_types() -> None:
     stream.seek(0)
     rows = [tuple(row.values()) for row in parquet.read_table(stream).to_pylist()]
     assert rows == ROWS
+
+
+def test_the_formats_are_documented() -> None:
+    """The row of `--format` in docs/reports.md names each writer, and nothing else but `table`."""
+    text = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"(?m)^\| `--format` \| (.+?);", text)
+    assert re.findall(r"`(\w+)`", row) == ["table", *WRITERS]
 
 
 def test_a_wide_terminal_shows_everything() -> None:

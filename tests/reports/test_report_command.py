@@ -14,6 +14,7 @@ from etl.cli.commands.report import report
 from etl.errors import EtlError
 from etl.reports import REPORTS, find
 from etl.reports.model import ColumnKind
+from etl.reports.output import WRITERS
 from etl.reports.query import Question, ask
 from tests.support.databases import Servers, filled
 from tests.support.harness import in_process
@@ -214,7 +215,7 @@ def test_rows_come_in_order(reports: Engine) -> None:
     assert keys == sorted(keys, key=lambda key: [(part is None, str(part)) for part in key])
 
 
-@pytest.mark.parametrize("ending", ["csv", "json", "parquet", "JSON"])
+@pytest.mark.parametrize("ending", [*WRITERS, "JSON"])
 def test_the_name_of_the_file_chooses_the_format(call: Call, tmp_path: Path, ending: str) -> None:
     """`-o x.csv` is the same as `--format csv -o x`."""
     named, told = tmp_path / f"x.{ending}", tmp_path / "x"
