@@ -12,6 +12,7 @@ from alembic.ddl.mysql import MariaDBImpl, MySQLImpl
 from alembic.runtime.environment import NameFilterParentNames, NameFilterType
 from sqlalchemy import Connection, Table
 
+from etl.database.dialects import dialect
 from etl.database.schema import VERSION_TABLE
 from etl.rollups.tables import metadata
 
@@ -62,7 +63,7 @@ def run_offline() -> None:
         dialect_name=name,
         literal_binds=True,
         # Alembic doubts that SQLite has transactional DDL; it has, when BEGIN is written out.
-        transactional_ddl=sqlite or name == "postgresql",
+        transactional_ddl=dialect(name).ddl_in_transactions,
         **OPTIONS,
     )
     write = context.get_context().impl.static_output

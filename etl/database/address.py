@@ -63,7 +63,7 @@ def _ours(url: URL) -> str:
     if kind not in DIALECTS:
         msg = f"DATABASE_URL names {kind!r}, which is not supported."
         raise ConfigError(msg, hint="Use SQLite, PostgreSQL, MariaDB or MySQL.")
-    if "+" in url.drivername:
+    if "+" in url.drivername and url.drivername != dialect(kind).driver.name:
         try:
             url.get_dialect()
         except NoSuchModuleError as error:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
 
 from etl.database.address import parse_url
 from etl.database.dialects import dialect
@@ -37,7 +37,7 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
     driver = kind.driver
     try:
         engine = create_engine(driver.address(parsed), hide_parameters=True, **driver.options())
-    except ImportError as error:
+    except (ImportError, NoSuchModuleError) as error:
         msg = f"the driver for {parsed.get_backend_name()} is not installed."
         raise ConfigError(msg, hint=f"Run: pip install '{driver.package}'") from error
     driver.listen(engine)

@@ -1,13 +1,16 @@
 """Ask each kind of database the same questions, and compare its answers."""
 
+import re
 import sqlite3
+import tomllib
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pymysql
 import pytest
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import URL, Engine, func, insert, select
+from sqlalchemy.exc import NoSuchModuleError
 
 from etl.database import bulk
 from etl.database.address import parse_url
@@ -15,6 +18,8 @@ from etl.database.dialects import DIALECTS, dialect
 from etl.database.engine import open_engine
 from etl.database.names import driver_of
 from etl.database.schema import attempt_queue as q
+from etl.errors import ConfigError
+from tests.support.harness import ROOT
 
 AT = datetime(2026, 3, 1, 10, 17, 42, 250_000, tzinfo=UTC)
 
@@ -26,6 +31,34 @@ def test_a_plain_scheme_means_our_driver(name: str) -> None:
     assert parse_url(address).drivername == dialect(name).driver.name
     engine = open_engine(address)
     assert dialect(engine) is dialect(name) is DIALECTS[engine.dialect.name]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_driver_comes_with_an_extra(name: str) -> None:
+    """What installs a driver is in an extra of the project."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [wanted for each in project["optional-dependencies"].values() for wanted in each]
+    names = {re.split(r"[^\w.-]", wanted)[0] for wanted in extras}
+    package = dialect(name).driver.package
+    assert name == "sqlite" or package.partition("[")[0] in names
+
+
+@pytest.mark.parametrize("error", [ImportError, NoSuchModuleError])
+def test_a_missing_driver_is_named(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is not installed is named, be its kind SQLAlchemy's own or a package's."""
+
+    def missing(*_words: object, **_options: object) -> None:
+        raise error
+
+    def unknown(_url: URL) -> None:
+        raise NoSuchModuleError
+
+    monkeypatch.setattr("etl.database.engine.create_engine", missing)
+    monkeypatch.setattr(URL, "get_dialect", unknown)
+    for address in ("mysql://u@h/d", "mysql+pymysql://u@h/d"):
+        with pytest.raises(ConfigError, match="The driver for mysql is not installed") as caught:
+            open_engine(address)
+        assert caught.value.hint == "Run: pip install 'PyMySQL'"
 
 
 @pytest.mark.parametrize(
