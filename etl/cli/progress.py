@@ -15,6 +15,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
+from etl.allowance.slots import accounts_of
 from etl.cli.messages import Handler
 from etl.database.engine import READ_ONLY
 from etl.database.times import clock
@@ -117,7 +118,8 @@ class ProgressLine:
         # A count that fails costs the bar only.
         with suppress(Exception), self._engine.connect() as connection:
             reading = connection.execution_options(**READ_ONLY)
-            total = count_work(reading, self._job.accounts, clock(reading))
+            accounts = accounts_of(self._job.account)
+            total = count_work(reading, accounts, clock(reading))
             if self._job.limit is not None:
                 total = min(total, self._job.limit)
             self._total = total

@@ -60,11 +60,6 @@ class Job:
     page_size: int = 1000
     sum_share: float = 0.03
 
-    @property
-    def accounts(self) -> tuple[str, ...]:
-        """Name the queue's accounts that these credentials serve. '' is the only account."""
-        return ("", self.account)
-
     def asked(self) -> dict[str, Any]:
         """Return the options to keep in the run's row."""
         return {

@@ -209,7 +209,7 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
         counts=counts,
         stop=stop,
         watch=watch,
-        accounts=job.accounts,
+        accounts=slots.accounts_of(job.account),
         account=job.account,
         worker=worker,
         policy=job.policy,
@@ -225,7 +225,7 @@ def _record(  # noqa: PLR0913, PLR0917 - the parts of a run, and what is done wi
     say_unreadable(counts)
 
     def end(connection: Connection) -> RunReport:
-        left = attempts.pending(connection, job.accounts)
+        left = attempts.pending(connection, tools.accounts)
         ended_by, code = judge(job, counts, left, error=error, stop=stop)
         did = counts.as_dict()
         words = None if ended_by is None else str(ended_by)
