@@ -22,9 +22,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import BigInteger, Connection, Integer, String, Table, Text, text
 
 from etl.database.schema import TRACKED, attempt_channel_data, attempts
+from etl.database.types import Money
 from etl.final import Policy, final_sql
 from etl.sql.scope import Scope
 
@@ -96,6 +97,17 @@ _SHOWN: Final = (
 )
 
 
+_TYPES: Final = {c.name: c.type for table in (attempts, attempt_channel_data) for c in table.c}
+# Changes are kept as text, and a CASE takes one type. Every database knows DECIMAL.
+_OLD: Final[dict[type, str]] = {
+    String: "n.old_value",
+    Text: "n.old_value",
+    Integer: "CAST(n.old_value AS DECIMAL(20, 0))",
+    BigInteger: "CAST(n.old_value AS DECIMAL(20, 0))",
+    Money: "CAST(n.old_value AS DECIMAL(18, 6))",
+}
+
+
 def _value(name: str, sid: str, moved: str) -> str:
     """Give a field's value at the moment."""
     if name not in TRACKED:
@@ -121,7 +133,7 @@ def value_after(name: str, row: str, change: str) -> str:
 def _before(name: str, changes: str, moved: str, row: str) -> str:
     """Give the old value of the earliest of these changes, else the row's value."""
     found = f"FROM attempt_changes n WHERE {changes} AND n.field = '{name}'"
-    old = "CAST(n.old_value AS DECIMAL(18, 6))" if name == "price_amount" else "n.old_value"
+    old = _OLD[type(_TYPES[name])]
     return (
         f"CASE WHEN {moved}EXISTS (SELECT 1 {found}) "
         f"THEN (SELECT {old} {found} ORDER BY n.seen_at LIMIT 1) ELSE {row}.{name} END"

@@ -144,7 +144,9 @@ def test_a_version_too_old_is_refused_at_the_door(
     monkeypatch.setattr(postgresql_driver, "OLDEST", (99, 0))
     monkeypatch.setattr(mysql_driver, "OLDEST", {"MariaDB": (99, 0, 0), "MySQL": (99, 0, 0)})
     url = engine.url.render_as_string(hide_password=False)
-    with pytest.raises(ConfigError, match=r"[Tt]he database is \w+ [\d.]+, and .* 99\.0.* or later"):
+    with pytest.raises(
+        ConfigError, match=r"[Tt]he database is \w+ [\d.]+, and .* 99\.0.* or later"
+    ):
         login(open_engine(url))
 
 

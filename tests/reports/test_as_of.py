@@ -10,10 +10,10 @@ from itertools import combinations
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, insert, text, update
 
 from etl.database.engine import READ_ONLY, open_engine
-from etl.database.schema import TRACKED
+from etl.database.schema import TRACKED, attempt_changes, attempts
 from etl.reports import REPORTS, Report
 from etl.reports.query import Question, ask, undated
 from etl.sql.as_of import AsOf, first_known
@@ -207,6 +207,30 @@ def test_every_tracked_field_is_turned_back() -> None:
         "price_amount", "price_currency", "conversion_status", "channel", "status",
         "message_status", "call_status", "error_code",
     }  # fmt: skip
+
+
+def test_a_tracked_number_is_turned_back(reports: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column of whole numbers, once its changes are kept, gets its old value like a text."""
+    monkeypatch.setattr("etl.sql.as_of.TRACKED", (*TRACKED, "code_length"))
+    fetches = history.make(6, 20, again=False)
+    _fill(reports, fetches)
+    sid = fetches[0].attempt.sid
+    moment = fetches[-1].sent_at + 1000
+    change = {
+        "attempt_sid": sid, "field": "code_length", "old_value": "17", "new_value": "6",
+        "seen_at": moment + 5000,
+    }  # fmt: skip
+    found = []
+    with reports.begin() as connection:
+        connection.execute(update(attempts).values(fetched_at=change["seen_at"]))
+        connection.execute(insert(attempt_changes), [change])
+        for at in (moment, moment + 6000):
+            rows = _read(connection, _named("attempts"), {}, AsOf(at / 1000))
+            found.append({row["sid"]: row["code_length"] for row in rows})
+    before, after = found
+    assert before == after | {sid: 17}
+    assert after[sid] != 17
+    assert type(before[sid]) is int
 
 
 def test_the_past_needs_no_more_than_the_window(reports: Engine) -> None:
