@@ -168,7 +168,10 @@ class Folder(AbstractContextManager["Folder"]):
         except (ArrowException, OSError):
             return Day(self._layout, "")
         with suppress(KeyError, ValueError, TypeError):
-            return Day(**json.loads(schema.metadata[_METADATA]))
+            day = Day(**json.loads(schema.metadata[_METADATA]))
+            # Earlier versions wrote a number there.
+            if isinstance(day.layout["columns"], list):
+                return day
         if not {"sid", "first_fetched_at"} <= {*schema.names}:
             msg = f"{file} is not what an export wrote."
             raise ConfigError(msg, hint="Export into an empty folder.")

@@ -33,9 +33,6 @@ from etl.database.times import within
 from etl.errors import ConfigError
 from etl.sql.wide import WIDE
 
-_LAYOUT: Final = 1
-"""Raised when the columns change: old folders are then written anew."""
-
 _RULES: Final = 2
 """Raised when an export without destinations leaves out more: it is then written anew."""
 
@@ -97,8 +94,9 @@ def arrow() -> Any:  # noqa: ANN401 - pyarrow has no types
 
 
 def layout(*, destination: bool) -> dict[str, Any]:
-    """Describe the columns of an export; a folder has one layout."""
-    return {"columns": _LAYOUT, "destination": destination}
+    """Name the columns of an export and their kinds; a folder has one layout."""
+    columns = [f"{name} {kind}" for name, (_, kind) in _COLUMNS.items()]
+    return {"columns": columns, "destination": destination}
 
 
 def schema(*, destination: bool) -> Any:  # noqa: ANN401 - pyarrow has no types

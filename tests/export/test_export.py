@@ -166,6 +166,34 @@ def test_a_folder_of_older_rules_is_written_anew(
     assert counts(ours(filled, folder)) == (4, 0, 0)
 
 
+def test_a_folder_with_a_number_of_columns_is_written_anew(filled: Engine, folder: Path) -> None:
+    """A file that names its columns by a number is an earlier version's: it is replaced once."""
+    ours(filled, folder)
+    for file in folder.glob("day=*/*.parquet"):
+        table = parquet.ParquetFile(file).read()
+        ((key, value),) = table.schema.metadata.items()
+        made = json.loads(value)
+        made["layout"]["columns"] = 1
+        parquet.write_table(table.replace_schema_metadata({key: json.dumps(made)}), file)
+    assert counts(ours(filled, folder)) == (4, 0, 0)
+    assert counts(ours(filled, folder)) == (0, 4, 0)
+
+
+def test_a_folder_without_a_new_column_asks_for_full(
+    filled: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the row has gained a column, a folder is refused until it is written anew."""
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "_COLUMNS", {n: c for n, c in rows._COLUMNS.items() if n != "url"})
+        earlier = rows.layout(destination=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(rows, "layout", lambda *, destination: earlier | {"destination": destination})
+        ours(filled, folder)
+    with pytest.raises(ConfigError, match=r"columns of another version\..*--full"):
+        ours(filled, folder)
+    assert counts(ours(filled, folder, full=True)) == (4, 0, 0)
+
+
 @pytest.mark.parametrize("destination", [False, True])
 def test_a_folder_of_an_earlier_version_is_written_anew(
     destination: bool,  # noqa: FBT001 - a case
