@@ -4,8 +4,10 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -70,6 +72,17 @@ def test_an_example_that_does_not_exist_is_found_out() -> None:
         parse("verify-etl bakcfill sids.txt")
     with pytest.raises(click.UsageError):
         parse("verify-etl run --no-such-option")
+
+
+def test_a_name_may_have_a_hyphen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module and the function of a command have `_` where its name has a hyphen."""
+    module = ModuleType("etl.cli.commands.two_words")
+    monkeypatch.setattr(module, "two_words", click.Command("two-words"), raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("etl.cli._COMMANDS", {"two-words": "Do nothing."})
+    found = cli.get_command(click.Context(cli), "two-words")
+    assert found is not None
+    assert found.name == "two-words"
 
 
 def test_the_exit_codes_in_the_help_are_the_real_ones() -> None:
