@@ -14,8 +14,8 @@ from etl.sandbox import Sandbox, World
 from tests.support.harness import environment, verify_etl
 
 HEALTHY = [
-    "configuration", "credentials", "database", "schema", "writing", "tables", "statements",
-    "views", "time zones", "clock",
+    "configuration", "credentials", "database", "encoding", "schema", "writing", "tables",
+    "statements", "views", "time zones", "clock",
 ]  # fmt: skip
 SPOIL = {
     "sqlite": [
