@@ -27,7 +27,8 @@ def room() -> int | None:
 def say_left_out(names: Sequence[str], instead: str) -> None:
     """Name the columns left out, and the option that has them."""
     if names:
-        _log.info("Left out for want of width: %s. %s has them.", ", ".join(names), instead)
+        said = f"Left out for want of width: {', '.join(names)}. {instead} has them."
+        _log.info("%s", wrapped("", said, indent=0) if sys.stderr.isatty() else said)
 
 
 def aligned(

@@ -41,7 +41,7 @@ class Problem:
     "--last-run", type=AGE, default=DAY_MS, metavar="AGE",
     help="How long ago the last good run may be.  [default: 1d]",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (help cli).")
 @click.pass_obj
 def check(
     context: Context, *, since: int | None, max_age: int, last_run: int, as_json: bool

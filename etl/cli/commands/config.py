@@ -39,7 +39,7 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (docs/cli.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array (help cli).")
 @click.pass_obj
 def show(context: Context, *, as_json: bool) -> None:
     """Print each setting in force as a line of a settings file; secrets are masked.
