@@ -194,8 +194,8 @@ def test_a_healthy_doctor(engine: Engine, database_url: str) -> None:
         assert doctor(env, "--offline")[1].keys() == found.keys() - {"API"}
     assert code == 0
     assert list(found) == [
-        "configuration", "credentials", "database", "schema", "writing", "tables", "statements",
-        "views", "time zones", "clock", "API",
+        "configuration", "credentials", "database", "encoding", "schema", "writing", "tables",
+        "statements", "views", "time zones", "clock", "API",
     ]  # fmt: skip
     assert all(finding["ok"] and not finding["exit_code"] for finding in found.values())
 
@@ -209,7 +209,7 @@ def test_a_healthy_doctor(engine: Engine, database_url: str) -> None:
         ({"VERIFY_ETL_API_URL": "http://127.0.0.1:9"}, "API", Exit.UNREACHABLE, "network"),
         ({"DATABASE_URL": "oracle://x"}, "database", Exit.CONFIG, "Use SQLite"),
         ({"DATABASE_URL": "sqlite:////nowhere/q.db"}, "database", Exit.IO, "make the folder"),
-        ({"DATABASE_URL": "sqlite://"}, "configuration", Exit.CONFIG, "config/example.toml"),
+        ({"DATABASE_URL": "sqlite://"}, "configuration", Exit.CONFIG, "config example"),
         (
             {"DATABASE_URL": "postgresql://u@127.0.0.1:9/d"},
             "database",
