@@ -245,7 +245,7 @@ def test_without_strict_a_difference_is_no_error(engine: Engine, env: dict[str, 
     """A difference ends with 0 unless --strict is said; the run's row keeps the code."""
     remove(engine, created(2))
     assert reconcile(env=env)["exit_code"] == Exit.OK
-    done = verify_etl("reconcile", "--since", day(4), "--strict", env=env)
+    done = verify_etl("reconcile", "--since", day(4), "--strict", env={**env, "COLUMNS": "200"})
     assert (done.returncode, done.stderr) == (Exit.DATA, "")
     with engine.connect() as connection:
         statement = select(sync_runs).where(sync_runs.c.command == "reconcile")
