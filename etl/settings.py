@@ -333,7 +333,7 @@ def _near(name: str, known: Collection[str]) -> str | None:
 
 
 def _meant(near: str | None) -> str:
-    return f"; did you mean {near}?" if near else ""
+    return f" (did you mean {near}?)" if near else ""
 
 
 def _problems(error: ValidationError, origin: Mapping[str, str]) -> Iterator[str]:

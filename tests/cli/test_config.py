@@ -66,5 +66,5 @@ def test_wrong_settings_are_said(tmp_path: Path) -> None:
     code, out, said = show("config", "show", VERIFY_ETL_ALOWANCE="5")
     assert (code, out) == (78, "")
     assert (
-        "VERIFY_ETL_ALOWANCE: there is no such setting; did you mean VERIFY_ETL_ALLOWANCE?" in said
+        "VERIFY_ETL_ALOWANCE: there is no such setting (did you mean VERIFY_ETL_ALLOWANCE?)" in said
     )

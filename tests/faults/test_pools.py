@@ -153,7 +153,9 @@ def test_what_a_pool_refuses_is_a_mistake_in_the_address(
 ) -> None:
     """Nobody waits for it to pass, and the pool's own words are shown."""
     through = open_engine(pooled.set(**changed).render_as_string(hide_password=False))
-    with pytest.raises(ConfigError, match=r"(?s)refused the login.*Check DATABASE_URL") as caught:
+    with pytest.raises(
+        ConfigError, match=r"(?s)(refused the login.*Check|no such database.*correct) DATABASE_URL"
+    ) as caught:
         transact(through, clock, doing="connecting", sleep=lambda _s: pytest.fail("it waited"))
     assert caught.value.exit_code == Exit.CONFIG
     through.dispose()
