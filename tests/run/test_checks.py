@@ -93,8 +93,12 @@ def test_a_column_that_a_run_does_not_fill_is_found(engine: Engine, database_url
             " BEGIN SELECT RAISE(ABORT, 'no'); END",
         )
     found = problems(database_url)
-    assert list(found) == ["tables"]
-    assert "attempt_changes" in found["tables"][0]
+    # MariaDB says so of no row at all, and names the column alone.
+    check, said = (
+        ("writing", "theirs") if engine.dialect.name == "mariadb" else ("tables", "attempt_changes")
+    )
+    assert list(found) == [check]
+    assert said in found[check][0]
 
 
 def test_a_view_that_cannot_be_read_is_found(engine: Engine, database_url: str) -> None:
