@@ -30,20 +30,14 @@ class Mysql(MySQLImpl):
     def version_table_impl(self, **options: Any) -> Table:  # noqa: ANN401 - as Alembic gives them
         """Describe the table."""
         table = super().version_table_impl(**options)
-        table.dialect_kwargs["mysql_engine"] = "InnoDB"
+        table.dialect_kwargs[f"{self.__dialect__}_engine"] = "InnoDB"
         return table
 
 
-class Mariadb(MariaDBImpl):
+class Mariadb(Mysql, MariaDBImpl):
     """Do the same on MariaDB."""
 
     __dialect__ = "mariadb"
-
-    def version_table_impl(self, **options: Any) -> Table:  # noqa: ANN401 - as Alembic gives them
-        """Describe the table."""
-        table = super().version_table_impl(**options)
-        table.dialect_kwargs["mariadb_engine"] = "InnoDB"
-        return table
 
 
 OPTIONS: dict[str, Any] = {

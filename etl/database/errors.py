@@ -11,7 +11,6 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from etl.database.dialects import DIALECTS
 from etl.database.dialects.driver import Driver, Fault
 from etl.database.names import driver_of, names_of, replace_words
 from etl.database.schema import KEYED, VERSION_TABLE
@@ -83,7 +82,7 @@ def explain(error: DBAPIError, doing: str) -> EtlError:
     if not _quotable(error):
         said = names_of(error)
     if fault is Fault.KEYS and driver is not None:
-        return keys_taken(driver.taken_key(error.orig) or "", doing)
+        return keys_taken(driver, driver.taken_key(error.orig) or "", doing)
     if driver is not None and (mend := driver.mend(error.orig)):
         return mend.error(f"While {doing}, {mend.why.format(said=said)}.", hint=mend.hint)
     if fault in {Fault.BUSY, Fault.LOST}:
@@ -120,13 +119,13 @@ def _passing(
     )
 
 
-def keys_taken(table: str, doing: str) -> StorageError:
+def keys_taken(driver: Driver, table: str, doing: str) -> StorageError:
     """Say that a table's new keys are taken, and what mends it."""
     return StorageError(
         f"While {doing}, the sequence of {table}.id was found behind its table: it gives keys that "
         "are taken. A restore leaves it so.",
         hint="Run: verify-etl db upgrade (or, as the tables' owner: "
-        f"{DIALECTS['postgresql'].catch_up(table)}). Nothing is lost.",
+        f"{driver.catch_up(table)}). Nothing is lost.",
     )
 
 

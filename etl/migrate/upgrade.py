@@ -120,7 +120,7 @@ def _catch_up(connection: Connection) -> list[str]:
     kind = dialect(connection)
     behind = kind.sequences_behind(connection, KEYED)
     for table in behind:
-        connection.exec_driver_sql(kind.catch_up(table))
+        connection.exec_driver_sql(kind.driver.catch_up(table))
     return [f"sequences: {', '.join(behind)}"] if behind else []
 
 

@@ -76,5 +76,6 @@ def check_rights(connection: Connection) -> None:
 
 def check_sequences(connection: Connection) -> None:
     """Raise ``StorageError`` where new rows would get keys that are taken, as after a restore."""
-    for table in dialect(connection).sequences_behind(connection, KEYED):
-        raise keys_taken(table, "looking at the keys")
+    kind = dialect(connection)
+    for table in kind.sequences_behind(connection, KEYED):
+        raise keys_taken(kind.driver, table, "looking at the keys")

@@ -321,10 +321,6 @@ class Dialect(Spelling):
         """Name the tables whose sequences give keys that are taken, as after a restore."""
         return ()
 
-    def catch_up(self, table: str) -> str:
-        """Write the statement that lets a table's sequence go on after its newest key."""
-        raise NotImplementedError
-
     @abstractmethod
     def migrating(
         self, connection: Connection, tables: Collection[str]

@@ -92,6 +92,13 @@ class Driver(ABC):
         """Say whether an error quotes the statement."""
         return False
 
+    def catch_up(self, table: str) -> str:
+        """Write the statement that lets a table's sequence go on after its newest key.
+
+        Empty where the database itself never gives a key that is taken.
+        """
+        return ""
+
     def mend(self, cause: Any) -> Mend | None:  # noqa: ANN401 - the driver's
         """Say what helps against an error; None where its kind says enough."""
         return None

@@ -285,9 +285,6 @@ ON CONFLICT (sid) DO NOTHING"""
         each = " UNION ALL ".join(f"SELECT '{t}' AS t, MAX(id) AS newest FROM {t}" for t in tables)
         return connection.execute(text(_BEHIND.format(keys=each))).scalars().all()
 
-    def catch_up(self, table: str) -> str:
-        return f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), MAX(id)) FROM {table}"
-
     @contextmanager
     def migrating(self, connection: Connection, tables: Collection[str]) -> Iterator[None]:
         with connection.begin():

@@ -203,6 +203,9 @@ class PostgresqlDriver(Driver):
         found = _FUNCTION.search(context or "")
         return found and found[1]
 
+    def catch_up(self, table: str) -> str:
+        return f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), MAX(id)) FROM {table}"  # noqa: S608 - our own names
+
     def mend(self, cause: Any) -> Mend | None:  # noqa: ANN401 - the driver's
         if cause.sqlstate is None and _ABSENT.search(str(cause)):
             return NO_DATABASE
